@@ -1,0 +1,182 @@
+"""A checkpoint folder in the hub's layout, read strictly: nothing missing, nothing left over, every shape as expected."""
+
+import json
+import pathlib
+
+import numpy as np
+
+from conversion import safetensors_file
+from conversion.bfloat16 import narrow
+from conversion.layout import canonical, stored_leaves
+from conversion.memory import available_memory
+from npgemma import config as configuration
+from npgemma.errors import InputError
+from npgemma.ops import widen
+from npgemma.params import build
+
+INDEX = "model.safetensors.index.json"
+# Words of the file, and of the command line.
+ACCEPTED = ("F32", "F16", "BF16")
+
+
+def read_folder(folder, dtype="float32", progress=None):
+    """Read the weights and sizes of a checkpoint.
+
+    Parameters
+    ----------
+    folder : str or os.PathLike
+        Holds ``config.json`` and either ``model.safetensors`` or shards with their index.
+    dtype : str
+        ``float32``, ``float64``, or ``bfloat16``: then matrices are returned as bits in uint16, the rest as float32.
+    progress : callable, optional
+        Called as ``progress(done, total)`` in bytes.
+
+    Returns
+    -------
+    params : Params
+        float32 of a float32 file is the file itself, mapped; everything else is converted.
+    config : Config
+
+    Raises
+    ------
+    InputError
+        If anything about the folder is not as expected; no weight has been read then.
+    """
+    folder = pathlib.Path(folder)
+    config = read_config(folder)
+    tensors = match(stored_leaves(config), read_tensors(folder), folder)
+    _check_memory(tensors, dtype, folder)
+    total, done = sum(tensor.bytes for _, tensor in tensors.values()), 0
+
+    def make(leaf):
+        nonlocal done
+        stored, tensor = tensors[leaf.name]
+        array = stored.view(convert(tensor.array, dtype, leaf.kind))
+        done += tensor.bytes
+        if progress:
+            progress(done, total)
+        return array
+
+    return build(config, make), config
+
+
+def read_config(folder):
+    """Read ``config.json``."""
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise InputError(f"a checkpoint should be a folder; at '{folder}' there is {found}")
+    return configuration.from_hub(_read_json(folder / "config.json"))
+
+
+def read_tensors(folder):
+    """Return all tensors of a folder's files by their stored names, not yet read.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, the index names a file outside the folder, or names a tensor that its file
+        does not hold.
+    """
+    folder = pathlib.Path(folder)
+    if (folder / "model.safetensors").exists():
+        return {tensor.name: tensor for tensor in safetensors_file.read(folder / "model.safetensors")}
+    if not (folder / INDEX).exists():
+        raise InputError(f"'{folder}' should hold model.safetensors, or shards with {INDEX}; it holds neither")
+    places = _read_json(folder / INDEX)
+    places = places.get("weight_map") if isinstance(places, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise InputError(f"'{folder / INDEX}' should hold an object 'weight_map': download it again")
+    tensors = {}
+    for shard in sorted(set(map(str, places.values()))):
+        if pathlib.PurePath(shard).name != shard or "\\" in shard or shard in ("", ".", ".."):
+            raise InputError(f"'{folder / INDEX}' names '{shard}', which is not a file name inside the folder")
+        for tensor in safetensors_file.read(folder / shard):
+            if str(places.get(tensor.name)) != shard:
+                raise InputError(f"'{folder / shard}' holds {tensor.name}, which {INDEX} does not place there")
+            tensors[tensor.name] = tensor
+    for name, shard in places.items():
+        if name not in tensors:
+            raise InputError(f"{INDEX} places {name} in '{shard}', which does not hold it: download '{folder}' again")
+    return tensors
+
+
+def match(leaves, tensors, folder):
+    """Pair every array of the tree with its tensor, and refuse whatever does not pair.
+
+    Parameters
+    ----------
+    leaves : dict of str to StoredLeaf
+    tensors : dict of str to Tensor
+
+    Returns
+    -------
+    dict of str to (StoredLeaf, Tensor)
+        By our names.
+    """
+    by_name = {}
+    for tensor in tensors.values():
+        other = by_name.setdefault(canonical(tensor.name), tensor)
+        if other is not tensor:
+            raise InputError(f"'{folder}' holds one tensor under two names: {other.name} and {tensor.name}")
+    pairs = {}
+    for leaf in leaves.values():
+        tensor = by_name.pop(leaf.stored_name, None)
+        if tensor is None:
+            raise InputError(
+                f"tensor {leaf.stored_name} of shape {leaf.stored_shape} is missing from '{folder}': is config.json "
+                "this checkpoint's?"
+            )
+        if tensor.dtype not in ACCEPTED:
+            raise InputError(f"tensor {tensor.name} should be {', '.join(ACCEPTED)}, found {tensor.dtype}")
+        if tensor.shape != leaf.stored_shape:
+            raise InputError(
+                f"tensor {tensor.name} should have the shape {leaf.stored_shape} by config.json, found {tensor.shape}"
+            )
+        pairs[leaf.name] = leaf, tensor
+    for name in ("lm_head.weight", "language_model.lm_head.weight"):
+        _check_tied(by_name.pop(name, None), pairs["text.embedding"][1])
+    if by_name:
+        names = [tensor.name for tensor in by_name.values()]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise InputError(f"'{folder}' holds a tensor that PaliGemma does not have: {names[0]}{more}")
+    return pairs
+
+
+def _check_tied(head, embedding):
+    """Some versions of Hugging Face write the output head although it is the embedding table; it must equal it."""
+    if head is not None and not (head.shape == embedding.shape and np.array_equal(head.array, embedding.array)):
+        raise InputError(f"tensor {head.name} differs from {embedding.name}; in PaliGemma the two are one table")
+
+
+def convert(array, dtype, kind="weight"):
+    """Bring a stored array (uint16: bfloat16 bits) to the dtype wanted, without a copy where it has it already."""
+    if dtype == "bfloat16" and kind == "weight":
+        return array if array.dtype == np.uint16 else narrow(array)
+    wide = np.float64 if dtype == "float64" else np.float32
+    # A file may place a tensor at an odd address, which NumPy can read but BLAS and torch cannot.
+    return np.require(widen(array).astype(wide, copy=False), requirements="A")
+
+
+def _check_memory(tensors, dtype, folder):
+    """Refuse to begin what would not fit; mapped arrays need no memory of their own."""
+    needed = 0
+    for leaf, tensor in tensors.values():
+        held = 2 if dtype == "bfloat16" and leaf.kind == "weight" else 8 if dtype == "float64" else 4
+        in_place = (held, tensor.dtype) in ((2, "BF16"), (4, "F32"))
+        needed += 0 if in_place else tensor.array.size * held
+    free = available_memory()
+    if free is not None and needed > free:
+        advice = "; --dtype bfloat16 needs half" if dtype == "float32" else ""
+        raise InputError(
+            f"the weights in '{folder}' need {needed / 1e9:.1f} GB as {dtype}, but {free / 1e9:.1f} GB are free{advice}"
+        )
+
+
+def _read_json(path):
+    if not path.is_file():
+        raise InputError(f"'{path}' is missing: pass a checkpoint folder as the hub has it")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as problem:
+        raise InputError(f"'{path}' is not valid JSON ({problem}): download it again") from None

@@ -1,0 +1,130 @@
+"""safetensors files: mapped for reading, streamed for writing.
+
+The library checks every header (lengths, offsets, shapes, overlaps) before we believe it. We map the file ourselves,
+because the library copies each tensor and its NumPy side does not know bfloat16.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import pathlib
+from dataclasses import dataclass
+
+import numpy as np
+import safetensors
+
+from npgemma.errors import InputError
+
+# bfloat16 is held as its bits: see conversion/bfloat16.py.
+NUMPY = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "uint16"}
+# Others can stand in a file, which must still be read to be refused by name.
+BITS = {
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "U16": 16,
+    "I16": 16,
+    "U32": 32,
+    "I32": 32,
+    "U64": 64,
+    "I64": 64,
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in a file, not yet read."""
+
+    name: str
+    dtype: str  # the file's word: "F32", "F16", "BF16", ...
+    shape: tuple[int, ...]
+    array: np.ndarray  # mapped: read only, and in memory only where it is touched
+
+    @property
+    def bytes(self):
+        """Size in the file."""
+        return self.array.nbytes
+
+
+def read(path):
+    """Map a file and return its tensors.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+
+    Returns
+    -------
+    list of Tensor
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, or not a safetensors file.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise InputError(f"the weights '{path}' are missing: download the checkpoint again")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
+            entries = [(name, entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries]
+    except (safetensors.SafetensorError, OSError) as problem:
+        raise InputError(f"'{path}' is not a complete safetensors file ({problem}): download it again") from None
+    with open(path, "rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    tensors = []
+    for name, dtype, shape in entries:
+        size = int(np.prod(shape, dtype=object)) * _bits(dtype) // 8
+        raw = np.frombuffer(content, np.uint8, size, start) if size else np.empty(0, np.uint8)
+        tensors.append(Tensor(name, dtype, shape, raw.view(NUMPY[dtype]).reshape(shape) if dtype in NUMPY else raw))
+        start += size
+    return tensors
+
+
+def _bits(dtype):
+    return 8 * np.dtype(NUMPY[dtype]).itemsize if dtype in NUMPY else BITS.get(dtype, 8)
+
+
+def write(path, entries, arrays, metadata=None):
+    """Write a file from arrays that come one at a time, so that they need never be in memory together.
+
+    The file appears under its name only once it is complete.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    entries : sequence of (name, dtype, shape)
+        In the order of the arrays; dtypes in the file's words, ``"F32"``.
+    arrays : iterable of arrays
+    metadata : dict of str to str, optional
+    """
+    header, end = {"__metadata__": metadata or {"format": "pt"}}, 0
+    for name, dtype, shape in entries:
+        start, end = end, end + int(np.prod(shape, dtype=object)) * _bits(dtype) // 8
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that the data are aligned
+    with replacing(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays:
+            file.write(np.ascontiguousarray(array).data)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Open a file for writing that takes its name only if all goes well; otherwise nothing is left of it."""
+    path = pathlib.Path(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+        os.replace(part, path)
+    except OSError as problem:
+        raise InputError(f"cannot write '{path}': {problem.strerror or problem}") from None
+    finally:
+        part.unlink(missing_ok=True)

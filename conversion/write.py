@@ -1,0 +1,130 @@
+"""Checkpoint folders in the hub's layout: from a tree of weights, or from nothing but sizes."""
+
+import json
+import pathlib
+
+import numpy as np
+
+from conversion import safetensors_file
+from conversion.bfloat16 import narrow
+from conversion.layout import stored_leaves
+from npgemma.config import to_hub
+from npgemma.params import build, leaves
+
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+SHARD_BYTES = 5_000_000_000  # the hub's customary size
+
+
+def write_folder(folder, config, arrays, dtype="float32", shard_bytes=SHARD_BYTES):
+    """Write ``config.json``, ``preprocessor_config.json`` and the weights.
+
+    Parameters
+    ----------
+    folder : str or os.PathLike
+        Made if need be.
+    config : Config
+    arrays : callable
+        ``arrays(stored_leaf)`` returns the stored array of a `StoredLeaf`; called once for each, in order.
+    dtype : str
+        Of the file.
+    shard_bytes : int
+        A file grows no larger, unless one tensor is.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    size = safetensors_file.NUMPY[DTYPES[dtype]]
+    shards = _shards(stored_leaves(config).values(), np.dtype(size).itemsize, shard_bytes)
+    names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    names = names if len(names) > 1 else ["model.safetensors"]
+    for name, shard in zip(names, shards):
+        entries = [(leaf.stored_name, DTYPES[dtype], leaf.stored_shape) for leaf in shard]
+        safetensors_file.write(folder / name, entries, (cast(arrays(leaf), dtype) for leaf in shard))
+    if len(names) > 1:
+        places = {leaf.stored_name: name for name, shard in zip(names, shards) for leaf in shard}
+        total = sum(np.prod(leaf.stored_shape) for shard in shards for leaf in shard) * np.dtype(size).itemsize
+        _write_json(
+            folder / "model.safetensors.index.json", {"metadata": {"total_size": int(total)}, "weight_map": places}
+        )
+    _write_json(folder / "config.json", to_hub(config, dtype))
+    _write_json(folder / "preprocessor_config.json", preprocessor(config))
+
+
+def save(folder, params, config, dtype="float32"):
+    """Write a tree of NumPy arrays as a checkpoint folder."""
+    tree = {name: array for name, _, array in leaves(params)}
+    write_folder(folder, config, lambda leaf: leaf.store(tree[leaf.name]), dtype)
+
+
+def initial(leaf, randomness, spread=0.1):
+    """Return a random stored array whose outputs are about as large as its inputs.
+
+    Parameters
+    ----------
+    leaf : StoredLeaf
+    randomness : numpy.random.Generator
+    spread : float
+        Standard deviation of norms about their neutral value and of biases about zero: never exactly neutral, or a
+        test would not see them. 0 for training.
+
+    Returns
+    -------
+    float32 array
+    """
+    noise = randomness.standard_normal(leaf.stored_shape, dtype=np.float32)
+    if leaf.kind == "weight":
+        # Stored layouts put outputs first: the rest is what is summed over.
+        noise *= np.float32(np.prod(leaf.stored_shape[1:]) ** -0.5)
+        return noise
+    # LayerNorm's factor is stored as it is, RMSNorm's (Gemma) as its difference from 1.
+    neutral = 1.0 if leaf.kind == "gain" and leaf.name.startswith("vision.") else 0.0
+    return neutral + np.float32(spread) * noise
+
+
+def random_params(config, seed, dtype="float32", spread=0.1):
+    """Return a tree of random weights in memory, for tests and for training to start from."""
+    randomness, stored = np.random.default_rng(seed), stored_leaves(config)
+    return build(
+        config, lambda leaf: stored[leaf.name].view(initial(stored[leaf.name], randomness, spread)).astype(dtype)
+    )
+
+
+def preprocessor(config):
+    """Return the hub's ``preprocessor_config.json``; npgemma itself needs only the picture's size, from the config."""
+    size = config.vision.image_size
+    return {
+        "do_convert_rgb": None,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "SiglipImageProcessor",
+        "image_seq_length": config.image_tokens,
+        "image_std": [0.5, 0.5, 0.5],
+        "processor_class": "PaliGemmaProcessor",
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": {"height": size, "width": size},
+    }
+
+
+def cast(array, dtype):
+    """Bring a floating-point array to a file's dtype; bfloat16 as its bits."""
+    return narrow(array) if dtype == "bfloat16" else array.astype(dtype, copy=False)
+
+
+def _shards(stored, item_bytes, shard_bytes):
+    """Share out tensors over files, in order."""
+    shards, used = [[]], 0
+    for leaf in stored:
+        size = int(np.prod(leaf.stored_shape)) * item_bytes
+        if shards[-1] and used + size > shard_bytes:
+            shards.append([])
+            used = 0
+        shards[-1].append(leaf)
+        used += size
+    return shards
+
+
+def _write_json(path, document):
+    with safetensors_file.replacing(path) as file:
+        file.write((json.dumps(document, indent=2, sort_keys=True) + "\n").encode())

@@ -1,0 +1,101 @@
+"""The alphabet: an array's name ends in its axes, one letter for each.
+
+``q_BTNH`` is an array of four axes: batch, token, query head, channel of the head. Letters keep their meaning in the
+whole project, in names and in einsum formulas alike; within one tower a letter has that tower's size. Scalars have no
+suffix; functions that work on any shape take a plain ``x``; weights have no suffix because ``params.py`` declares
+their axes. Nothing here is a comment that can go stale: `npgemma.trace.record` reads the names while the model runs,
+and a test compares every one of them with the array it names.
+
+The letters are those of big_vision (``big_vision/models/ppp/gemma.py``), the code of the model's authors, plus what
+the other parts need.
+"""
+
+AXES = {
+    "B": "batch: one picture with its prompt",
+    "T": "tokens of this call (the queries); in the vision tower, patches",
+    "S": "tokens that can be seen (the keys): the cached ones and those of this call",
+    "D": "model width: the channels of the residual stream",
+    "N": "query heads",
+    "K": "key/value heads",
+    "G": "query heads that share one key/value head: N = K G",
+    "H": "head width: channels of one head",
+    "h": "half the head width: one rotation each",
+    "F": "hidden width of the MLP",
+    "V": "vocabulary rows",
+    "L": "layers (cache buffers only)",
+    "P": "image tokens, where the towers meet",
+    "E": "vision width, where the towers meet",
+    "Y": "rows of a picture, top to bottom",
+    "X": "columns of a picture, left to right",
+    "C": "colours: red, green, blue",
+    "y": "rows inside one patch",
+    "x": "columns inside one patch",
+}
+
+
+def suffix(name):
+    """Return the axis letters that end a variable's name, or None if it has none.
+
+    Parameters
+    ----------
+    name : str
+        A variable's name, such as ``"q_BTNH"``.
+
+    Returns
+    -------
+    str or None
+        ``"BTNH"``; None where the name has no suffix or one that is not made of axis letters.
+
+    Examples
+    --------
+    >>> suffix("q_BTNH"), suffix("token_ids"), suffix("x")
+    ('BTNH', None, None)
+    """
+    stem, separator, letters = name.rpartition("_")
+    if not (stem and separator and letters) or not letters[0].isupper():
+        return None
+    return letters if all(letter in AXES for letter in letters) else None
+
+
+def sizes(config):
+    """Return the size of every letter that a configuration fixes, tower by tower.
+
+    Parameters
+    ----------
+    config : npgemma.config.Config
+
+    Returns
+    -------
+    dict of str to dict of str to int
+        Keyed by the names of the three parts of the parameter tree: ``"vision"``, ``"projector"``, ``"text"``.
+        In the vision tower ``T`` is fixed too: it is the number of patches.
+    """
+    vision, text = config.vision, config.text
+    return {
+        "vision": {
+            "T": config.image_tokens,
+            "D": vision.width,
+            "N": vision.heads,
+            "K": vision.heads,
+            "G": 1,
+            "H": vision.head_width,
+            "F": vision.mlp_width,
+            "Y": vision.image_size,
+            "X": vision.image_size,
+            "C": 3,
+            "y": vision.patch_size,
+            "x": vision.patch_size,
+        },
+        "projector": {"P": config.image_tokens, "E": vision.width, "D": text.width},
+        "text": {
+            "D": text.width,
+            "N": text.query_heads,
+            "K": text.key_value_heads,
+            "G": text.query_heads // text.key_value_heads,
+            "H": text.head_width,
+            "h": text.head_width // 2,
+            "F": text.mlp_width,
+            "V": text.vocabulary,
+            "L": text.layers,
+        },
+    }

@@ -1,0 +1,167 @@
+"""Gemma, the decoder: picture tokens and text become, for every position, what comes next.
+
+Pre-norm blocks with RMSNorm, rotary positions, grouped-query attention and a gated MLP; no biases anywhere. The
+table that embeds a token is also the output head. Official code: ``big_vision/models/ppp/gemma.py`` (variant
+gemma_2b); paper: Gemma Team, arXiv 2403.08295.
+"""
+
+import math
+
+from npgemma.attention import attend
+from npgemma.mask import positions, prefix_lm
+from npgemma.ops import einsum, gelu, rms_norm, widen
+from npgemma.rope import angles, rotate
+
+
+def embed_tokens(ids_BT, p):
+    """Look up each text token's vector and scale it by the square root of the width.
+
+    Parameters
+    ----------
+    ids_BT : int array
+        Text tokens, from 0 to V - 1.
+    p : TextParams
+
+    Returns
+    -------
+    text_BTD : array
+
+    Notes
+    -----
+    The table doubles as the output head, whose rows must be small; the factor (45.25 for 2048 channels) brings its
+    rows to the size of the residual stream. Picture tokens get no such factor. Versions of Hugging Face before March
+    2026 divide the picture by it first and then multiply everything: the same, and often misread.
+    """
+    vector_BTD = widen(p.embedding[ids_BT])
+    text_BTD = vector_BTD * math.sqrt(p.embedding.shape[1])
+    return text_BTD
+
+
+def decode(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
+    """Run all blocks and the final norm.
+
+    Parameters
+    ----------
+    x_BTD : array
+        Picture tokens and embedded text, in order; with a cache, the new ones only.
+    prefix_BS : bool array
+        Tokens of the prefix among all so far, those in the cache included.
+    valid_BS : bool array
+        Tokens that are not padding, likewise.
+    p : TextParams
+    config : TextConfig
+    cache : KVCache, optional
+        Holds the past tokens; extended by these.
+
+    Returns
+    -------
+    final_BTD : array
+        Ready for `unembed`.
+    """
+    new = x_BTD.shape[1]
+    angle_BTh = angles(positions(valid_BS, new), config.head_width, config.rotary_base)
+    mask_BTS = prefix_lm(prefix_BS, valid_BS, new)
+    for i, block_params in enumerate(p.blocks):
+        x_BTD = block(x_BTD, angle_BTh, mask_BTS, block_params, config, cache and cache.layer(i))
+    if cache:
+        cache.advance(new)
+    final_BTD = rms_norm(x_BTD, p.norm, config.epsilon)
+    return final_BTD
+
+
+def block(x_BTD, angle_BTh, mask_BTS, p, config, cache=None):
+    """Add to the residual stream what the tokens read from each other, then what each makes of it.
+
+    Parameters
+    ----------
+    x_BTD : array
+    angle_BTh : float64 array
+        Radians, from `npgemma.rope.angles`.
+    mask_BTS : bool array
+        From `npgemma.mask.prefix_lm`.
+    p : BlockParams
+    config : TextConfig
+    cache : LayerCache, optional
+
+    Returns
+    -------
+    x_BTD : array
+    """
+    normed_BTD = rms_norm(x_BTD, p.attn_norm, config.epsilon)
+    attended_BTD = grouped_query_attention(normed_BTD, angle_BTh, mask_BTS, p.attn, cache)
+    x_BTD = x_BTD + attended_BTD
+    transformed_BTD = geglu(rms_norm(x_BTD, p.mlp_norm, config.epsilon), p.mlp)
+    x_BTD = x_BTD + transformed_BTD
+    return x_BTD
+
+
+def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
+    """Let every token read from the tokens its mask allows.
+
+    Parameters
+    ----------
+    x_BTD : array
+        Normalised residual stream.
+    angle_BTh, mask_BTS : arrays
+        As for `block`.
+    p : AttentionParams
+    cache : LayerCache, optional
+
+    Returns
+    -------
+    out_BTD : array
+
+    Notes
+    -----
+    Keys are cached after their rotation: a token's position never changes.
+    """
+    q_BTNH = rotate(einsum("BTD,DNH->BTNH", x_BTD, p.q), angle_BTh)
+    k_BSKH = rotate(einsum("BTD,DKH->BTKH", x_BTD, p.k), angle_BTh)
+    v_BSKH = einsum("BTD,DKH->BTKH", x_BTD, p.v)
+    if cache:
+        k_BSKH, v_BSKH = cache.extend(k_BSKH, v_BSKH)
+    read_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+    out_BTD = einsum("BTNH,NHD->BTD", read_BTNH, p.o)
+    return out_BTD
+
+
+def geglu(x_BTD, p):
+    """Transform each token by itself: ``(gelu(x gate) * (x up)) down``.
+
+    Parameters
+    ----------
+    x_BTD : array
+        Normalised residual stream.
+    p : MLPParams
+
+    Returns
+    -------
+    out_BTD : array
+
+    References
+    ----------
+    Shazeer, arXiv 2002.05202, equation 6 (``FFN_GEGLU``; W is our gate, V our up, W2 our down).
+    """
+    gate_BTF = gelu(einsum("BTD,DF->BTF", x_BTD, p.gate))
+    hidden_BTF = gate_BTF * einsum("BTD,DF->BTF", x_BTD, p.up)
+    out_BTD = einsum("BTF,FD->BTD", hidden_BTF, p.down)
+    return out_BTD
+
+
+def unembed(final_BTD, p):
+    """Score every vocabulary row as the next token, with the embedding table itself.
+
+    Parameters
+    ----------
+    final_BTD : array
+        From `decode`.
+    p : TextParams
+
+    Returns
+    -------
+    logit_BTV : array
+        Unnormalised log-probabilities. The hub's table ends in rows that belong to no token (PaliGemma: 257152 and
+        up); their logits are noise and are never chosen (`npgemma.generate`).
+    """
+    logit_BTV = einsum("BTD,VD->BTV", final_BTD, p.embedding)
+    return logit_BTV

@@ -1,0 +1,124 @@
+"""Any picture to pixels: what happens before the network, kept apart from it so that both can be tested alone."""
+
+import os
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from npgemma.errors import InputError
+
+
+def load_pixels(image, size):
+    """Read a picture and bring it to the model's square.
+
+    Parameters
+    ----------
+    image : str, os.PathLike, PIL.Image.Image or uint8 array
+        A file in any format and mode that Pillow reads, a Pillow image, or an array (Y, X), (Y, X, 3) or (Y, X, 4)
+        of values from 0 to 255.
+    size : int
+        Side of the square in pixels: ``config.vision.image_size``.
+
+    Returns
+    -------
+    pixels_BYXC : float32 array
+        One picture, RGB, from -1 (0) to 1 (255).
+
+    Raises
+    ------
+    InputError
+        If there is no such file or it cannot be read as a picture.
+
+    Notes
+    -----
+    As in Hugging Face: squashed to the square whatever its shape, by Pillow's bicubic filter, rounded to whole
+    values again. big_vision resizes bilinearly and gemma.cpp takes the nearest pixel; that alone moves pixels by up to
+    30 of 255, more than any rounding in the network, so compare implementations on the same pixels.
+    """
+    picture = upright_rgb(open_picture(image))
+    values_YXC = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+    pixels_BYXC = (values_YXC.astype(np.float32) / np.float32(127.5) - 1)[None]
+    return pixels_BYXC
+
+
+def open_picture(image):
+    """Return a fully decoded Pillow image; of an animation, the first frame.
+
+    Parameters
+    ----------
+    image : str, os.PathLike, PIL.Image.Image or uint8 array
+
+    Returns
+    -------
+    PIL.Image.Image
+
+    Raises
+    ------
+    InputError
+    """
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray):
+        if (
+            image.dtype != np.uint8
+            or image.ndim not in (2, 3)
+            or image.shape[2:] not in ((), (3,), (4,))
+            or not image.size
+        ):
+            raise InputError(
+                "a picture given as an array should be uint8 of shape (rows, columns, 3) with values from 0 to 255, "
+                f"found {image.dtype} of shape {image.shape}"
+            )
+        return Image.fromarray(image)
+    path = os.fspath(image)
+    if not os.path.exists(path):
+        raise InputError(f"no picture at '{path}': check the path")
+    if os.path.isdir(path):
+        raise InputError(f"'{path}' is a folder, not a picture: name the file in it")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 megapixels, which a phone can take, and refuses from 179, which is its own rule.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(path)
+            picture.load()
+    except Image.DecompressionBombError:
+        most = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+        raise InputError(f"picture '{path}' has more than {most} million pixels: scale it down first") from None
+    except Image.UnidentifiedImageError:
+        raise InputError(
+            f"'{path}' is not a picture in a format that Pillow reads: convert it to PNG or JPEG"
+        ) from None
+    # Pillow's decoders raise whatever a damaged file leads them to (OSError, SyntaxError, ValueError, struct.error ...).
+    except Exception as problem:
+        raise InputError(f"picture '{path}' cannot be decoded ({problem}): is the file complete?") from None
+    return picture
+
+
+def upright_rgb(picture):
+    """Turn a picture as its EXIF data ask, and bring it to 8-bit RGB.
+
+    Transparent parts are put on white, as a viewer shows them. Greys of more than 8 bits keep their whole range (Pillow's
+    own conversion would cut it off at 255).
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values_YX = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+        # Modes do not tell the range: take the smallest customary one that holds the values.
+        full = next((top for top in (1, 255, 65535) if values_YX.max() <= top), values_YX.max())
+        full = max(full, 65535) if picture.mode.startswith("I;16") else full
+        picture = Image.fromarray((values_YX.clip(0) / full * 255).round().astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert("RGB")

@@ -1,0 +1,156 @@
+"""The operations that torch has as primitives, spelt out: five to ten lines each.
+
+This is the one place where a weight that is held narrower than it is used (bfloat16) is widened, and the one place
+that may trade clearness for speed; the layers only compose what stands here.
+"""
+
+import math
+
+import numpy as np
+
+
+def widen(x):
+    """Return the values of an array as numbers NumPy can calculate with.
+
+    NumPy has no bfloat16, so an array of bfloat16 is held as its bits, in ``uint16``. A bfloat16 is the upper half of
+    a float32: shifting its bits up by 16 gives exactly the same number. Any other array is returned as it is.
+
+    Parameters
+    ----------
+    x : array of any shape
+        ``uint16`` stands for bfloat16 bits.
+
+    Returns
+    -------
+    array
+        float32 for bfloat16 bits, otherwise ``x`` itself.
+
+    Examples
+    --------
+    >>> widen(np.array([0x3F80, 0xC049], dtype=np.uint16))
+    array([ 1.      , -3.140625], dtype=float32)
+    """
+    if x.dtype != np.uint16:
+        return x
+    bits = x.astype(np.uint32)
+    bits <<= 16
+    return bits.view(np.float32)
+
+
+def einsum(formula, *operands):
+    """Multiply and sum over the axes that a formula names, ``"BTD,DF->BTF"``: letters missing on the right are summed.
+
+    With ``optimize`` NumPy turns the formula into matrix products, which run in BLAS.
+
+    Parameters
+    ----------
+    formula : str
+        Axis letters of every operand, then of the result.
+    *operands : arrays
+        A weight may be held as bfloat16 bits (`widen`).
+
+    Returns
+    -------
+    array
+    """
+    return np.einsum(formula, *map(widen, operands), optimize=True)
+
+
+def softmax(x):
+    """Turn scores into weights that are positive and sum to one along the last axis: ``exp(x) / sum(exp(x))``.
+
+    Subtracting the maximum first changes nothing in the result and keeps ``exp`` from overflowing.
+
+    Parameters
+    ----------
+    x : array (..., S)
+        Scores; ``-inf`` gives a weight of exactly zero. At least one score in a row must be finite.
+
+    Returns
+    -------
+    array (..., S)
+    """
+    exponential = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exponential / exponential.sum(axis=-1, keepdims=True)
+
+
+def gelu(x):
+    """Gaussian error linear unit, in the tanh form that both towers were trained with.
+
+    ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))``
+
+    Parameters
+    ----------
+    x : array of any shape
+
+    Returns
+    -------
+    array of the same shape
+
+    Notes
+    -----
+    The exact form, with the error function, moves PaliGemma's logits by about 1e-3: close enough to look right and
+    wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
+
+    References
+    ----------
+    Hendrycks and Gimpel, arXiv 1606.08415, section 2.
+    """
+    # x * x * x and not x ** 3: NumPy's power takes the general, far slower road.
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
+    return 0.5 * x * (1 + np.tanh(inner))
+
+
+def layer_norm(x, p, epsilon):
+    """Shift and scale every token to mean 0 and variance 1, then apply a learned scale and bias.
+
+    ``(x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias``, over the last axis.
+
+    Parameters
+    ----------
+    x : array (..., D)
+    p : LayerNormParams
+    epsilon : float
+        1e-6 in SigLIP (torch's own default is 1e-5, which moves the logits by 1e-4).
+
+    Returns
+    -------
+    array (..., D)
+
+    References
+    ----------
+    Ba, Kiros and Hinton, arXiv 1607.06450, equation 3.
+    """
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    return centred / np.sqrt(variance + epsilon) * p.scale + p.bias
+
+
+def rms_norm(x, scale, epsilon):
+    """Scale every token to a root mean square of 1, then by a learned factor that is stored around zero.
+
+    ``x / sqrt(mean(x^2) + epsilon) * (1 + scale)``, over the last axis.
+
+    Parameters
+    ----------
+    x : array (..., D)
+    scale : array (D,)
+        Stored as the difference from 1: a freshly initialised Gemma holds zeros here.
+    epsilon : float
+        1e-6 in Gemma.
+
+    Returns
+    -------
+    array (..., D)
+
+    Notes
+    -----
+    The paper multiplies by its gain ``g``; Gemma stores ``g - 1``. Taking what is stored for ``g`` itself is a common
+    porting error.
+
+    References
+    ----------
+    Zhang and Sennrich, arXiv 1910.07467, equation 4; ``big_vision/models/ppp/gemma.py``, ``RMSNorm``.
+    """
+    mean_square = (x * x).mean(axis=-1, keepdims=True)
+    return x / np.sqrt(mean_square + epsilon) * (1 + scale)

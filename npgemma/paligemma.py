@@ -1,0 +1,130 @@
+"""PaliGemma: a picture and a prompt become the next token. The whole model on one screen.
+
+Sequence: P picture tokens, then text: ``<bos> prompt "\\n"`` and the answer so far. Picture and prompt are the prefix,
+whose tokens all see each other; the answer only looks back. Paper: Beyer et al., arXiv 2407.07726; official code:
+``big_vision/models/proj/paligemma/paligemma.py``.
+"""
+
+import numpy as np
+
+from npgemma import gemma, siglip
+from npgemma.projector import project
+
+
+def encode_image(pixels_BYXC, p, config):
+    """Turn pictures into tokens of the decoder's width.
+
+    Parameters
+    ----------
+    pixels_BYXC : array
+        From -1 to 1, as `npgemma.image.load_pixels` makes them.
+    p : Params
+    config : Config
+
+    Returns
+    -------
+    image_BPD : array
+    """
+    features_BPE = siglip.encode(pixels_BYXC, p.vision, config.vision)
+    image_BPD = project(features_BPE, p.projector)
+    return image_BPD
+
+
+def with_image(flag_BT, image_BPD):
+    """Put the picture in front of what is said of each text token: it is all real and all prefix.
+
+    Parameters
+    ----------
+    flag_BT : bool array
+        Of the text tokens: valid, or prefix.
+    image_BPD : array
+
+    Returns
+    -------
+    flag_BS : bool array
+        Of all tokens.
+    """
+    image_BP = np.ones(image_BPD.shape[:2], dtype=bool)
+    flag_BS = np.concatenate([image_BP, flag_BT], axis=1)
+    return flag_BS
+
+
+def logits(image_BPD, ids_BT, prefix_BT, valid_BT, p, config):
+    """Score the next token at every position, in one pass and without a cache.
+
+    Parameters
+    ----------
+    image_BPD : array
+        From `encode_image`.
+    ids_BT : int array
+        Text tokens: ``<bos>``, prompt, newline, answer.
+    prefix_BT : bool array
+        Text tokens of the prefix.
+    valid_BT : bool array
+        Text tokens that are not padding.
+    p : Params
+    config : Config
+
+    Returns
+    -------
+    logit_BSV : array
+        For every position, picture tokens first.
+    """
+    prefix_BS, valid_BS = with_image(prefix_BT, image_BPD), with_image(valid_BT, image_BPD)
+    x_BSD = np.concatenate([image_BPD, gemma.embed_tokens(ids_BT, p.text)], axis=1)
+    final_BSD = gemma.decode(x_BSD, prefix_BS, valid_BS, p.text, config.text)
+    logit_BSV = gemma.unembed(final_BSD, p.text)
+    return logit_BSV
+
+
+def prefill(image_BPD, ids_BT, valid_BT, p, config, cache):
+    """Read picture and prompt into an empty cache and score the first token of the answer.
+
+    Parameters
+    ----------
+    image_BPD : array
+        From `encode_image`.
+    ids_BT : int array
+        ``<bos>``, prompt, newline; shorter rows are padded on the left, so that all rows end together.
+    valid_BT : bool array
+        Text tokens that are not padding.
+    p : Params
+    config : Config
+    cache : KVCache
+        Empty.
+
+    Returns
+    -------
+    logit_BV : array
+        Only the last position's: no other is needed, and over a large vocabulary they are most of the work.
+    """
+    valid_BS = with_image(valid_BT, image_BPD)
+    x_BSD = np.concatenate([image_BPD, gemma.embed_tokens(ids_BT, p.text)], axis=1)
+    final_BSD = gemma.decode(x_BSD, valid_BS, valid_BS, p.text, config.text, cache)
+    logit_BV = gemma.unembed(final_BSD[:, -1:], p.text)[:, 0]
+    return logit_BV
+
+
+def step(ids_BT, valid_BS, p, config, cache):
+    """Take one more token of each answer and score the one after it.
+
+    Parameters
+    ----------
+    ids_BT : int array
+        The newest tokens; T = 1.
+    valid_BS : bool array
+        Real tokens among all so far, these included.
+    p : Params
+    config : Config
+    cache : KVCache
+        Holds all earlier tokens; extended by these.
+
+    Returns
+    -------
+    logit_BV : array
+    """
+    x_BTD = gemma.embed_tokens(ids_BT, p.text)
+    # A token of the answer looks back on everything, so who belongs to the prefix no longer matters.
+    final_BTD = gemma.decode(x_BTD, np.zeros_like(valid_BS), valid_BS, p.text, config.text, cache)
+    logit_BV = gemma.unembed(final_BTD, p.text)[:, 0]
+    return logit_BV

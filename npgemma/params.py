@@ -1,0 +1,223 @@
+"""The weights as a tree: every array of the model, declared once, with its axes.
+
+``weight("DNH")`` in a declaration is the documentation of the shape, the check when a checkpoint is loaded, and the
+shape of a random initialiser. Layouts are the mathematics' (heads split, ``x @ W``): ``conversion/`` makes them from a
+checkpoint as views, without copying. Sizes that can be read from shapes are kept nowhere else; what cannot
+(epsilons, the rotary base) is in ``config.py``.
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+
+from npgemma import axes as alphabet
+
+Array = typing.Any  # numpy.ndarray here, torch.Tensor in the twin: one declaration serves both
+
+
+def weight(axes):
+    """Declare a matrix (or a table, or a kernel): what `einsum` multiplies or `embed_tokens` looks up."""
+    return field(metadata={"axes": axes, "kind": "weight"})
+
+
+def bias(axes):
+    """Declare a term that is added."""
+    return field(metadata={"axes": axes, "kind": "bias"})
+
+
+def gain(axes):
+    """Declare a norm's factor, one for each channel."""
+    return field(metadata={"axes": axes, "kind": "gain"})
+
+
+@dataclass(frozen=True)
+class LayerNormParams:
+    """A LayerNorm of the vision tower; `npgemma.ops.layer_norm`."""
+
+    scale: Array = gain("D")
+    bias: Array = bias("D")
+
+
+@dataclass(frozen=True)
+class VisionAttentionParams:
+    """Attention with biases; `npgemma.siglip.self_attention`."""
+
+    q: Array = weight("DNH")
+    q_bias: Array = bias("NH")
+    k: Array = weight("DNH")
+    k_bias: Array = bias("NH")
+    v: Array = weight("DNH")
+    v_bias: Array = bias("NH")
+    o: Array = weight("NHD")
+    o_bias: Array = bias("D")
+
+
+@dataclass(frozen=True)
+class VisionMLPParams:
+    """`npgemma.siglip.mlp`."""
+
+    up: Array = weight("DF")
+    up_bias: Array = bias("F")
+    down: Array = weight("FD")
+    down_bias: Array = bias("D")
+
+
+@dataclass(frozen=True)
+class VisionBlockParams:
+    """`npgemma.siglip.block`."""
+
+    attn_norm: LayerNormParams
+    attn: VisionAttentionParams
+    mlp_norm: LayerNormParams
+    mlp: VisionMLPParams
+
+
+@dataclass(frozen=True)
+class VisionParams:
+    """SigLIP; `npgemma.siglip.encode`."""
+
+    patch: Array = weight("CyxD")
+    patch_bias: Array = bias("D")
+    position: Array = bias("TD")
+    blocks: tuple[VisionBlockParams, ...]
+    norm: LayerNormParams
+
+
+@dataclass(frozen=True)
+class ProjectorParams:
+    """`npgemma.projector.project`."""
+
+    linear: Array = weight("ED")
+    bias: Array = bias("D")
+
+
+@dataclass(frozen=True)
+class AttentionParams:
+    """Attention without biases; `npgemma.gemma.grouped_query_attention`."""
+
+    q: Array = weight("DNH")
+    k: Array = weight("DKH")
+    v: Array = weight("DKH")
+    o: Array = weight("NHD")
+
+
+@dataclass(frozen=True)
+class MLPParams:
+    """`npgemma.gemma.geglu`."""
+
+    gate: Array = weight("DF")
+    up: Array = weight("DF")
+    down: Array = weight("FD")
+
+
+@dataclass(frozen=True)
+class BlockParams:
+    """`npgemma.gemma.block`."""
+
+    attn_norm: Array = gain("D")
+    attn: AttentionParams
+    mlp_norm: Array = gain("D")
+    mlp: MLPParams
+
+
+@dataclass(frozen=True)
+class TextParams:
+    """Gemma; `npgemma.gemma.decode`. The embedding table is the output head too."""
+
+    embedding: Array = weight("VD")
+    blocks: tuple[BlockParams, ...]
+    norm: Array = gain("D")
+
+
+@dataclass(frozen=True)
+class Params:
+    """The whole model: SigLIP, the projector, Gemma."""
+
+    vision: VisionParams
+    projector: ProjectorParams
+    text: TextParams
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What a declaration says of one array of the tree."""
+
+    name: str  # "text.blocks.3.attn.q"
+    axes: str  # "DNH"
+    shape: tuple[int, ...]
+    kind: str  # "weight", "bias" or "gain"
+
+
+def build(config, make):
+    """Make the tree of a configuration, asking for its arrays one by one in the order of the data flow.
+
+    Parameters
+    ----------
+    config : npgemma.config.Config
+    make : callable
+        ``make(leaf)`` returns the array for a `Leaf`.
+
+    Returns
+    -------
+    Params
+    """
+    layers = {"vision": config.vision.layers, "text": config.text.layers}
+    sizes = alphabet.sizes(config)
+
+    def grow(kind, name):
+        types = typing.get_type_hints(kind)
+        children = {}
+        for entry in dataclasses.fields(kind):
+            path, child = f"{name}.{entry.name}".lstrip("."), types[entry.name]
+            tower = path.partition(".")[0]
+            if "axes" in entry.metadata:
+                letters = entry.metadata["axes"]
+                shape = tuple(sizes[tower][letter] for letter in letters)
+                children[entry.name] = make(Leaf(path, letters, shape, entry.metadata["kind"]))
+            elif typing.get_origin(child) is tuple:
+                block = typing.get_args(child)[0]
+                children[entry.name] = tuple(grow(block, f"{path}.{i}") for i in range(layers[tower]))
+            else:
+                children[entry.name] = grow(child, path)
+        return kind(**children)
+
+    return grow(Params, "")
+
+
+def declared(config):
+    """Return the `Leaf` of every array that a model of this configuration has."""
+    found = []
+    build(config, found.append)
+    return found
+
+
+def leaves(tree, name=""):
+    """Yield ``(name, axes, array)`` for every array of a tree or a part of one."""
+    for entry in dataclasses.fields(tree):
+        path, child = f"{name}.{entry.name}".lstrip("."), getattr(tree, entry.name)
+        if "axes" in entry.metadata:
+            yield path, entry.metadata["axes"], child
+        elif isinstance(child, tuple):
+            for i, block in enumerate(child):
+                yield from leaves(block, f"{path}.{i}")
+        else:
+            yield from leaves(child, path)
+
+
+def map_leaves(function, tree):
+    """Return a tree of the same shape with ``function`` applied to every array: to cast, to move, to convert.
+
+    Examples
+    --------
+    The twin's weights are the port's, seen by torch: ``map_leaves(torch.from_numpy, params)``.
+    """
+    children = {}
+    for entry in dataclasses.fields(tree):
+        child = getattr(tree, entry.name)
+        if "axes" in entry.metadata:
+            children[entry.name] = function(child)
+        elif isinstance(child, tuple):
+            children[entry.name] = tuple(map_leaves(function, block) for block in child)
+        else:
+            children[entry.name] = map_leaves(function, child)
+    return type(tree)(**children)

@@ -1,0 +1,63 @@
+"""The key/value cache: what past tokens offer to later ones, so that nothing is computed twice.
+
+The only thing in the project that changes while the model runs. Its memory is taken once, at its full length.
+"""
+
+import torch
+
+
+class KVCache:
+    """Keys and values of all layers, filled from the left to one common level.
+
+    Parameters
+    ----------
+    config : TextConfig
+    batch : int
+        B, pictures with prompts.
+    capacity : int
+        The most tokens it can hold: picture, prompt and answer.
+    like : array
+        An array of the dtype (and, in the twin, on the device) the cache shall have.
+    """
+
+    def __init__(self, config, batch, capacity, like):
+        shape = (config.layers, batch, capacity, config.key_value_heads, config.head_width)
+        self.k_LBSKH = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.v_LBSKH = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        self.length = 0
+
+    def layer(self, i):
+        """Return layer i's part, which its attention extends."""
+        return LayerCache(self, i)
+
+    def advance(self, new):
+        """Raise the fill level by ``new`` tokens, once all layers have stored theirs."""
+        self.length += new
+
+
+class LayerCache:
+    """One layer's view of a `KVCache`."""
+
+    def __init__(self, cache, i):
+        self.cache, self.i = cache, i
+
+    def extend(self, k_BTKH, v_BTKH):
+        """Store the keys and values of new tokens behind the old ones, and return all of them.
+
+        Parameters
+        ----------
+        k_BTKH, v_BTKH : arrays
+            Of this call's tokens.
+
+        Returns
+        -------
+        k_BSKH, v_BSKH : arrays
+            Views of the cache: past tokens and these.
+        """
+        start = self.cache.length
+        end = start + k_BTKH.shape[1]
+        self.cache.k_LBSKH[self.i, :, start:end] = k_BTKH
+        self.cache.v_LBSKH[self.i, :, start:end] = v_BTKH
+        k_BSKH = self.cache.k_LBSKH[self.i, :, :end]
+        v_BSKH = self.cache.v_LBSKH[self.i, :, :end]
+        return k_BSKH, v_BSKH

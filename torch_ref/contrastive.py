@@ -1,0 +1,71 @@
+"""How SigLIP learned to see: two losses on a batch of pictures and their captions.
+
+Inference never calls these. They are here because the name SigLIP comes from the first (*sig*moid loss for
+*l*anguage-*i*mage *p*re-training), and because beside CLIP's, which it replaced, the difference is two lines.
+Row b of both arguments belongs together; every other pair of rows does not.
+"""
+
+import torch
+
+
+def sigmoid_loss(image_BD, text_BD, scale, bias):
+    """Ask of every pair of picture and caption, by itself: do they belong together?
+
+    ``-sum(log sigmoid(z * (scale * image . text + bias))) / B``, where z is 1 on the diagonal and -1 elsewhere.
+
+    Parameters
+    ----------
+    image_BD, text_BD : arrays
+        Pooled vectors of pictures and captions, of length 1.
+    scale : float
+        The paper's t = exp(t'), learned; starts at 10.
+    bias : float
+        The paper's b, learned; starts at -10, since nearly all pairs are wrong ones.
+
+    Returns
+    -------
+    scalar
+        The loss for one picture, summed over the captions.
+
+    References
+    ----------
+    Zhai et al., arXiv 2303.15343, section 3.2 and algorithm 1; ``big_vision/trainers/proj/image_text/siglip.py``.
+    """
+    logit_BB = scale * (image_BD @ text_BD.T) + bias
+    label_BB = 2 * torch.eye(len(image_BD), dtype=image_BD.dtype, device=image_BD.device) - 1
+    # log sigmoid(x) = -log(1 + exp(-x)), written so that exp never overflows.
+    loss_BB = torch.logaddexp(torch.zeros_like(logit_BB), -label_BB * logit_BB)
+    return loss_BB.sum() / len(image_BD)
+
+
+def softmax_loss(image_BD, text_BD, scale):
+    """Ask of every picture: which of the captions is yours? And of every caption: which picture? (CLIP's loss.)
+
+    ``-(mean(log softmax over captions) + mean(log softmax over pictures)) / 2``, both of the diagonal. Each term
+    needs the whole batch for its sum; that is what the sigmoid loss does without.
+
+    Parameters
+    ----------
+    image_BD, text_BD : arrays
+        Pooled vectors of pictures and captions, of length 1.
+    scale : float
+        Inverse temperature, learned; CLIP caps it at 100.
+
+    Returns
+    -------
+    scalar
+
+    References
+    ----------
+    Radford et al., arXiv 2103.00020, figure 3; Zhai et al., arXiv 2303.15343, section 3.1.
+    """
+    logit_BB = scale * (image_BD @ text_BD.T)
+    caption_B = _log_sum_exp(logit_BB) - torch.diagonal(logit_BB)
+    picture_B = _log_sum_exp(logit_BB.T) - torch.diagonal(logit_BB)
+    return (caption_B.mean() + picture_B.mean()) / 2
+
+
+def _log_sum_exp(x):
+    """``log(sum(exp(x)))`` along the last axis, without overflow."""
+    highest = x.amax(dim=-1)
+    return highest + torch.log(torch.exp(x - highest[:, None]).sum(dim=-1))

@@ -1,0 +1,99 @@
+"""From scores to an answer: read the picture and the prompt once, then add one token at a time."""
+
+import torch
+
+from torch_ref import paligemma
+from torch_ref.cache import KVCache
+from torch_ref.ops import softmax
+
+
+def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_tokens):
+    """Yield the answer's tokens, one for each row at a time.
+
+    Parameters
+    ----------
+    image_BPD : array
+        From `npgemma.paligemma.encode_image`: the picture is encoded once for the whole answer.
+    ids_BT : int array
+        ``<bos>``, prompt, newline; shorter rows padded on the left.
+    valid_BT : bool array
+        Text tokens that are not padding.
+    p : Params
+    config : Config
+    choose : callable
+        Takes ``logit_BV`` and returns ``id_B``: `greedy`, or `sample` with its settings bound.
+    max_tokens : int
+        The most tokens to add; fewer if the context ends before.
+
+    Yields
+    ------
+    id_B : int array
+        The newest token of each row. Its last one is ``<eos>``, unless ``max_tokens`` ends it first; a row that has
+        ended goes on with ``<pad>`` while others are still running.
+    """
+    prompt_tokens = image_BPD.shape[1] + ids_BT.shape[1]
+    max_tokens = min(max_tokens, config.text.context - prompt_tokens)
+    # The last token is never fed back, so it needs no place.
+    cache = KVCache(config.text, len(ids_BT), prompt_tokens + max_tokens - 1, image_BPD)
+    valid_BS = paligemma.with_image(valid_BT, image_BPD)
+    running_B = torch.ones(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
+    logit_BV = paligemma.prefill(image_BPD, ids_BT, valid_BT, p, config, cache)
+    for remaining in range(max_tokens, 0, -1):
+        id_B = torch.where(running_B, choose(logit_BV), config.pad_token)
+        yield id_B
+        running_B = running_B & (id_B != config.eos_token)
+        if remaining == 1 or not running_B.any():
+            return
+        valid_BS = torch.cat([valid_BS, running_B[:, None]], dim=1)
+        logit_BV = paligemma.step(id_B[:, None], valid_BS, p, config, cache)
+
+
+def greedy(logit_BV):
+    """Choose the most probable token; of several, the one with the lowest id.
+
+    Parameters
+    ----------
+    logit_BV : array
+
+    Returns
+    -------
+    id_B : int array
+    """
+    return logit_BV.argmax(dim=-1)
+
+
+def sample(logit_BV, uniform_B, temperature=1.0, top_k=None, top_p=1.0):
+    """Draw a token by its probability, with the improbable ones left out.
+
+    The settings apply in this order, as in Hugging Face's ``generate``: temperature, top-k, top-p.
+
+    Parameters
+    ----------
+    logit_BV : array
+    uniform_B : float64 array
+        One random number from [0, 1) for each row; it alone decides the draw.
+    temperature : float
+        Above 0. Below 1 the probable tokens gain, above 1 they lose.
+    top_k : int, optional
+        Keep only that many of the most probable tokens.
+    top_p : float
+        In (0, 1]. Keep the fewest most probable tokens that together reach this probability.
+
+    Returns
+    -------
+    id_B : int array
+
+    References
+    ----------
+    Holtzman et al., arXiv 1904.09751, section 3.1 (top-p, there nucleus sampling; their V^(p) keeps the token that
+    crosses p, and so does this).
+    """
+    order_BV = torch.argsort(-logit_BV, dim=-1, stable=True)[:, :top_k]
+    # float64: sums over a large vocabulary decide here.
+    sorted_BV = torch.take_along_dim(logit_BV, order_BV, dim=-1).double()
+    probability_BV = softmax((sorted_BV - sorted_BV[:, :1]) / temperature)
+    before_BV = probability_BV.cumsum(dim=-1) - probability_BV
+    kept_BV = torch.where(before_BV < top_p, probability_BV, 0.0)
+    total_BV = kept_BV.cumsum(dim=-1)
+    chosen_B1 = (total_BV <= uniform_B[:, None] * total_BV[:, -1:]).sum(dim=-1, keepdim=True)
+    return torch.take_along_dim(order_BV, chosen_B1, dim=-1)[:, 0]

@@ -1,0 +1,69 @@
+"""Who may look at whom: the prefix-LM mask, and the positions that go with it."""
+
+import torch
+
+
+def prefix_lm(prefix_BS, valid_BS, new):
+    """Say which tokens each of the newest tokens may see.
+
+    A query sees a key if the key is a real token and either comes no later, or both belong to the prefix::
+
+        picture . . prompt . answer . padding
+                                     keys
+                               0  1  2  3  4  5
+        queries    0 picture   1  1  1  .  .  .
+                   1 picture   1  1  1  .  .  .
+                   2 prompt    1  1  1  .  .  .
+                   3 answer    1  1  1  1  .  .
+                   4 answer    1  1  1  1  1  .
+                   5 padding   1  1  1  1  1  .
+
+    Parameters
+    ----------
+    prefix_BS : bool array
+        Tokens of the prefix (picture and prompt), among all that can be seen so far.
+    valid_BS : bool array
+        Real tokens; False marks padding, which nobody ever sees. Padding itself sees something, so that no row of
+        the softmax is empty; what it computes is never read.
+    new : int
+        How many of the S tokens are new, at the end: the queries of this call.
+
+    Returns
+    -------
+    mask_BTS : bool array
+        True where query t may see key s.
+
+    References
+    ----------
+    Beyer et al., PaliGemma, arXiv 2407.07726, section 3.2.2 and figure 2;
+    ``big_vision/models/proj/paligemma/paligemma.py``, ``make_attn_mask``. A causal mask in place of this one moves the logits by more than half their spread.
+    """
+    total = valid_BS.shape[1]
+    key_S = torch.arange(total, device=valid_BS.device)
+    query_T = key_S[total - new :]
+    causal_TS = key_S <= query_T[:, None]
+    both_prefix_BTS = prefix_BS[:, total - new :, None] & prefix_BS[:, None, :]
+    mask_BTS = valid_BS[:, None, :] & (causal_TS | both_prefix_BTS)
+    return mask_BTS
+
+
+def positions(valid_BS, new):
+    """Return the position of each of the newest tokens: how many real tokens stand before it.
+
+    Padding takes no position, so a padded row is turned by the same angles as the same row alone.
+
+    Parameters
+    ----------
+    valid_BS : bool array
+        Real tokens so far.
+    new : int
+        How many of the S tokens are new, at the end.
+
+    Returns
+    -------
+    position_BT : int array
+        Counted from 0. Padding gets its left neighbour's position (or 0), which nobody sees.
+    """
+    position_BS = torch.clamp(torch.cumsum(valid_BS, dim=1) - 1, min=0)
+    position_BT = position_BS[:, valid_BS.shape[1] - new :]
+    return position_BT

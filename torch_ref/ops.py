@@ -1,0 +1,124 @@
+"""The operations that the port spells out, as torch has them.
+
+Docstrings stand in both files, so that each can be read alone; what differs is the lesson. Where the dtype is bfloat16,
+norms and softmax still calculate in float32, as Hugging Face's and big_vision's do.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def at_least_float32(x):
+    """Return the array in float32 if its dtype is narrower, otherwise as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def einsum(formula, *operands):
+    """Multiply and sum over the axes that a formula names, ``"BTD,DF->BTF"``: letters missing on the right are summed.
+
+    Parameters
+    ----------
+    formula : str
+        Axis letters of every operand, then of the result.
+    *operands : arrays
+
+    Returns
+    -------
+    array
+    """
+    return torch.einsum(formula, *operands)
+
+
+def softmax(x):
+    """Turn scores into weights that are positive and sum to one along the last axis: ``exp(x) / sum(exp(x))``.
+
+    Subtracting the maximum first changes nothing in the result and keeps ``exp`` from overflowing.
+
+    Parameters
+    ----------
+    x : array (..., S)
+        Scores; ``-inf`` gives a weight of exactly zero. At least one score in a row must be finite.
+
+    Returns
+    -------
+    array (..., S)
+    """
+    return torch.softmax(x, dim=-1, dtype=at_least_float32(x).dtype).to(x.dtype)
+
+
+def gelu(x):
+    """Gaussian error linear unit, in the tanh form that both towers were trained with.
+
+    ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))``
+
+    Parameters
+    ----------
+    x : array of any shape
+
+    Returns
+    -------
+    array of the same shape
+
+    Notes
+    -----
+    The exact form, with the error function, moves PaliGemma's logits by about 1e-3: close enough to look right and
+    wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
+
+    References
+    ----------
+    Hendrycks and Gimpel, arXiv 1606.08415, section 2.
+    """
+    return F.gelu(x, approximate="tanh")
+
+
+def layer_norm(x, p, epsilon):
+    """Shift and scale every token to mean 0 and variance 1, then apply a learned scale and bias.
+
+    ``(x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias``, over the last axis.
+
+    Parameters
+    ----------
+    x : array (..., D)
+    p : LayerNormParams
+    epsilon : float
+        1e-6 in SigLIP (torch's own default is 1e-5, which moves the logits by 1e-4).
+
+    Returns
+    -------
+    array (..., D)
+
+    References
+    ----------
+    Ba, Kiros and Hinton, arXiv 1607.06450, equation 3.
+    """
+    return F.layer_norm(x, x.shape[-1:], p.scale, p.bias, epsilon)
+
+
+def rms_norm(x, scale, epsilon):
+    """Scale every token to a root mean square of 1, then by a learned factor that is stored around zero.
+
+    ``x / sqrt(mean(x^2) + epsilon) * (1 + scale)``, over the last axis.
+
+    Parameters
+    ----------
+    x : array (..., D)
+    scale : array (D,)
+        Stored as the difference from 1: a freshly initialised Gemma holds zeros here.
+    epsilon : float
+        1e-6 in Gemma.
+
+    Returns
+    -------
+    array (..., D)
+
+    Notes
+    -----
+    The paper multiplies by its gain ``g``; Gemma stores ``g - 1``. Taking what is stored for ``g`` itself is a common
+    porting error.
+
+    References
+    ----------
+    Zhang and Sennrich, arXiv 1910.07467, equation 4; ``big_vision/models/ppp/gemma.py``, ``RMSNorm``.
+    """
+    wide = at_least_float32(x)
+    return F.rms_norm(wide, x.shape[-1:], 1 + scale.to(wide.dtype), epsilon).to(x.dtype)

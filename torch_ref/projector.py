@@ -1,0 +1,21 @@
+"""The bridge between the towers: one linear map."""
+
+from torch_ref.ops import einsum
+
+
+def project(features_BPE, p):
+    """Map each patch vector from the vision tower's width to the decoder's.
+
+    Parameters
+    ----------
+    features_BPE : array
+        P patch vectors of the vision tower's width E.
+    p : ProjectorParams
+
+    Returns
+    -------
+    image_BPD : array
+        Picture tokens. They enter the decoder as they are: only text is scaled (`npgemma.gemma.embed_tokens`).
+    """
+    image_BPD = einsum("BPE,ED->BPD", features_BPE, p.linear) + p.bias
+    return image_BPD
