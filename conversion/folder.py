@@ -1,5 +1,6 @@
-"""A checkpoint folder in the hub's layout, read strictly: nothing missing, nothing left over, every shape as expected."""
+"""A checkpoint folder in the hub's layout, read strictly: nothing missing, nothing left over, shapes as expected."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -15,7 +16,7 @@ from npgemma.ops import widen
 from npgemma.params import build
 
 INDEX = "model.safetensors.index.json"
-# Words of the file, and of the command line.
+# A tensor's dtype, in the file's words.
 ACCEPTED = ("F32", "F16", "BF16")
 
 
@@ -99,6 +100,31 @@ def read_tensors(folder):
         if name not in tensors:
             raise InputError(f"{INDEX} places {name} in '{shard}', which does not hold it: download '{folder}' again")
     return tensors
+
+
+def describe(folder):
+    """Return what a checkpoint holds, without reading any weight: sizes, and every tensor with our name for it."""
+    config = read_config(folder)
+    pairs = match(stored_leaves(config), read_tensors(folder), folder).values()
+    tensors = [
+        {
+            "name": leaf.name,
+            "axes": leaf.axes,
+            "stored_name": tensor.name,
+            "stored_axes": leaf.stored_axes,
+            "shape": list(tensor.shape),
+            "dtype": tensor.dtype,
+            "bytes": tensor.bytes,
+        }
+        for leaf, tensor in pairs
+    ]
+    return {
+        "checkpoint": str(folder),
+        "config": dataclasses.asdict(config) | {"image_tokens": config.image_tokens},
+        "parameters": sum(tensor.array.size for _, tensor in pairs),
+        "bytes": sum(tensor.bytes for _, tensor in pairs),
+        "tensors": tensors,
+    }
 
 
 def match(leaves, tensors, folder):

@@ -6,9 +6,11 @@ because the library copies each tensor and its NumPy side does not know bfloat16
 
 import contextlib
 import json
+import math
 import mmap
 import os
 import pathlib
+import tempfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,22 +18,23 @@ import safetensors
 
 from npgemma.errors import InputError
 
-# bfloat16 is held as its bits: see conversion/bfloat16.py.
-NUMPY = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "uint16"}
-# Others can stand in a file, which must still be read to be refused by name.
-BITS = {
-    "BOOL": 8,
-    "U8": 8,
-    "I8": 8,
-    "F8_E4M3": 8,
-    "F8_E5M2": 8,
-    "U16": 16,
-    "I16": 16,
-    "U32": 32,
-    "I32": 32,
-    "U64": 64,
-    "I64": 64,
+# The file's words for dtypes. bfloat16 is held as its bits: see conversion/bfloat16.py.
+NUMPY = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "uint16",
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "U16": "uint16",
+    "I16": "int16",
+    "U32": "uint32",
+    "I32": "int32",
+    "U64": "uint64",
+    "I64": "int64",
 }
+WORDS = {name: word for word, name in NUMPY.items() if word != "BF16"}
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,12 @@ def read(path):
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     tensors = []
     for name, dtype, shape in entries:
-        size = int(np.prod(shape, dtype=object)) * _bits(dtype) // 8
-        raw = np.frombuffer(content, np.uint8, size, start) if size else np.empty(0, np.uint8)
-        tensors.append(Tensor(name, dtype, shape, raw.view(NUMPY[dtype]).reshape(shape) if dtype in NUMPY else raw))
-        start += size
+        if dtype not in NUMPY:
+            raise InputError(f"tensor {name} in '{path}' is {dtype}; npgemma reads float32, float16 and bfloat16")
+        array = np.ndarray(shape, NUMPY[dtype], content, start)
+        tensors.append(Tensor(name, dtype, shape, array))
+        start += array.nbytes
     return tensors
-
-
-def _bits(dtype):
-    return 8 * np.dtype(NUMPY[dtype]).itemsize if dtype in NUMPY else BITS.get(dtype, 8)
 
 
 def write(path, entries, arrays, metadata=None):
@@ -105,7 +105,7 @@ def write(path, entries, arrays, metadata=None):
     """
     header, end = {"__metadata__": metadata or {"format": "pt"}}, 0
     for name, dtype, shape in entries:
-        start, end = end, end + int(np.prod(shape, dtype=object)) * _bits(dtype) // 8
+        start, end = end, end + math.prod(shape) * np.dtype(NUMPY[dtype]).itemsize
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the data are aligned
@@ -113,6 +113,38 @@ def write(path, entries, arrays, metadata=None):
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays:
             file.write(np.ascontiguousarray(array).data)
+
+
+class Spool:
+    """Arrays of a run that is still going on, kept on disk until their number is known and a file can be written.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Of the file to write; the arrays wait in an unnamed file beside it.
+    """
+
+    def __init__(self, path):
+        self.path, self.entries = pathlib.Path(path), []
+        try:
+            self.waiting = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 closed by close()
+        except OSError as problem:
+            raise InputError(f"cannot write '{path}': {problem.strerror}") from None
+
+    def add(self, name, array):
+        """Take an array."""
+        self.entries.append((name, WORDS[array.dtype.name], array.shape))
+        self.waiting.write(np.ascontiguousarray(array).data)
+
+    def close(self, metadata=None):
+        """Write the file."""
+        self.waiting.seek(0)
+        write(self.path, self.entries, map(self._next, self.entries), metadata)
+        self.waiting.close()
+
+    def _next(self, entry):
+        _, word, shape = entry
+        return np.frombuffer(self.waiting.read(math.prod(shape) * np.dtype(NUMPY[word]).itemsize), np.uint8)
 
 
 @contextlib.contextmanager

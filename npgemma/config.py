@@ -58,7 +58,7 @@ class Config:
 
     vision: VisionConfig
     text: TextConfig
-    # The first id without a piece in the tokenizer; Hugging Face puts it where picture tokens go. It is never looked up.
+    # The first id without a piece; Hugging Face writes it where pictures stand. It is never looked up.
     image_token: int = 257152
     pad_token: int = 0
     eos_token: int = 1

@@ -89,7 +89,7 @@ def open_picture(image):
         raise InputError(
             f"'{path}' is not a picture in a format that Pillow reads: convert it to PNG or JPEG"
         ) from None
-    # Pillow's decoders raise whatever a damaged file leads them to (OSError, SyntaxError, ValueError, struct.error ...).
+    # Pillow's decoders raise whatever a damaged file leads them to: OSError, SyntaxError, ValueError, struct.error.
     except Exception as problem:
         raise InputError(f"picture '{path}' cannot be decoded ({problem}): is the file complete?") from None
     return picture
@@ -98,8 +98,8 @@ def open_picture(image):
 def upright_rgb(picture):
     """Turn a picture as its EXIF data ask, and bring it to 8-bit RGB.
 
-    Transparent parts are put on white, as a viewer shows them. Greys of more than 8 bits keep their whole range (Pillow's
-    own conversion would cut it off at 255).
+    Transparent parts are put on white, as viewers show them. Greys of more than 8 bits keep their whole range;
+    Pillow's own conversion would cut it off at 255.
 
     Parameters
     ----------

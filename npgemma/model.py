@@ -62,7 +62,8 @@ class Generation:
 
     text: str = ""
     token_ids: list = field(default_factory=list)
-    # Seconds: "load" (of the model, once), "vision", "prefill" (to the first token), "per_token" (each further one).
+    # Seconds: "load" (of the model, once), "vision", "prefill" (from there to the first token), and "seconds_per_token"
+    # of each further one (None if there was none).
     timings: dict = field(default_factory=dict)
 
 
@@ -167,9 +168,9 @@ class Model:
             generation.text = self.tokenizer.decode_complete(generation.token_ids)
             if len(generation.token_ids) == 1:
                 first = self.clock()
-                generation.timings["prefill"] = first - seen
+                generation.timings |= {"prefill": first - seen, "seconds_per_token": None}
             else:
-                generation.timings["per_token"] = (self.clock() - first) / (len(generation.token_ids) - 1)
+                generation.timings["seconds_per_token"] = (self.clock() - first) / (len(generation.token_ids) - 1)
             if watch:
                 watch(generation)
         generation.text = self.tokenizer.decode(generation.token_ids)

@@ -43,7 +43,7 @@ class Tokenizer:
         return self.pieces.get_piece_size()
 
     def prompt(self, text):
-        """Return the ids of ``<bos> text "\\n"``, PaliGemma's prompt.
+        """Return the ids of PaliGemma's prompt: ``<bos>``, the text, a newline.
 
         Parameters
         ----------

@@ -1,6 +1,6 @@
 """PaliGemma: a picture and a prompt become the next token. The whole model on one screen.
 
-Sequence: P picture tokens, then text: ``<bos> prompt "\\n"`` and the answer so far. Picture and prompt are the prefix,
+Sequence: P picture tokens, then text: ``<bos>``, prompt, newline, answer so far. Picture and prompt are the prefix,
 whose tokens all see each other; the answer only looks back. Paper: Beyer et al., arXiv 2407.07726; official code:
 ``big_vision/models/proj/paligemma/paligemma.py``.
 """

@@ -1,0 +1,151 @@
+"""How far two runs of one model are apart, and how far they may be.
+
+The bounds of the whole project stand here, each with the measurement it comes from.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+# The largest relative L2 error of any named array between the two backends. Measured: see the comment of each.
+BOUNDS = {
+    "float64": 1e-12,
+    "float32": 1e-5,
+    "bfloat16": 5e-2,
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an array is from the one expected."""
+
+    relative_l2: float  # |found - expected| / |expected|: how much is wrong
+    norm_ratio: float  # |found| / |expected|: 1 unless a scale is wrong, which a cosine would not show
+    largest: float  # largest difference over the largest expected entry: is it everywhere or in one place
+
+
+def difference(expected, found):
+    """Compare two arrays of the same name.
+
+    Parameters
+    ----------
+    expected, found : arrays
+        Numbers are compared by their distance; entries that are infinite in both, as masked scores are, count as
+        equal. Whole numbers and truth values must be equal.
+
+    Returns
+    -------
+    Difference
+        All infinite where shapes differ, or one side holds NaN or infinities that the other does not.
+    """
+    different = Difference(np.inf, np.inf, np.inf)
+    if expected.shape != found.shape:
+        return different
+    if expected.dtype.kind != "f":
+        return Difference(0.0, 1.0, 0.0) if np.array_equal(expected, found) else different
+    finite = np.isfinite(expected)
+    if not np.array_equal(expected[~finite], found[~finite]) or not np.isfinite(found[finite]).all():
+        return different
+    expected, found = expected[finite].astype(np.float64), found[finite].astype(np.float64)
+    if np.array_equal(expected, found):
+        return Difference(0.0, 1.0, 0.0)
+    # An expected array of nothing but zeros leaves nothing to relate to.
+    norm, highest = np.linalg.norm(expected) or 1.0, np.abs(expected).max() or 1.0
+    error = found - expected
+    return Difference(
+        float(np.linalg.norm(error) / norm), float(np.linalg.norm(found) / norm), float(np.abs(error).max() / highest)
+    )
+
+
+class Comparison:
+    """Collects the differences of a whole pass, array by array, as they come from `npgemma.record`.
+
+    Parameters
+    ----------
+    expected : dict of str to array
+        One backend's trace.
+    bound : float
+        The largest relative L2 error allowed.
+    """
+
+    def __init__(self, expected, bound):
+        self.expected, self.bound = expected, bound
+        self.differences, self.unexpected = {}, []
+
+    def sink(self, name, found):
+        """Compare the other backend's array of this name; pass this to ``record(sink=...)``."""
+        if name in self.expected:
+            self.differences[name] = difference(self.expected[name], found)
+        else:
+            self.unexpected.append(name)
+
+    @property
+    def missing(self):
+        """Names that only the first trace has."""
+        return [name for name in self.expected if name not in self.differences]
+
+    @property
+    def passed(self):
+        """Whether every array was in both traces and within the bound."""
+        within = all(d.relative_l2 <= self.bound for d in self.differences.values())
+        return bool(self.differences) and within and not self.missing and not self.unexpected
+
+    def places(self):
+        """Return the worst array of every block and part, in the order in which these arrays were made.
+
+        So the first place that is past the bound is where to look for the mistake.
+
+        Returns
+        -------
+        list of (place, number of arrays, name of the worst, its Difference)
+        """
+        groups = {}
+        for name in self.differences:
+            groups.setdefault(place(name), []).append(name)
+        worst = {where: max(names, key=lambda n: self.differences[n].relative_l2) for where, names in groups.items()}
+        order = {name: i for i, name in enumerate(self.differences)}
+        places = sorted(groups, key=lambda where: order[worst[where]])
+        return [(where, len(groups[where]), worst[where], self.differences[worst[where]]) for where in places]
+
+    def report(self, expected_ids, found_ids):
+        """Return the outcome as plain values.
+
+        Parameters
+        ----------
+        expected_ids, found_ids : list of int
+            The tokens that each backend chose.
+
+        Returns
+        -------
+        dict
+        """
+        places = [
+            {"place": where, "arrays": count, "worst": worst}
+            | dataclasses.asdict(difference)
+            | {"percent_of_bound": 100 * difference.relative_l2 / self.bound}
+            for where, count, worst, difference in self.places()
+        ]
+        return {
+            "passed": self.passed and expected_ids == found_ids,
+            "bound": self.bound,
+            "arrays": len(self.differences),
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "token_ids": {"numpy": expected_ids, "torch": found_ids},
+            "places": places,
+        }
+
+
+def place(name):
+    """Return where an array belongs: its block, or else the part of the model; all steps of an answer together.
+
+    Examples
+    --------
+    >>> place("prefill.0/decode.0/block.3/attend.0/q_BTNH"), place("step.7/unembed.0/logit_BTV"), place("step.7/ids_BT")
+    ('prefill.0/decode.0/block.3', 'step.*/unembed.0', 'step.*')
+    """
+    name = re.sub(r"^step\.\d+", "step.*", name)
+    block = re.match(r".*?/block\.\d+", name)
+    return block.group() if block else "/".join(name.split("/")[:-1][:2])

@@ -1,0 +1,59 @@
+"""Reports laid out for reading; ``--json`` prints the same reports whole."""
+
+import re
+
+
+def parity_table(report):
+    """Lay out a parity report for reading."""
+    heads = f"{'arrays':>6} {'relative L2':>12} {'norm ratio - 1':>15} {'largest':>9} {'% of bound':>10}"
+    lines = [f"{'place':34} {heads}  worst array"]
+    for row in report["places"]:
+        # The place is in the row already, but for which step it was.
+        worst = row["worst"].removeprefix(row["place"] + "/")
+        lines.append(
+            f"{row['place']:34} {row['arrays']:6} {row['relative_l2']:12.2e} {row['norm_ratio'] - 1:15.1e} "
+            f"{row['largest']:9.1e} {row['percent_of_bound']:10.2f}  {worst}"
+        )
+    ours, theirs = report["token_ids"]["numpy"], report["token_ids"]["torch"]
+    equal = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+    for side, names in (("numpy", report["missing"]), ("torch", report["unexpected"])):
+        if names:
+            lines.append(f"only in {side}: {len(names)} arrays, first {names[0]}")
+    highest = max((row["percent_of_bound"] for row in report["places"]), default=0.0)
+    lines.append(
+        f"{report['arrays']} arrays, {report['dtype']}: {highest:.2f} % of the bound {report['bound']:g} used; "
+        f"{equal} of {max(len(ours), len(theirs))} tokens equal; {'passed' if report['passed'] else 'FAILED'}"
+    )
+    return "\n".join(lines)
+
+
+def inspect_table(report):
+    """Lay out a checkpoint's contents for reading, the same tensor of all layers in one line."""
+    config = report["config"]
+    lines = [report["checkpoint"], ""]
+    for part in ("vision", "text"):
+        lines.append(f"{part}: " + ", ".join(f"{name} {value:g}" for name, value in config[part].items()))
+    special = ", ".join(f"{name} {config[name]}" for name in ("image_tokens", "bos_token", "eos_token", "image_token"))
+    lines += [
+        special,
+        "",
+        f"{'layers':>6}  {'ours':28} {'axes':5} {'stored as':8} {'dtype':5} {'shape':>16} {'megabytes':>9}  hub",
+    ]
+    rows = {}
+    for tensor in report["tensors"]:
+        rows.setdefault(re.sub(r"\.\d+\.", ".*.", tensor["name"]), []).append(tensor)
+    for name, tensors in rows.items():
+        first = tensors[0]
+        shape = " x ".join(map(str, first["shape"]))
+        megabytes = sum(tensor["bytes"] for tensor in tensors) / 1e6
+        hub = re.sub(r"\.\d+\.", ".*.", first["stored_name"])
+        dtypes = "/".join(sorted({tensor["dtype"] for tensor in tensors}))
+        lines.append(
+            f"{len(tensors):6}  {name:28} {first['axes']:5} {first['stored_axes']:9} {dtypes:5} {shape:>16} "
+            f"{megabytes:9.2f}  {hub}"
+        )
+    lines += [
+        "",
+        f"{report['parameters']:,} parameters in {len(report['tensors'])} tensors, {report['bytes'] / 1e6:,.1f} MB",
+    ]
+    return "\n".join(lines)

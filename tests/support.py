@@ -1,0 +1,63 @@
+"""Small models and inputs for the parity tests: all axis sizes distinct, nothing that is one or zero."""
+
+import numpy as np
+import torch
+
+import conversion
+import torch_ref.model
+from npgemma.config import Config, TextConfig, VisionConfig
+from npgemma.parity import difference
+from npgemma.trace import to_numpy
+
+_VISION = VisionConfig(width=24, mlp_width=40, layers=2, heads=3, image_size=28, patch_size=7, epsilon=1e-6)
+_TEXT = {"width": 30, "mlp_width": 56, "layers": 3, "vocabulary": 101, "context": 64}
+
+# The ways in which heads can share keys and values.
+CONFIGS = {
+    "one key/value head": Config(
+        _VISION, TextConfig(query_heads=4, key_value_heads=1, head_width=10, **_TEXT), image_token=97
+    ),
+    "two key/value heads": Config(
+        _VISION, TextConfig(query_heads=6, key_value_heads=2, head_width=10, **_TEXT), image_token=97
+    ),
+    "a key/value head each": Config(
+        _VISION, TextConfig(query_heads=5, key_value_heads=5, head_width=14, **_TEXT), image_token=97
+    ),
+}
+BATCH, TOKENS = 2, 11
+
+
+def random(shape, seed, dtype="float64", scale=1.0):
+    """Random values, drawn in float64 so that both dtypes test the same numbers."""
+    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(dtype)
+
+
+def models(config, dtype="float32", seed=0, device="cpu"):
+    """The same random weights in both backends, as models without a tokenizer."""
+    params = conversion.random_params(config, seed, dtype)
+    twin_params = torch_ref.model.to_torch(params, dtype, device)
+    from npgemma import Model
+
+    return Model(params, config, "", dtype), torch_ref.Model(twin_params, config, "", dtype, device=device)
+
+
+def inputs(config, dtype="float32", batch=BATCH, seed=1):
+    """Pixels, text ids, the length of the prefix, and who is padding: row 1 has three padded tokens after the first."""
+    size = config.vision.image_size
+    pixels = random((batch, size, size, 3), seed, dtype).clip(-1, 1)
+    ids = np.random.default_rng(seed + 1).integers(4, config.image_token, (batch, TOKENS))
+    valid = np.ones(ids.shape, dtype=bool)
+    valid[1:, :3] = False
+    return pixels, ids, TOKENS - 4, valid
+
+
+def tensor(x):
+    return torch.from_numpy(np.ascontiguousarray(x))
+
+
+def assert_close(expected, found, bound, what=""):
+    """Compare by relative L2, norm ratio and largest entry; dtypes must agree too."""
+    expected, found = to_numpy(expected), to_numpy(found)
+    assert expected.dtype == found.dtype, f"{what}: {expected.dtype} became {found.dtype}"
+    apart = difference(expected, found)
+    assert apart.relative_l2 <= bound, f"{what}: relative L2 {apart.relative_l2:.2e} is over {bound:.2e} ({apart})"

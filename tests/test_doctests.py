@@ -1,0 +1,30 @@
+"""Every example in a docstring gives what it says."""
+
+import doctest
+import importlib
+import pkgutil
+
+import numpy as np
+import pytest
+
+import conversion
+import npgemma
+
+MODULES = [
+    f"{package.__name__}.{module.name}"
+    for package in (npgemma, conversion)
+    for module in pkgutil.iter_modules(package.__path__)
+    if module.name != "__main__"
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    module = importlib.import_module(name)
+    assert doctest.testmod(module, extraglobs={"np": np}).failed == 0
+
+
+def test_there_are_examples():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = sum(bool(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name)))
+    assert found >= 5

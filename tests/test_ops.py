@@ -1,0 +1,94 @@
+"""ops.py against its twin and against torch's primitives."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from support import assert_close, random, tensor
+from tolerances import OPERATION
+
+import torch_ref.ops as twin
+from npgemma import ops
+from npgemma.params import LayerNormParams
+
+SHAPE = (2, 5, 7)
+
+
+def test_softmax(dtype):
+    x = random(SHAPE, 0, dtype, scale=5)
+    x[0, 0, :3] = -np.inf
+    expected = F.softmax(tensor(x), dim=-1)
+    assert_close(expected, ops.softmax(x), OPERATION[dtype])
+    assert_close(expected, twin.softmax(tensor(x)), OPERATION[dtype])
+    assert (ops.softmax(x)[0, 0, :3] == 0).all()
+
+
+def test_softmax_does_not_overflow(dtype):
+    x = np.array([[1000.0, 999.0, -1000.0]], dtype=dtype)
+    assert_close(F.softmax(tensor(x), dim=-1), ops.softmax(x), OPERATION[dtype])
+
+
+def test_gelu(dtype):
+    x = random(SHAPE, 1, dtype, scale=3)
+    expected = F.gelu(tensor(x), approximate="tanh")
+    assert_close(expected, ops.gelu(x), OPERATION[dtype])
+    assert_close(expected, twin.gelu(tensor(x)), OPERATION[dtype])
+
+
+def test_gelu_is_not_the_exact_form():
+    x = random(SHAPE, 1)
+    assert np.abs(ops.gelu(x) - F.gelu(tensor(x)).numpy()).max() > 1e-4
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])  # at 1e-3 the epsilon is as large as the variance
+def test_layer_norm(dtype, scale):
+    x = random(SHAPE, 2, dtype, scale)
+    p = LayerNormParams(random(7, 3, dtype) + 1, random(7, 4, dtype))
+    tensors = LayerNormParams(tensor(p.scale), tensor(p.bias))
+    expected = F.layer_norm(tensor(x), (7,), tensors.scale, tensors.bias, 1e-6)
+    assert_close(expected, ops.layer_norm(x, p, 1e-6), OPERATION[dtype])
+    assert_close(expected, twin.layer_norm(tensor(x), tensors, 1e-6), OPERATION[dtype])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_rms_norm(dtype, scale):
+    x, gain = random(SHAPE, 5, dtype, scale), random(7, 6, dtype)
+    expected = F.rms_norm(tensor(x), (7,), 1 + tensor(gain), 1e-6)
+    assert_close(expected, ops.rms_norm(x, gain, 1e-6), OPERATION[dtype])
+    assert_close(expected, twin.rms_norm(tensor(x), tensor(gain), 1e-6), OPERATION[dtype])
+
+
+@pytest.mark.parametrize(
+    ("formula", "shapes"),
+    [
+        ("BTD,DNH->BTNH", [(2, 5, 7), (7, 3, 4)]),
+        ("BTNH,NHD->BTD", [(2, 5, 3, 4), (3, 4, 7)]),
+        ("BTKGH,BSKH->BKGTS", [(2, 5, 3, 2, 4), (2, 6, 3, 4)]),
+        ("BKGTS,BSKH->BTKGH", [(2, 3, 2, 5, 6), (2, 6, 3, 4)]),
+        ("BTCyx,CyxD->BTD", [(2, 5, 3, 4, 6), (3, 4, 6, 7)]),
+        ("BTD,VD->BTV", [(2, 5, 7), (9, 7)]),
+    ],
+)
+def test_every_formula_in_use(formula, shapes, dtype):
+    arrays = [random(shape, i, dtype) for i, shape in enumerate(shapes)]
+    plain = np.einsum(formula, *[x.astype("float64") for x in arrays]).astype(dtype)
+    assert_close(plain, ops.einsum(formula, *arrays), OPERATION[dtype])
+    assert_close(plain, twin.einsum(formula, *map(tensor, arrays)), OPERATION[dtype])
+
+
+def test_widen_is_exact_on_every_bfloat16():
+    bits = np.arange(2**16, dtype=np.uint16)
+    expected = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).float().numpy()
+    assert np.array_equal(ops.widen(bits).view(np.uint32), expected.view(np.uint32))
+
+
+def test_widen_leaves_other_arrays_alone():
+    x = random(SHAPE, 0)
+    assert ops.widen(x) is x
+
+
+def test_twin_calculates_norms_of_bfloat16_in_float32():
+    x, gain = tensor(random((5, 512), 0)).bfloat16(), tensor(random(512, 1)).bfloat16()
+    expected = F.rms_norm(x.float(), (512,), 1 + gain.float(), 1e-6).bfloat16()
+    assert torch.equal(twin.rms_norm(x, gain, 1e-6), expected)
+    assert twin.softmax(x).dtype == torch.bfloat16
