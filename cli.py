@@ -61,6 +61,7 @@ def generate(options):
                 print(json.dumps(as_json(path, options.prompt, writer.generation)), flush=True)
             elif writer.generation:
                 print(flush=True)
+    note_ignored_settings(options)
     return 0
 
 
@@ -129,12 +130,13 @@ def prepare(options, progress, most=None):
     import npgemma
     from conversion.folder import read_config
     from npgemma.image import load_pixels
+    from npgemma.model import check_settings
 
     if options.backend == "torch":
         import_twin().check_device(options.device)
     elif options.device != "cpu" and options.backend == "numpy" and options.command != "parity":
         raise_input_error("NumPy runs on the CPU: use --backend torch with --device cuda")
-    note_ignored_settings(options)
+    check_settings(options.max_tokens, options.temperature, options.top_p, options.top_k, options.seed)
     folder = options.checkpoint or str(npgemma.embedded_checkpoint())
     paths = options.image or [str(npgemma.example_picture())]
     if most and len(paths) > most:

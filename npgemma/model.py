@@ -56,6 +56,20 @@ def load(path=None, dtype="float32", progress=None):
     return Model(params, config, folder, dtype, time.perf_counter() - start)
 
 
+def check_settings(max_tokens, temperature, top_p, top_k, seed):
+    """Refuse settings of `Model.generate` that cannot be."""
+    if max_tokens < 1:
+        raise InputError(f"max_tokens should be at least 1, found {max_tokens}")
+    if not 0 < temperature < float("inf"):
+        raise InputError(f"temperature should be a number above 0, found {temperature}")
+    if not 0 < top_p <= 1:
+        raise InputError(f"top-p should be above 0 and at most 1, found {top_p}")
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top-k should be at least 1, found {top_k}")
+    if seed is not None and seed < 0:
+        raise InputError(f"the seed should be 0 or more, found {seed}")
+
+
 @dataclass
 class Generation:
     """An answer, and how long its parts took."""
@@ -151,9 +165,8 @@ class Model:
         InputError
             If an argument cannot be, the prompt does not fit the model's context, or a weight is not finite.
         """
+        check_settings(max_tokens, temperature, top_p, top_k, seed)
         choose = self.chooser(do_sample, temperature, top_p, top_k, seed)
-        if max_tokens < 1:
-            raise InputError(f"max_tokens should be at least 1, found {max_tokens}")
         ids_BT = np.array([self.tokenizer.prompt(prompt)])
         self._check_room(ids_BT)
         generation = Generation(timings={"load": self.load_seconds})
@@ -211,15 +224,7 @@ class Model:
         return logit_BSV
 
     def chooser(self, do_sample, temperature, top_p, top_k, seed):
-        """Return the function that chooses each next token, its settings checked."""
-        if not 0 < temperature < float("inf"):
-            raise InputError(f"temperature should be a number above 0, found {temperature}")
-        if not 0 < top_p <= 1:
-            raise InputError(f"top-p should be above 0 and at most 1, found {top_p}")
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top-k should be at least 1, found {top_k}")
-        if seed is not None and seed < 0:
-            raise InputError(f"the seed should be 0 or more, found {seed}")
+        """Return the function that chooses each next token."""
         randomness = np.random.default_rng(seed)
         # Rows of the table past the last piece belong to no token.
         size = self.tokenizer.size

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# The largest relative L2 error of any named array between the two backends. Measured: see the comment of each.
+# The largest relative L2 error of any named array of a pass, between the two backends. Rounding of a right program
+# grows with depth; a mistake is far above (tests/test_parity.py makes some).
 BOUNDS = {
     "float64": 1e-12,
     "float32": 1e-5,
-    "bfloat16": 5e-2,
+    # The twin's logits against float32 on the same bfloat16 weights.
+    "bfloat16": 4e-2,
 }
 
 

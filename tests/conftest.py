@@ -1,9 +1,17 @@
 """What all tests share: small models with every axis of another size, and the checkpoint the suite runs on."""
 
+import dataclasses
+import shutil
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from support import CONFIGS
 
+import conversion
 import npgemma
+from conversion.vocabulary import write_tokenizer
 
 
 def pytest_addoption(parser):
@@ -47,3 +55,30 @@ def device(request):
 @pytest.fixture(params=["float64", "float32"])
 def dtype(request):
     return request.param
+
+
+@pytest.fixture(scope="session")
+def random_folder(tmp_path_factory):
+    """A checkpoint of random weights in the hub's layout with a tokenizer: everything but a trained model."""
+    folder = tmp_path_factory.mktemp("random")
+    sentences = ["a small red circle and a large blue square", "answer en how many objects", "caption en"] * 5
+    pieces = write_tokenizer(folder / "tokenizer.model", sentences)
+    config = CONFIGS["two key/value heads"]
+    text = dataclasses.replace(config.text, vocabulary=pieces + 13, context=96)
+    config = dataclasses.replace(config, text=text, image_token=pieces)
+    conversion.save(folder, conversion.random_params(config, 0), config)
+    return folder
+
+
+@pytest.fixture
+def copied(random_folder, tmp_path):
+    """The same folder, to be damaged."""
+    return shutil.copytree(random_folder, tmp_path / "copied")
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory):
+    """A picture file."""
+    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3)).astype(np.uint8)).save(path)
+    return path

@@ -1,0 +1,312 @@
+"""cli.py: what is printed where, exit codes, aliases; and bad input, which never ends in a traceback."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from test_conversion import rewrite
+from test_image import bad_files
+
+import cli
+import npgemma
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture
+def run(capsys, random_folder, picture):
+    """Run a command line in this process on the random folder and the picture; return status, stdout, stderr."""
+
+    def run(*arguments, defaults=True):
+        command = [arguments[0]] if arguments and arguments[0] in cli.COMMANDS else []
+        given = ["--checkpoint", str(random_folder), "--image", str(picture)] if defaults else []
+        if command == ["inspect"]:
+            given = given[:2]
+        try:
+            status = cli.main([*command, *given, *map(str, arguments[len(command) :])])
+        except SystemExit as end:
+            status = end.code
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+def start(*arguments, **settings):
+    """The same as a process of its own."""
+    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **(pipes | settings))
+
+
+# What works
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_text_to_stdout_and_nothing_else_anywhere(run, backend, random_folder, picture):
+    status, out, err = run("--backend", backend, "--max-tokens", 5)
+    assert (status, err) == (0, "")
+    assert out == npgemma.load(random_folder).generate(picture, max_tokens=5).text + "\n"
+
+
+def test_json(run, picture):
+    status, out, _ = run("--json", "--max-tokens", 5, "--prompt", "ocr")
+    answer = json.loads(out)
+    assert status == 0
+    assert (answer["image"], answer["prompt"]) == (str(picture), "ocr")
+    assert set(answer) == {"image", "prompt", "text", "token_ids", "timings"}
+    assert set(answer["timings"]) == {"load", "vision", "prefill", "seconds_per_token"}
+
+
+def test_several_pictures(run, picture, tmp_path):
+    other = tmp_path / "other.png"
+    npgemma.image.Image.new("RGB", (9, 9), "red").save(other)
+    status, out, _ = run("--image", picture, other, "--max-tokens", 3)
+    assert status == 0
+    assert out.startswith(f"{picture}: ")
+    assert f"\n{other}: " in out
+    _, out, _ = run("--image", picture, other, "--max-tokens", 3, "--json")
+    assert [json.loads(line)["image"] for line in out.splitlines()] == [str(picture), str(other)]
+
+
+def test_names_of_the_small_ports(run, capsys, random_folder, picture):
+    expected = run("--max-tokens", 4, "--do-sample", "--top-p", 0.8, "--seed", 1, "--prompt", "x")
+    arguments = [
+        "--model_path", random_folder, "--image_file_path", picture, "--max_tokens_to_generate", 4, "--top_p", 0.8,
+        "--do_sample", "True", "--only_cpu", "True", "--seed", 1, "--prompt", "x",
+    ]  # fmt: skip
+    assert run(*arguments, defaults=False) == expected
+    status, _, err = run("--do_sample", "False", "--temperature", 0.8, "--top_p", 0.9, "--max-tokens", 2)
+    assert status == 0
+    assert err == "note: --temperature, --top-p only matter with --do-sample; decoding greedily\n"
+
+
+def test_a_seed_repeats(run):
+    arguments = ("--do-sample", "--temperature", 2, "--seed", 7, "--max-tokens", 12)
+    assert run(*arguments) == run(*arguments)
+
+
+@pytest.mark.parametrize("prompt", ["", "<image>", "a\x01\tb", "héllo 猫", "<loc0001>", "<bos>", "x\n"])
+def test_any_prompt_is_text(run, prompt):
+    status, out, err = run("--prompt", prompt, "--max-tokens", 2)
+    assert (status, err) == (0, "")
+    assert out.endswith("\n")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_dtypes(run, dtype, backend):
+    assert run("--dtype", dtype, "--backend", backend, "--max-tokens", 2)[0] == 0
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_trace(run, tmp_path, backend):
+    out = tmp_path / "trace.safetensors"
+    status, stdout, err = run("trace", "--out", out, "--max-tokens", 2, "--backend", backend)
+    assert (status, stdout) == (0, "")
+    assert "arrays" in err
+    trace = load_file(out)
+    assert trace["prefill.0/decode.0/block.1/grouped_query_attention.0/q_BTNH"].dtype == np.float32
+    assert trace["step.0/ids_BT"].shape == (1, 1)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_trace_only(run, tmp_path):
+    out = tmp_path / "trace.safetensors"
+    assert run("trace", "--out", out, "--only", "*/logit_BV", "--max-tokens", 3)[0] == 0
+    assert sorted(load_file(out)) == ["prefill.0/logit_BV", "step.0/logit_BV", "step.1/logit_BV"]
+
+
+def test_parity_passes_and_says_how_much_of_the_bound_was_used(run):
+    status, out, _ = run("parity", "--dtype", "float64")
+    assert status == 0
+    assert out.splitlines()[-1].endswith("8 of 8 tokens equal; passed")
+    status, out, _ = run("parity", "--json")
+    report = json.loads(out)
+    assert report["passed"]
+    assert report["arrays"] > 1000
+    assert all(0 <= place["percent_of_bound"] < 100 for place in report["places"])
+
+
+def test_parity_fails_past_a_bound(run, monkeypatch):
+    monkeypatch.setattr("torch_ref.siglip.layer_norm", lambda x, p, e: x * p.scale + p.bias)
+    status, out, _ = run("parity")
+    assert status == 1
+    assert out.splitlines()[-1].endswith("FAILED")
+
+
+def test_inspect(run):
+    status, out, _ = run("inspect")
+    assert status == 0
+    assert "text.blocks.*.attn.q" in out
+    status, out, _ = run("inspect", "--json")
+    report = json.loads(out)
+    assert report["parameters"] == sum(int(np.prod(tensor["shape"])) for tensor in report["tensors"])
+
+
+@pytest.mark.parametrize("command", [[], *[[name] for name in cli.COMMANDS]])
+def test_help(run, command):
+    status, out, _ = run(*command, "--help", defaults=False)
+    assert status == 0
+    assert "--checkpoint" in out
+
+
+# What does not
+
+
+def assert_refused(outcome, says=""):
+    status, out, err = outcome
+    assert (status, out) == (2, ""), err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert says in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--max-tokens", "0"], "max_tokens"),
+        (["--max-tokens", "many"], "--max-tokens"),
+        (["--temperature", "0"], "temperature"),
+        (["--temperature", "nan"], "temperature"),
+        (["--top-p", "1.5"], "top-p"),
+        (["--top-k", "-3"], "top-k"),
+        (["--seed", "-1"], "seed"),
+        (["--do_sample", "perhaps"], "perhaps"),
+        (["--device", "cuda"], "NumPy runs on the CPU"),
+        (["--backend", "jax"], "jax"),
+        (["--unknown"], "--unknown"),
+        (["--prompt", "x " * 90], "context"),
+        (["--checkpoint", "/nowhere"], "/nowhere"),
+        (["trace"], "--out"),
+        (["trace", "--out", "/nowhere/x.safetensors"], "/nowhere"),
+        (["trace", "--out", "/tmp"], "/tmp"),
+        (["inspect", "--checkpoint", "/nowhere"], "/nowhere"),
+        (["parity", "--checkpoint", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_arguments_that_cannot_be(run, arguments, says):
+    assert_refused(run(*arguments), says)
+
+
+def test_pictures_that_are_none(run, tmp_path):
+    for name, says in bad_files(tmp_path).items():
+        assert_refused(run("--image", tmp_path / name), says)
+    # One bad picture among good ones stops all before anything is printed.
+    assert_refused(run("--image", npgemma.example_picture(), tmp_path / "text.png"), "not a picture")
+
+
+def test_a_pattern_that_matches_nothing_leaves_no_file(run, tmp_path):
+    assert_refused(run("trace", "--out", tmp_path / "x.safetensors", "--only", "nothing"), "--only")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [[], ["parity"], ["trace", "--out", "x.safetensors"]])
+def test_weights_that_are_not_numbers(run, copied, monkeypatch, tmp_path, command):
+    def change(name, dtype, array):
+        array[..., 0] = np.nan if name.endswith("position_embedding.weight") else array[..., 0]
+        return [(name, dtype, array)]
+
+    monkeypatch.chdir(tmp_path)
+    rewrite(copied, change)
+    assert_refused(run(*command, "--checkpoint", copied), "vision.position")
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_damaged_folders(run, copied):
+    (copied / "tokenizer.model").write_bytes(b"garbage")
+    assert_refused(run("--checkpoint", copied), "tokenizer.model")
+    (copied / "tokenizer.model").unlink()
+    assert_refused(run("--checkpoint", copied), "tokenizer.model")
+    path = copied / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+    assert_refused(run("--checkpoint", copied), "model.safetensors")
+    assert_refused(run("inspect", "--checkpoint", copied), "model.safetensors")
+    (copied / "config.json").write_text("{")
+    assert_refused(run("--checkpoint", copied), "config.json")
+
+
+def test_torch_backend_without_torch_says_what_to_install(random_folder, picture):
+    code = "import sys; sys.modules['torch'] = None; import cli; sys.exit(cli.main(sys.argv[1:]))"
+    arguments = ["--backend", "torch", "--checkpoint", random_folder, "--image", picture]
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert_refused((result.returncode, result.stdout, result.stderr), "pip install torch")
+
+
+def test_a_cuda_device_that_is_not_there(run):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without CUDA")
+    assert_refused(run("--backend", "torch", "--device", "cuda"), "no CUDA device")
+
+
+def test_ctrl_c_ends_with_what_there_is(random_folder, picture):
+    """The first token is waited for; then the process is interrupted while it goes on."""
+    code = (
+        "import sys, time, cli, npgemma.model as m\n"
+        "def decode(self, ids, old=m.Tokenizer.decode_complete):\n"
+        "    time.sleep(0.2)\n"
+        "    return 'abc'[: len(ids)]\n"
+        "m.Tokenizer.decode_complete = decode\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = ["--checkpoint", random_folder, "--image", picture, "--prompt", "caption en"]
+    for extra in ([], ["--json"]):
+        command = [sys.executable, "-c", code, *map(str, arguments), *extra]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        if extra:
+            time.sleep(2.5)
+            out = ""
+        else:
+            out = process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        rest, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert err == ""
+        text = json.loads(rest)["text"] if extra else out + rest.rstrip("\n")
+        assert text
+        assert "abc".startswith(text)
+
+
+def test_a_closed_pipe_ends_quietly(random_folder, picture):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start("--checkpoint", random_folder, "--image", picture, stdout=writer)
+    os.close(writer)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (141, "")
+
+
+def test_an_output_that_cannot_show_the_characters(random_folder, picture):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    process = start("--checkpoint", random_folder, "--image", picture, "--max-tokens", "40", env=environment)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_too_little_memory_for_the_weights(copied, picture):
+    """The system's own limit: float64 weights that the address space cannot hold."""
+    import resource
+
+    config = json.loads((copied / "config.json").read_text())
+    config["text_config"]["vocab_size"] = rows = 10**7
+    (copied / "config.json").write_text(json.dumps(config))
+    width = config["text_config"]["hidden_size"]
+    table = "F16", np.zeros((rows, width), np.float16)
+    rewrite(copied, lambda n, d, a: [(n, *table) if "embed_tokens" in n else (n, d, a)])
+    limit = 5 * 2**29
+    process = start(
+        "--checkpoint", copied, "--image", picture, "--dtype", "float64",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )  # fmt: skip
+    out, err = process.communicate(timeout=120)
+    assert_refused((process.returncode, out, err), "GB as float64")

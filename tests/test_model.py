@@ -1,0 +1,164 @@
+"""model.py: what people call, on both backends."""
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_conversion import rewrite
+
+import npgemma
+import torch_ref
+from npgemma.image import load_pixels
+from npgemma.trace import to_numpy
+
+LOADERS = {"numpy": npgemma.load, "torch": torch_ref.load}
+
+
+@pytest.fixture(scope="module", params=LOADERS)
+def model(request, random_folder):
+    return LOADERS[request.param](random_folder)
+
+
+def test_an_answer_has_text_ids_and_timings(model, picture):
+    answer = model.generate(picture, "caption en", max_tokens=5)
+    assert len(answer.token_ids) == 5
+    assert answer.text == model.tokenizer.decode(answer.token_ids)
+    assert set(answer.timings) == {"load", "vision", "prefill", "seconds_per_token"}
+    assert all(seconds > 0 for seconds in answer.timings.values())
+
+
+def test_one_token_has_no_time_for_further_ones(model, picture):
+    assert model.generate(picture, max_tokens=1).timings["seconds_per_token"] is None
+
+
+def test_every_form_of_picture_gives_the_same_answer(model, picture):
+    image = Image.open(picture)
+    forms = [str(picture), picture, image, np.asarray(image), load_pixels(picture, 28)]
+    answers = [model.generate(form, max_tokens=6).token_ids for form in forms]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_greedy_is_argmax_of_the_logits(model, picture):
+    """Token by token against one pass over the whole sequence."""
+    answer = model.generate(picture, "caption en", max_tokens=6).token_ids
+    prompt = model.tokenizer.prompt("caption en")
+    logits = to_numpy(model.logits(load_pixels(picture, 28), [prompt + answer[:-1]], len(prompt)))
+    assert logits[0, -6:, : model.tokenizer.size].argmax(axis=-1).tolist() == answer
+
+
+def test_rows_without_a_piece_are_never_chosen(random_folder, picture):
+    model = npgemma.load(random_folder)
+    before = model.generate(picture, max_tokens=4).token_ids
+    rewrite_embedding = np.array(model.params.text.embedding)
+    rewrite_embedding[model.tokenizer.size :] *= 1e3
+    text = dataclasses.replace(model.params.text, embedding=rewrite_embedding)
+    model.params = dataclasses.replace(model.params, text=text)
+    assert model.generate(picture, max_tokens=4).token_ids == before
+
+
+def test_a_seed_repeats_and_another_does_not(model, picture):
+    settings = {"max_tokens": 12, "do_sample": True, "temperature": 1.5, "top_p": 0.95, "top_k": 500}
+    first = model.generate(picture, seed=1, **settings).token_ids
+    assert model.generate(picture, seed=1, **settings).token_ids == first
+    assert model.generate(picture, seed=2, **settings).token_ids != first
+
+
+def test_both_backends_draw_the_same_tokens(random_folder, picture):
+    settings = {"max_tokens": 12, "do_sample": True, "top_p": 0.9, "seed": 3}
+    ours, theirs = (load(random_folder).generate(picture, **settings).token_ids for load in LOADERS.values())
+    assert ours == theirs
+
+
+def test_watch_sees_the_answer_grow(model, picture):
+    seen = []
+    model.generate(picture, max_tokens=5, watch=lambda g: seen.append((len(g.token_ids), g.text)))
+    assert [count for count, _ in seen] == [1, 2, 3, 4, 5]
+    assert all(after.startswith(before) for (_, before), (_, after) in itertools.pairwise(seen))
+
+
+def test_the_context_bounds_prompt_and_answer(model, picture):
+    """96 tokens: 16 of the picture; 'x' and newline and <bos> leave 77."""
+    assert len(model.generate(picture, "x", max_tokens=10**9).token_ids) <= 77
+    with pytest.raises(npgemma.InputError, match="context of 96"):
+        model.generate(picture, "x " * 50)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": float("inf")}, "temperature"),
+        ({"top_p": 0.0}, "top-p"),
+        ({"top_p": 1.1}, "top-p"),
+        ({"top_k": 0}, "top-k"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_impossible_settings(model, picture, setting, says):
+    with pytest.raises(npgemma.InputError, match=says):
+        model.generate(picture, **setting)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"pixels": np.zeros((1, 14, 14, 3), np.float32)}, "pixels of shape"),
+        ({"pixels": np.zeros((1, 28, 28, 3), np.uint8)}, "pixels of shape"),
+        ({"ids": np.array([1, 2])}, "token ids of shape"),
+        ({"ids": np.array([[1.0]])}, "token ids of shape"),
+        ({"ids": np.array([[1], [2]])}, "token ids of shape"),
+        ({"ids": np.array([[10**6]])}, "between 0 and"),
+        ({"ids": np.array([[-1]])}, "between 0 and"),
+        ({"ids": np.ones((1, 90), int)}, "context of 96"),
+        ({"valid": np.ones((1, 5), bool)}, "shape of ids"),
+    ],
+)
+def test_logits_of_what_does_not_fit(model, change, says):
+    given = {"pixels": np.zeros((1, 28, 28, 3), np.float32), "ids": np.array([[2, 7]]), "prefix": 2} | change
+    with pytest.raises(npgemma.InputError, match=says):
+        model.logits(**given)
+
+
+def test_logits_are_of_every_position(model):
+    logits = model.logits(np.zeros((2, 28, 28, 3)), np.array([[2, 7, 9], [2, 8, 9]]), 2)
+    assert tuple(logits.shape) == (2, 16 + 3, model.config.text.vocabulary)
+
+
+@pytest.mark.parametrize("backend", LOADERS)
+def test_weights_that_are_not_numbers_are_named(copied, picture, backend):
+    def change(name, dtype, array):
+        if name.endswith("layers.1.mlp.up_proj.weight"):
+            array[3, 4] = np.nan
+        return [(name, dtype, array)]
+
+    rewrite(copied, change)
+    with pytest.raises(npgemma.InputError, match=r"weight text\.blocks\.1\.mlp\.up in .* not numbers"):
+        LOADERS[backend](copied).generate(picture, max_tokens=3)
+
+
+def test_a_folder_without_tokenizer_gives_logits_but_no_text(copied, picture):
+    (copied / "tokenizer.model").unlink()
+    model = npgemma.load(copied)
+    assert np.isfinite(model.logits(load_pixels(picture, 28), [[2, 7]], 2)).all()
+    with pytest.raises(npgemma.InputError, match="needs the checkpoint's tokenizer"):
+        model.generate(picture)
+
+
+def test_a_tokenizer_of_another_model(copied, picture):
+    config = json.loads((copied / "config.json").read_text())
+    config["text_config"]["vocab_size"] = 101
+    (copied / "config.json").write_text(json.dumps(config))
+    embedding = "embed_tokens.weight"
+    rewrite(copied, lambda n, d, a: [(n, d, a[:101].copy() if n.endswith(embedding) else a)])
+    with pytest.raises(npgemma.InputError, match="pieces, but the model has only 101"):
+        npgemma.load(copied).generate(picture)
+
+
+def test_bfloat16_answers_from_both_backends(random_folder, picture):
+    for load in LOADERS.values():
+        assert len(load(random_folder, "bfloat16").generate(picture, max_tokens=3).token_ids) == 3
