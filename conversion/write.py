@@ -73,8 +73,7 @@ def initial(leaf, randomness, spread=0.1):
     noise = randomness.standard_normal(leaf.stored_shape, dtype=np.float32)
     if leaf.kind == "weight":
         # Stored layouts put outputs first: the rest is what is summed over.
-        noise *= np.float32(np.prod(leaf.stored_shape[1:]) ** -0.5)
-        return noise
+        return noise * np.float32(np.prod(leaf.stored_shape[1:]) ** -0.5)
     # LayerNorm's factor is stored as it is, RMSNorm's (Gemma) as its difference from 1.
     neutral = 1.0 if leaf.kind == "gain" and leaf.name.startswith("vision.") else 0.0
     return neutral + np.float32(spread) * noise

@@ -1,0 +1,119 @@
+"""Hugging Face's PaliGemma itself, where it is installed: other weights than the goldens', and the goldens again."""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+
+import numpy as np
+import PIL
+import pytest
+from safetensors.numpy import load_file
+
+import npgemma
+import torch_ref
+from npgemma.config import from_hub
+from npgemma.parity import difference
+from npgemma.trace import to_numpy
+
+transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'npgemma[oracle]'")
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+VARIANTS = ["hub", "grouped_padded", "bfloat16_shards", "float16_small"]
+# As in test_golden.py. Largest seen 1.2e-5, over six seeds of each variant.
+LOGITS = 3e-5
+
+
+@pytest.fixture(scope="module")
+def make():
+    transformers.utils.logging.disable_progress_bar()
+    make = importlib.import_module("golden.make")
+    if transformers.__version__ != make.pinned():
+        pytest.skip(f"needs transformers {make.pinned()}, found {transformers.__version__}")
+    return make
+
+
+@pytest.fixture(scope="module", params=["grouped_padded", "float16_small"])
+def other(request, make, tmp_path_factory):
+    """A model of a variant's sizes with other weights, saved by Hugging Face's own hand, and what it computes."""
+    variant = dataclasses.replace(make.VARIANTS[request.param], seed=9001, naming="5 saved")
+    folder = tmp_path_factory.mktemp(request.param)
+    make.save(make.build(variant), variant, folder)
+    return folder, max(variant.prompts), make.expected(folder, variant)
+
+
+@pytest.fixture(params=[npgemma, torch_ref], ids=["numpy", "torch"])
+def backend(request):
+    return request.param
+
+
+def test_logits_of_a_fresh_model(other, backend):
+    folder, prefix, asked = other
+    pixels = asked["pixels"].astype(np.float32) / np.float32(127.5) - 1
+    found = to_numpy(backend.load(folder).logits(pixels, asked["ids"], prefix, asked["valid"]))
+    expected = asked["logits.0/logit_BSV"]
+    real = np.pad(asked["valid"], ((0, 0), (expected.shape[1] - asked["valid"].shape[1], 0)), constant_values=True)
+    assert np.abs(found - expected)[real].max() < LOGITS * expected[real].std()
+
+
+def test_greedy_answer_of_a_fresh_model(other, backend):
+    folder, prefix, asked = other
+    model = backend.load(folder)
+    ids, valid = (model.to_backend(asked[name][:, :prefix]) for name in ("ids", "valid"))
+    pixels = model.to_activation(asked["pixels"].astype(np.float32) / np.float32(127.5) - 1)
+    image = model.paligemma.encode_image(pixels, model.params, model.config)
+    most = asked["tokens"].shape[1]
+    tokens = model.sampling.generate(image, ids, valid, model.params, model.config, model.sampling.greedy, most)
+    found = np.stack([to_numpy(token) for token in tokens], axis=1)
+    np.testing.assert_array_equal(found, asked["tokens"][:, : found.shape[1]])
+    assert (asked["tokens"][:, found.shape[1] :] == model.config.pad_token).all()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_script_makes_the_golden_files_again(make, name, tmp_path):
+    variant = make.VARIANTS[name]
+    make.save(make.build(variant), variant, tmp_path)
+    kept = sorted(file.name for file in (GOLDEN / name).iterdir())
+    assert sorted([*(file.name for file in tmp_path.iterdir()), "expected.safetensors"]) == kept
+    for file in tmp_path.iterdir():
+        assert file.read_bytes() == (GOLDEN / name / file.name).read_bytes(), file.name
+    stored, again = load_file(GOLDEN / name / "expected.safetensors"), make.expected(tmp_path, variant)
+    assert stored.keys() == again.keys()
+    for key, array in stored.items():
+        # Bit for bit on the machine that made them; another processor may round otherwise.
+        assert difference(array, again[key]).relative_l2 < 1e-5, key
+
+
+def test_the_script_makes_the_other_golden_files_again(make):
+    stored, again = load_file(GOLDEN / "sampling.safetensors"), make.sampling()
+    for key, array in stored.items():
+        np.testing.assert_allclose(again[key], array, rtol=1e-6, err_msg=key)
+    about = json.loads((GOLDEN / "about.json").read_text())
+    assert about["variants"] == make.about()["variants"]
+    if about["pillow"] != PIL.__version__:
+        pytest.skip(f"pictures: made with Pillow {about['pillow']}, found {PIL.__version__}")
+    stored, again = load_file(GOLDEN / "pictures.safetensors"), make.pictures()
+    for key, array in stored.items():
+        np.testing.assert_array_equal(again[key], array, err_msg=key)
+
+
+BARE = {
+    "model_type": "paligemma",
+    "text_config": {"model_type": "gemma"},
+    "vision_config": {"model_type": "siglip_vision_model"},
+}
+
+
+@pytest.mark.parametrize("name", [*VARIANTS, "bare"])
+def test_config_is_read_as_hugging_face_reads_it(name):
+    """``bare`` says nothing but what kind of model it is, so that every default is compared."""
+    document = BARE if name == "bare" else json.loads((GOLDEN / name / "config.json").read_text())
+    ours, theirs = from_hub(document), transformers.PaliGemmaConfig.from_dict(document)
+    for tower, other in ((ours.vision, theirs.vision_config), (ours.text, theirs.text_config)):
+        for field in dataclasses.fields(tower):
+            hub = field.metadata["hub"]
+            expected = other.rope_parameters[hub] if hub == "rope_theta" else getattr(other, hub)
+            assert getattr(tower, field.name) == expected, hub
+    if name != "bare":
+        special = (theirs.image_token_id, theirs.pad_token_id, theirs.eos_token_id, theirs.bos_token_id)
+        assert (ours.image_token, ours.pad_token, ours.eos_token, ours.bos_token) == special
