@@ -61,12 +61,7 @@ def synthesize(name, folder, dtype="bfloat16", seed=0):
     ]
     pieces = write_tokenizer(folder / "tokenizer.model", sentences, text_pieces=256000)
     assert pieces == config.image_token, f"{pieces} pieces, but the picture's id is {config.image_token}"
-
-    def arrays(leaf):
-        # The embedding table is the output head too: a large one would answer every token with itself.
-        return initial(leaf, randomness) * np.float32(0.1 if leaf.name == "text.embedding" else 1)
-
-    write_folder(folder, config, arrays, dtype)
+    write_folder(folder, config, lambda leaf: initial(leaf, randomness), dtype)
 
 
 if __name__ == "__main__":

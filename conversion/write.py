@@ -74,6 +74,10 @@ def initial(leaf, randomness, spread=0.1):
     if leaf.kind == "weight":
         # Stored layouts put outputs first: the rest is what is summed over.
         return noise * np.float32(np.prod(leaf.stored_shape[1:]) ** -0.5)
+    if leaf.name == "text.norm" and spread:
+        # The embedding table is the output head too, so random weights would answer every token with itself, if the
+        # factors of the norm between them, 1 + what is stored, were not of either sign.
+        return noise - 1
     # LayerNorm's factor is stored as it is, RMSNorm's (Gemma) as its difference from 1.
     neutral = 1.0 if leaf.kind == "gain" and leaf.name.startswith("vision.") else 0.0
     return neutral + np.float32(spread) * noise

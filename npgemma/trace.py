@@ -44,7 +44,7 @@ def record(only="*", sink=None):
     Notes
     -----
     Only named values are seen, at the value they have when the function returns; only in the thread that records. It
-    copies: a pass of the 3B model fills 3 GB, so use ``only`` or a ``sink`` there. It costs nothing when not in use.
+    copies: a pass of the 3B model fills 2.3 GB, so use ``only`` or a ``sink`` there. It costs nothing when not in use.
 
     Examples
     --------
