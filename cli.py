@@ -13,6 +13,8 @@ def main(arguments=None):
     """Run a command line; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command = arguments[0] if arguments and arguments[0] in COMMANDS else "generate"
+    # A closed stdout or stderr is None in Python.
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     try:
         # A terminal that cannot show a character gets its code instead of an error.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -36,6 +38,10 @@ def run(command, options):
         return action(options)
     except InputError as problem:
         print(f"error: {_one_line(problem)}", file=sys.stderr)
+    except BrokenPipeError:
+        raise
+    except OSError as problem:  # a full disk, mostly
+        print(f"error: cannot write the output: {problem.strerror}", file=sys.stderr)
     except MemoryError:
         print("error: not enough memory for this model here; --dtype bfloat16 needs about half", file=sys.stderr)
     return BAD_INPUT
@@ -115,7 +121,7 @@ def inspect(options):
     from npgemma import embedded_checkpoint
     from npgemma.tables import inspect_table
 
-    report = describe(options.checkpoint or str(embedded_checkpoint()))
+    report = describe(str(embedded_checkpoint()) if options.checkpoint is None else options.checkpoint)
     print(json.dumps(report) if options.json else inspect_table(report), flush=True)
     return 0
 
@@ -137,7 +143,7 @@ def prepare(options, progress, most=None):
     elif options.device != "cpu" and options.backend == "numpy" and options.command != "parity":
         raise_input_error("NumPy runs on the CPU: use --backend torch with --device cuda")
     check_settings(options.max_tokens, options.temperature, options.top_p, options.top_k, options.seed)
-    folder = options.checkpoint or str(npgemma.embedded_checkpoint())
+    folder = str(npgemma.embedded_checkpoint()) if options.checkpoint is None else options.checkpoint
     paths = options.image or [str(npgemma.example_picture())]
     if most and len(paths) > most:
         raise_input_error(f"this command takes one picture, found {len(paths)}")

@@ -126,6 +126,9 @@ class Spool:
 
     def __init__(self, path):
         self.path, self.entries = pathlib.Path(path), []
+        # The finished file takes the place of what has its name, which must not be a device or a folder.
+        if not self.path.name or (self.path.exists() and not self.path.is_file()):
+            raise InputError(f"cannot write '{path}': it is not the name of a file")
         try:
             self.waiting = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 closed by close()
         except OSError as problem:

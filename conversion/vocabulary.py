@@ -25,7 +25,8 @@ def write_tokenizer(path, sentences, text_pieces=None, trained_pieces=1000):
     path : str or os.PathLike
         Of the ``tokenizer.model`` to write.
     sentences : iterable of str
-        Text to train on.
+        Text to train on. In a small text common words end up in fragments, unless each stands once more alone, with
+        and without a space before it.
     text_pieces : int, optional
         Pieces before ``<loc0000>`` (256000 in the published tokenizer): filled up with pieces that are never used.
         By default as many as were trained.

@@ -12,6 +12,7 @@ from npgemma.errors import InputError
 # No published model comes near; a larger figure is a damaged file, and believing it would cost all memory.
 LARGEST_SIZE = 2**24
 MOST_LAYERS = 1024
+LARGEST_NUMBER = 1e12
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,8 @@ def _special(document, name, default):
 
 
 def _positive(value, name):
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise InputError(f"config.json's {name} should be a positive number, found {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < LARGEST_NUMBER:
+        raise InputError(f"config.json's {name} should be a number above 0 and below {LARGEST_NUMBER}, found {value!r}")
     return float(value)
 
 

@@ -50,7 +50,7 @@ def load(path=None, dtype="float32", progress=None):
     InputError
         If the folder is not a PaliGemma checkpoint, is damaged, or its weights do not fit into memory.
     """
-    folder = pathlib.Path(path or embedded_checkpoint())
+    folder = pathlib.Path(embedded_checkpoint() if path is None else path)
     start = time.perf_counter()
     params, config = conversion.read_folder(folder, dtype, progress)
     return Model(params, config, folder, dtype, time.perf_counter() - start)
@@ -226,6 +226,8 @@ class Model:
     def chooser(self, do_sample, temperature, top_p, top_k, seed):
         """Return the function that chooses each next token."""
         randomness = np.random.default_rng(seed)
+        # Below this every draw is the most probable token, and logits divided by it would overflow.
+        temperature = max(temperature, 1e-6)
         # Rows of the table past the last piece belong to no token.
         size = self.tokenizer.size
 

@@ -188,6 +188,10 @@ def assert_refused(outcome, says=""):
         (["trace"], "--out"),
         (["trace", "--out", "/nowhere/x.safetensors"], "/nowhere"),
         (["trace", "--out", "/tmp"], "/tmp"),
+        (["trace", "--out", "/dev/null"], "/dev/null"),
+        (["trace", "--out", ""], "not the name of a file"),
+        (["--checkpoint", ""], "config.json"),
+        (["--image", ""], "no picture"),
         (["inspect", "--checkpoint", "/nowhere"], "/nowhere"),
         (["parity", "--checkpoint", "/nowhere"], "/nowhere"),
     ],
@@ -284,6 +288,44 @@ def test_a_closed_pipe_ends_quietly(random_folder, picture):
     os.close(writer)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (141, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_are_no_error(random_folder, picture, closed):
+    command = f'exec "$0" cli.py --checkpoint "$1" --image "$2" --max-tokens 2 {closed}'
+    arguments = ["sh", "-c", command, sys.executable, str(random_folder), str(picture)]
+    result = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("extra", [[], ["--json"]])
+def test_a_full_disk_is_one_sentence(random_folder, picture, extra):
+    with open("/dev/full", "w") as full:
+        process = start("--checkpoint", random_folder, "--image", picture, *extra, stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err == "error: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_too_little_memory_while_running(run, monkeypatch, backend):
+    """Torch has an error of its own for it on the CPU, which must end as NumPy's does."""
+
+    def greedy(logit_BV):
+        raise {"numpy": MemoryError(), "torch": RuntimeError("DefaultCPUAllocator: can't allocate memory")}[backend]
+
+    monkeypatch.setattr({"numpy": "npgemma.generate.greedy", "torch": "torch_ref.generate.greedy"}[backend], greedy)
+    assert_refused(run("--backend", backend), "not enough memory")
+
+
+def test_extreme_settings_are_not_errors(run):
+    huge = str(10**30)
+    arguments = ["--do-sample", "--top-k", huge, "--seed", huge, "--temperature", "1e-320", "--max-tokens", huge]
+    for backend in ("numpy", "torch"):
+        status, out, err = run("--backend", backend, *arguments)
+        assert (status, err) == (0, "")
+        assert out
 
 
 def test_an_output_that_cannot_show_the_characters(random_folder, picture):

@@ -125,6 +125,8 @@ def test_paligemma_2_is_refused_by_name():
         ("text_config.rms_norm_eps", 0, "rms_norm_eps"),
         ("text_config.rms_norm_eps", float("nan"), "rms_norm_eps"),
         ("text_config.rope_theta", -1.0, "rope_theta"),
+        ("text_config.rope_theta", 10**400, "rope_theta"),
+        ("vision_config.layer_norm_eps", 1e308, "layer_norm_eps"),
         ("text_config.max_position_embeddings", 256, "context"),
         ("vision_config.num_attention_heads", 7, "heads"),
         ("vision_config.patch_size", 225, "patch"),

@@ -151,8 +151,8 @@ answer; the most probable token each time:
 
 ## Made
 
-`python -m tiny train` makes every file of the checkpoint. These took {training["minutes"]} minutes with
-{training["threads"]} thread(s) and {training["pictures"]:,} pictures, none seen twice: first the vision tower alone,
+`python -m tiny train` makes every file of the checkpoint. These took {training["minutes"]} minutes
+(threads: {training["threads"]}) and {training["pictures"]:,} pictures, none seen twice: first the vision tower alone,
 asked of every patch what it shows, then the whole model on prompts and answers. A picture is drawn from a seed
 (`scenes.py`); the seeds of the three sets never meet:
 

@@ -1,5 +1,6 @@
 """A loaded model on the PyTorch backend: the port's `npgemma.Model` with torch under it."""
 
+import contextlib
 import pathlib
 import time
 import warnings
@@ -39,12 +40,27 @@ def load(path=None, dtype="float32", device="cpu", progress=None):
     InputError
         As `npgemma.load`; and if there is no such device.
     """
-    folder = pathlib.Path(path or port.embedded_checkpoint())
+    folder = pathlib.Path(port.embedded_checkpoint() if path is None else path)
     check_device(device)
     start = time.perf_counter()
     params, config = conversion.read_folder(folder, dtype, progress)
-    params = to_torch(params, dtype, device)
+    with memory_errors():
+        params = to_torch(params, dtype, device)
     return Model(params, config, folder, dtype, time.perf_counter() - start, device)
+
+
+@contextlib.contextmanager
+def memory_errors():
+    """Turn torch's errors for too little memory into Python's own."""
+    try:
+        yield
+    except torch.OutOfMemoryError as problem:
+        raise MemoryError(str(problem)) from None
+    except RuntimeError as problem:
+        # On the CPU torch has no error of its own for it.
+        if "allocate memory" not in str(problem):
+            raise
+        raise MemoryError(str(problem)) from None
 
 
 def check_device(device):
@@ -121,9 +137,11 @@ class Model(port.Model):
     @torch.inference_mode()
     def generate(self, *arguments, **settings):
         """See `npgemma.Model.generate`."""
-        return super().generate(*arguments, **settings)
+        with memory_errors():
+            return super().generate(*arguments, **settings)
 
     @torch.inference_mode()
     def logits(self, *arguments, **settings):
         """See `npgemma.Model.logits`."""
-        return super().logits(*arguments, **settings)
+        with memory_errors():
+            return super().logits(*arguments, **settings)
