@@ -1,5 +1,6 @@
 """Any picture to pixels: what happens before the network, kept apart from it so that both can be tested alone."""
 
+import contextlib
 import os
 import warnings
 
@@ -78,10 +79,12 @@ def open_picture(image):
         raise InputError(f"'{path}' is a folder, not a picture: name the file in it")
     try:
         with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels, which a phone can take, and refuses from 179, which is its own rule.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-            picture.load()
+            # Pillow warns of damaged metadata, which matter to nobody here, and of pictures from 89 megapixels, which
+            # a phone can take; from 179 it refuses, and that stands.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                picture.load()
+                picture.getexif()  # some formats read it only now, while the file is open
     except Image.DecompressionBombError:
         most = 2 * Image.MAX_IMAGE_PIXELS // 10**6
         raise InputError(f"picture '{path}' has more than {most} million pixels: scale it down first") from None
@@ -110,7 +113,10 @@ def upright_rgb(picture):
     PIL.Image.Image
         Mode RGB.
     """
-    picture = ImageOps.exif_transpose(picture)
+    # Damaged EXIF data, which raise anything, say nothing of how the picture should be turned.
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
         values_YX = np.nan_to_num(np.asarray(picture, dtype=np.float64))
         # Modes do not tell the range: take the smallest customary one that holds the values.

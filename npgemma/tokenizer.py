@@ -26,7 +26,7 @@ class Tokenizer:
     """
 
     def __init__(self, path):
-        path = os.fspath(path)
+        self.path = path = os.fspath(path)
         if not os.path.isfile(path):
             raise InputError(f"no tokenizer at '{path}': text in or out needs the checkpoint's tokenizer.model")
         try:
@@ -75,7 +75,10 @@ class Tokenizer:
         -------
         str
         """
-        return self.pieces.decode([int(i) for i in ids])
+        try:
+            return self.pieces.decode([int(i) for i in ids])
+        except UnicodeDecodeError:
+            raise InputError(f"'{self.path}' holds pieces that are no text: download it again") from None
 
     def decode_complete(self, ids):
         """Return the text of ids up to the last character that is complete.

@@ -78,6 +78,17 @@ def test_exif_rotation_is_undone(tmp_path):
     assert np.array_equal(rgb(open_picture(tmp_path / "turned.png")), np.rot90(COLOURS, -1))
 
 
+def test_damaged_exif_data_are_passed_over(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(COLOURS).save(tmp_path / "damaged.jpg", exif=exif, quality=95)
+    content = (tmp_path / "damaged.jpg").read_bytes()
+    start = content.index(b"Exif\0\0") + 6
+    for damage in (b"\xff" * 8, b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x07"):
+        (tmp_path / "damaged.jpg").write_bytes(content[:start] + damage + content[start + 8 :])
+        assert load_pixels(tmp_path / "damaged.jpg", 14).shape == (1, 14, 14, 3)
+
+
 def test_first_frame_of_an_animation(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
