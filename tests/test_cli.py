@@ -80,7 +80,7 @@ def test_names_of_the_small_ports(run, capsys, random_folder, picture):
     expected = run("--max-tokens", 4, "--do-sample", "--top-p", 0.8, "--seed", 1, "--prompt", "x")
     arguments = [
         "--model_path", random_folder, "--image_file_path", picture, "--max_tokens_to_generate", 4, "--top_p", 0.8,
-        "--do_sample", "True", "--only_cpu", "True", "--seed", 1, "--prompt", "x",
+        "--do_sample", "True", "--only_cpu", "True", "--device", "cuda", "--seed", 1, "--prompt", "x",
     ]  # fmt: skip
     assert run(*arguments, defaults=False) == expected
     status, _, err = run("--do_sample", "False", "--temperature", 0.8, "--top_p", 0.9, "--max-tokens", 2)
@@ -133,6 +133,10 @@ def test_parity_passes_and_says_how_much_of_the_bound_was_used(run):
     assert report["passed"]
     assert report["arrays"] > 1000
     assert all(0 <= place["percent_of_bound"] < 100 for place in report["places"])
+
+
+def test_parity_of_drawn_tokens(run):
+    assert run("parity", "--do-sample", "--temperature", 2)[0] == 0
 
 
 def test_parity_fails_past_a_bound(run, monkeypatch):
@@ -251,6 +255,7 @@ def test_a_cuda_device_that_is_not_there(run):
     if torch.cuda.is_available():
         pytest.skip("needs a machine without CUDA")
     assert_refused(run("--backend", "torch", "--device", "cuda"), "no CUDA device")
+    assert_refused(run("parity", "--device", "cuda"), "no CUDA device")
 
 
 def test_ctrl_c_ends_with_what_there_is(random_folder, picture):
