@@ -31,17 +31,22 @@ def main(arguments=None):
 def run(command, options):
     """Run one command, with its errors told in one sentence."""
     # Imported here, so that an interrupt during the imports ends as quietly as any other.
+    import numpy as np
+
     from npgemma import InputError
 
     action = {"generate": generate, "trace": trace, "parity": parity, "inspect": inspect}[command]
     try:
-        return action(options)
+        # The model itself looks for what is not finite, and names where it comes from.
+        with np.errstate(all="ignore"):
+            return action(options)
     except InputError as problem:
         print(f"error: {_one_line(problem)}", file=sys.stderr)
     except BrokenPipeError:
         raise
-    except OSError as problem:  # a full disk, mostly
-        print(f"error: cannot write the output: {problem.strerror}", file=sys.stderr)
+    except OSError as problem:
+        # Files are opened where their errors are told; what is left is the output, on a full disk mostly.
+        print(f"error: cannot write {problem.filename or 'the output'}: {problem.strerror}", file=sys.stderr)
     except MemoryError:
         print("error: not enough memory for this model here; --dtype bfloat16 needs about half", file=sys.stderr)
     return BAD_INPUT
@@ -72,7 +77,7 @@ def generate(options):
 
 
 def trace(options):
-    """Write every named array of one pass to a file."""
+    """Write every named array of an answer to a file."""
     from conversion.safetensors_file import Spool
     from npgemma import record
     from npgemma.progress import Progress
@@ -87,6 +92,8 @@ def trace(options):
     about = {"image": path, "prompt": options.prompt, "backend": options.backend, "dtype": options.dtype}
     spool.close({**about, "token_ids": json.dumps(answer.token_ids)})
     print(f"{len(spool.entries)} arrays of '{answer.text}' written to {options.out}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(as_json(path, options.prompt, answer) | {"out": options.out, "arrays": len(spool.entries)}))
     return 0
 
 
@@ -136,7 +143,7 @@ def prepare(options, progress, most=None):
     (Model, list of (path, pixels_BYXC))
     """
     import npgemma
-    from conversion.folder import read_config
+    from conversion.folder import check_folder
     from npgemma.image import load_pixels
     from npgemma.model import check_settings
 
@@ -151,7 +158,7 @@ def prepare(options, progress, most=None):
     paths = options.image or [str(npgemma.example_picture())]
     if most and len(paths) > most:
         raise_input_error(f"this command takes one picture, found {len(paths)}")
-    size = read_config(folder).vision.image_size
+    size = check_folder(folder).vision.image_size
     pictures = [(path, load_pixels(path, size)) for path in paths]
 
     def report(done, total):
@@ -247,29 +254,23 @@ def as_json(path, prompt, generation):
     }
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one sentence."""
-
-    def error(self, message):
-        """Print the sentence and end."""
-        self.exit(BAD_INPUT, f"error: {_one_line(message)}: see {self.prog} --help\n")
-
-
 def parser_of(command):
     """Return the parser of one command."""
     about = {
         "generate": "Answer a prompt about pictures. Other commands: " + ", ".join(COMMANDS) + ".",
-        "trace": "Write every named array of one pass to a safetensors file.",
-        "parity": "Run both backends on one input; exit with 1 if any named array is past its bound.",
+        "trace": "Write every named array of an answer to a safetensors file.",
+        "parity": "Run both backends, whatever --backend says, on one input; exit with 1 past a bound.",
         "inspect": "Show a checkpoint's sizes and tensors without loading it.",
     }
+    from npgemma.arguments import Parser
+
     name = "cli.py" if command == "generate" else f"cli.py {command}"
     parser = Parser(prog=name, description=about[command], allow_abbrev=False)
     parser.set_defaults(command=command)
     parser.add_argument(
         "--checkpoint", "--model_path", metavar="DIR", help="folder in the hub's layout (default: the embedded one)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object for each picture")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object for each picture, instead of text")
     if command == "inspect":
         return parser
     add_model_options(parser)

@@ -1,6 +1,5 @@
 """``python -m conversion synthesize CONFIG DIR``: random weights of a published size, in the hub's layout."""
 
-import argparse
 import pathlib
 import sys
 
@@ -8,13 +7,14 @@ import numpy as np
 
 from conversion.vocabulary import write_tokenizer
 from conversion.write import DTYPES, initial, write_folder
+from npgemma.arguments import BAD_INPUT, Parser
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
 
 
 def main(arguments=None):
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m conversion", description="Make checkpoint folders.")
+    parser = Parser(prog="python -m conversion", description="Make checkpoint folders.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
         "synthesize",
@@ -31,7 +31,7 @@ def main(arguments=None):
         synthesize(options.config, options.folder, options.dtype, options.seed)
     except InputError as problem:
         print(f"error: {problem}", file=sys.stderr)
-        return 2
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("stopped; the folder is not complete", file=sys.stderr)
         return 130
@@ -50,6 +50,8 @@ def synthesize(name, folder, dtype="bfloat16", seed=0):
         Of the file.
     seed : int
     """
+    if seed < 0:
+        raise InputError(f"the seed should be 0 or more, found {seed}")
     config, randomness = PUBLISHED[name], np.random.default_rng(seed)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -61,11 +62,18 @@ def read_folder(folder, dtype="float32", progress=None):
     return build(config, make), config
 
 
+def check_folder(folder):
+    """Return the sizes of a checkpoint if every tensor is there and as expected; no weight is read."""
+    config = read_config(folder)
+    match(stored_leaves(config), read_tensors(folder), folder)
+    return config
+
+
 def read_config(folder):
     """Read ``config.json``."""
     folder = pathlib.Path(folder)
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
+    if not os.path.isdir(folder):
+        found = "a file" if os.path.isfile(folder) else "nothing"
         raise InputError(f"a checkpoint should be a folder; at '{folder}' there is {found}")
     return configuration.from_hub(_read_json(folder / "config.json"))
 
@@ -200,7 +208,7 @@ def _check_memory(tensors, dtype, folder):
 
 
 def _read_json(path):
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"'{path}' is missing: pass a checkpoint folder as the hub has it")
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -69,7 +69,7 @@ def read(path):
         If the file is missing, truncated, or not a safetensors file.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"the weights '{path}' are missing: download the checkpoint again")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -84,7 +84,10 @@ def read(path):
     for name, dtype, shape in entries:
         if dtype not in NUMPY:
             raise InputError(f"tensor {name} in '{path}' is {dtype}; npgemma reads float32, float16 and bfloat16")
-        array = np.ndarray(shape, NUMPY[dtype], content, start)
+        try:
+            array = np.ndarray(shape, NUMPY[dtype], content, start)
+        except ValueError:  # a shape of a hundred axes, or of no entries but huge ones beside
+            raise InputError(f"tensor {name} in '{path}' has a shape that cannot be: {shape}") from None
         tensors.append(Tensor(name, dtype, shape, array))
         start += array.nbytes
     return tensors
@@ -103,7 +106,10 @@ def write(path, entries, arrays, metadata=None):
     arrays : iterable of arrays
     metadata : dict of str to str, optional
     """
-    header, end = {"__metadata__": metadata or {"format": "pt"}}, 0
+    metadata = metadata or {"format": "pt"}
+    # A path or a prompt can hold bytes that are no text, which would make the file unreadable.
+    header = {"__metadata__": {k: v.encode("utf-8", "replace").decode() for k, v in metadata.items()}}
+    end = 0
     for name, dtype, shape in entries:
         start, end = end, end + math.prod(shape) * np.dtype(NUMPY[dtype]).itemsize
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
@@ -153,7 +159,7 @@ class Spool:
 @contextlib.contextmanager
 def replacing(path):
     """Open a file for writing that takes its name only if all goes well; otherwise nothing is left of it."""
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.path.realpath(path))  # what a link points to is written, not the link
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:

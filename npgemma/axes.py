@@ -3,8 +3,12 @@
 ``q_BTNH`` is an array of four axes: batch, token, query head, channel of the head. Letters keep their meaning in the
 whole project, in names and in einsum formulas alike; within one tower a letter has that tower's size. Scalars have no
 suffix; functions that work on any shape take a plain ``x``; weights have no suffix because ``params.py`` declares
-their axes. Nothing here is a comment that can go stale: `npgemma.trace.record` reads the names while the model runs,
-and a test compares every one of them with the array it names.
+their axes. None of this is a comment that can go stale: `npgemma.trace.record` reads the names of the forward pass
+while it runs, and a test compares every one of them with the array it names.
+
+At a call letters may be renamed: in ``paligemma.py`` T counts text tokens and S picture and text together, which
+`gemma.decode` takes as its T; the vision tower's T and D are P and E outside it. Inside a function a letter has one
+size.
 
 The letters are those of big_vision (``big_vision/models/ppp/gemma.py``), the code of the model's authors, plus what
 the other parts need.

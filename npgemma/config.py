@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from npgemma.errors import InputError
 
+# The first id without a piece in the published tokenizer.
+IMAGE_TOKEN = 257152
 # No published model comes near; a larger figure is a damaged file, and believing it would cost all memory.
 LARGEST_SIZE = 2**24
 MOST_LAYERS = 1024
@@ -59,8 +61,8 @@ class Config:
 
     vision: VisionConfig
     text: TextConfig
-    # The first id without a piece; Hugging Face writes it where pictures stand. It is never looked up.
-    image_token: int = 257152
+    # Hugging Face writes it where pictures stand. It is never looked up.
+    image_token: int = IMAGE_TOKEN
     pad_token: int = 0
     eos_token: int = 1
     bos_token: int = 2
@@ -110,7 +112,7 @@ def from_hub(document):
     _check_variants(vision_part, text_part)
     rotary = text_part.get("rope_parameters") or {}
     text_part = {**text_part, **({"rope_theta": rotary["rope_theta"]} if "rope_theta" in rotary else {})}
-    image_token = document.get("image_token_index", document.get("image_token_id", 257152))
+    image_token = document.get("image_token_index", document.get("image_token_id", IMAGE_TOKEN))
     config = Config(
         _read(VisionConfig, vision_part, "vision_config"),
         _read(TextConfig, text_part, "text_config"),

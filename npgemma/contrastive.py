@@ -1,7 +1,7 @@
 """How SigLIP learned to see: two losses on a batch of pictures and their captions.
 
-Inference never calls these. They are here because the name SigLIP comes from the first (*sig*moid loss for
-*l*anguage-*i*mage *p*re-training), and because beside CLIP's, which it replaced, the difference is two lines.
+Inference never calls these. The sigmoid loss gave SigLIP its name (*sig*moid loss for *l*anguage-*i*mage
+*p*re-training); CLIP's, which it replaced, stands beside it: they differ in which scores are normalised together.
 Row b of both arguments belongs together; every other pair of rows does not.
 """
 

@@ -1,7 +1,7 @@
-"""The operations that torch has as primitives, spelt out: five to ten lines each.
+"""The operations that torch has as primitives, spelt out in a few lines each; the layers only compose them.
 
-This is the one place where a weight that is held narrower than it is used (bfloat16) is widened, and the one place
-that may trade clearness for speed; the layers only compose what stands here.
+Weights held as bfloat16 are widened by `widen`: in `einsum`, and where a table is looked up (`gemma.embed_tokens`).
+If something must be less clear to be faster, it belongs here.
 """
 
 import math
@@ -57,7 +57,7 @@ def einsum(formula, *operands):
 
 
 def softmax(x):
-    """Turn scores into weights that are positive and sum to one along the last axis: ``exp(x) / sum(exp(x))``.
+    """Turn scores into weights that are not negative and sum to one along the last axis: ``exp(x) / sum(exp(x))``.
 
     Subtracting the maximum first changes nothing in the result and keeps ``exp`` from overflowing.
 
@@ -89,8 +89,8 @@ def gelu(x):
 
     Notes
     -----
-    The exact form, with the error function, moves PaliGemma's logits by about 1e-3: close enough to look right and
-    wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
+    The exact form, with the error function, moves the embedded model's logits by about 1e-3: close enough to look
+    right and wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
 
     References
     ----------
@@ -111,7 +111,7 @@ def layer_norm(x, p, epsilon):
     x : array (..., D)
     p : LayerNormParams
     epsilon : float
-        1e-6 in SigLIP (torch's own default is 1e-5, which moves the logits by 1e-4).
+        1e-6 in SigLIP; torch's own default, 1e-5, is a common porting error.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The bridge between the towers: one linear map."""
+"""The bridge between the towers: one matrix and a bias."""
 
 from npgemma.ops import einsum
 

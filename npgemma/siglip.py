@@ -88,9 +88,9 @@ def block(x_BTD, p, config):
     x_BTD : array
     """
     attended_BTD = self_attention(layer_norm(x_BTD, p.attn_norm, config.epsilon), p.attn)
-    x_BTD = x_BTD + attended_BTD
-    transformed_BTD = mlp(layer_norm(x_BTD, p.mlp_norm, config.epsilon), p.mlp)
-    x_BTD = x_BTD + transformed_BTD
+    middle_BTD = x_BTD + attended_BTD
+    transformed_BTD = mlp(layer_norm(middle_BTD, p.mlp_norm, config.epsilon), p.mlp)
+    x_BTD = middle_BTD + transformed_BTD
     return x_BTD
 
 

@@ -19,6 +19,8 @@ def parity_table(report):
     for side, names in (("numpy", report["missing"]), ("torch", report["unexpected"])):
         if names:
             lines.append(f"only in {side}: {len(names)} arrays, first {names[0]}")
+    if report["first_past_bound"]:
+        lines.append(f"first array past the bound: {report['first_past_bound']}")
     highest = max((row["percent_of_bound"] for row in report["places"]), default=0.0)
     lines.append(
         f"{report['arrays']} arrays, {report['dtype']}: {highest:.2f} % of the bound {report['bound']:g} used; "

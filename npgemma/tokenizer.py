@@ -30,10 +30,11 @@ class Tokenizer:
         if not os.path.isfile(path):
             raise InputError(f"no tokenizer at '{path}': text in or out needs the checkpoint's tokenizer.model")
         try:
-            self.pieces = sentencepiece.SentencePieceProcessor(model_file=path)
-        except (RuntimeError, OSError) as problem:
+            with open(path, "rb") as file:
+                self.pieces = sentencepiece.SentencePieceProcessor(model_proto=file.read() or b"empty")
+            self.bos, self.eos = self.pieces.piece_to_id("<bos>"), self.pieces.piece_to_id("<eos>")
+        except (RuntimeError, ValueError, OSError) as problem:
             raise InputError(f"'{path}' is not a SentencePiece model ({problem}): download it again") from None
-        self.bos, self.eos = self.pieces.piece_to_id("<bos>"), self.pieces.piece_to_id("<eos>")
         if self.pieces.unk_id() in (self.bos, self.eos):
             raise InputError(f"'{path}' has no pieces <bos> and <eos>: this is not PaliGemma's tokenizer")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from npgemma.axes import suffix
 
-# The files whose functions are followed: the forward pass itself.
+# The files whose functions are followed: the forward pass, and the losses.
 FORWARD = ("paligemma", "siglip", "projector", "gemma", "attention", "rope", "mask", "contrastive")
 PACKAGES = ("npgemma", "torch_ref")
 
@@ -44,7 +44,8 @@ def record(only="*", sink=None):
     Notes
     -----
     Only named values are seen, at the value they have when the function returns; only in the thread that records. It
-    copies: a pass of the 3B model fills 2.3 GB, so use ``only`` or a ``sink`` there. It costs nothing when not in use.
+    copies: a prefill of the 3B model fills 2.3 GB, so use ``only`` or a ``sink`` there. It costs nothing when not in
+    use.
 
     Examples
     --------

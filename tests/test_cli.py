@@ -16,6 +16,7 @@ from test_image import bad_files
 
 import cli
 import npgemma
+from conversion.__main__ import main as conversion_command
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -226,6 +227,27 @@ def test_weights_that_are_not_numbers(run, copied, monkeypatch, tmp_path, comman
     rewrite(copied, change)
     assert_refused(run(*command, "--checkpoint", copied), "vision.position")
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_infinite_weights_are_one_sentence_too(run, copied):
+    def change(name, dtype, array):
+        array[..., 0] = np.inf if name.endswith("layers.0.mlp.up_proj.weight") else array[..., 0]
+        return [(name, dtype, array)]
+
+    rewrite(copied, change)
+    assert_refused(run("--checkpoint", copied), "text.blocks.0.mlp.up")
+
+
+@pytest.mark.parametrize("arguments", [["--seed", "-1", "paligemma-3b-224", "x"], ["nosuch", "x"], []])
+def test_synthesize_of_what_cannot_be(capsys, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = conversion_command(["synthesize", *arguments])
+    except SystemExit as end:
+        status = end.code
+    assert_refused((status, *capsys.readouterr()))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_folders(run, copied):

@@ -275,6 +275,34 @@ def test_damaged_weights(saved, damage):
     refused(saved, "not a complete safetensors file")
 
 
+@pytest.mark.parametrize("shape", [[1] * 100, [0, 2**60, 2**60]])
+def test_a_shape_that_numpy_cannot_make(saved, shape):
+    size = 0 if 0 in shape else 4
+    entry = {"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
+    (saved / "model.safetensors").write_bytes(header(entry, b"1234"[:size]))
+    refused(saved, "shape that cannot be")
+
+
+def test_names_longer_than_the_system_takes(saved):
+    refused("x" * 300, "should be a folder")
+    (saved / "model.safetensors").unlink()
+    (saved / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "x" * 300}}))
+    refused(saved, "are missing")
+
+
+def test_metadata_that_are_no_text_do_not_spoil_a_file(tmp_path):
+    path = tmp_path / "x.safetensors"
+    safetensors_file.write(path, [("a", "F32", (1,))], [np.ones(1, np.float32)], {"prompt": "a\udcff"})
+    assert safetensors_file.read(path)[0].array == 1
+
+
+def test_a_link_is_followed_when_writing(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    safetensors_file.write(tmp_path / "link", [("a", "F32", (1,))], [np.ones(1, np.float32)])
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").is_file()
+
+
 def test_truncated_weights(saved):
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])

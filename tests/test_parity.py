@@ -1,10 +1,13 @@
 """parity.py: what the comparison sees, and that it is not satisfied by what it should not be."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support import CONFIGS, inputs, models, random
 
 import npgemma
+import torch_ref.siglip
 from npgemma.parity import BOUNDS, Comparison, difference
 
 
@@ -100,7 +103,12 @@ def _shifted(valid_BS, new):
     return 2 * torch_ref.mask.positions(valid_BS, new)
 
 
+def _no_position(patch_BTCyx, p, right=torch_ref.siglip.embed_patches):
+    return right(patch_BTCyx, dataclasses.replace(p, position=0 * p.position))
+
+
 MISTAKES = {
+    "patch positions forgotten": ("torch_ref.siglip.embed_patches", _no_position, "encode_image.0/encode.0"),
     "w for 1 + w": ("torch_ref.gemma.rms_norm", _plain_gain, "logits.0/decode.0/block.0"),
     "LayerNorm epsilon 1e-5": ("torch_ref.siglip.layer_norm", _large_epsilon, "encode_image.0/encode.0/block.0"),
     "exact GELU in SigLIP": ("torch_ref.siglip.gelu", _exact_gelu, "encode_image.0/encode.0/block.0"),
@@ -125,3 +133,4 @@ def test_every_known_mistake_is_found_where_it_was_made(monkeypatch, mistake):
     assert not comparison.passed
     first = next(place for place, _, _, apart in comparison.places() if apart.relative_l2 > comparison.bound)
     assert first == where
+    assert comparison.report([], [])["first_past_bound"].startswith(where)

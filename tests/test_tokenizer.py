@@ -1,6 +1,7 @@
 """tokenizer.py on the embedded tokenizer, and on the published one where --checkpoint brings it."""
 
 import itertools
+import shutil
 
 import pytest
 
@@ -62,6 +63,22 @@ def test_a_broken_file(tmp_path, content):
     (tmp_path / "tokenizer.model").write_bytes(content)
     with pytest.raises(InputError, match=r"tokenizer\.model"):
         Tokenizer(tmp_path / "tokenizer.model")
+
+
+def test_pieces_that_are_no_text(tmp_path):
+    """Some are found when the file is read, some only when they are written out."""
+    content = (npgemma.embedded_checkpoint() / "tokenizer.model").read_bytes()
+    (tmp_path / "tokenizer.model").write_bytes(content.replace(b"<loc0007>", b"<loc\xf3007>"))
+    with pytest.raises(InputError, match=r"tokenizer\.model"):  # noqa: PT012 either may raise
+        tokenizer = Tokenizer(tmp_path / "tokenizer.model")
+        tokenizer.decode([tokenizer.size - 1152 + 7])
+
+
+def test_a_path_that_is_no_text(tmp_path):
+    folder = tmp_path / "a\udcff"
+    folder.mkdir()
+    shutil.copy(npgemma.embedded_checkpoint() / "tokenizer.model", folder)
+    assert Tokenizer(folder / "tokenizer.model").size > 1152
 
 
 def test_a_missing_file(tmp_path):

@@ -1,16 +1,16 @@
 """``python -m tiny train`` makes the embedded checkpoint again; ``python -m tiny evaluate`` measures one."""
 
-import argparse
 import pathlib
 import sys
 
 from npgemma import InputError, embedded_checkpoint
+from npgemma.arguments import BAD_INPUT, Parser
 from tiny.evaluate import evaluate, table, write_card
 
 
 def main(arguments=None):
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tiny", description="The embedded checkpoint: make it, measure it.")
+    parser = Parser(prog="python -m tiny", description="The embedded checkpoint: make it, measure it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     summary = "make the whole checkpoint: draw, train, measure, write the model card"
     command = commands.add_parser(
@@ -26,7 +26,7 @@ def main(arguments=None):
         run(options.command, options.checkpoint)
     except InputError as problem:
         print(f"error: {problem}", file=sys.stderr)
-        return 2
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

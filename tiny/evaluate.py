@@ -2,11 +2,11 @@
 
 import json
 import re
-import sys
 
 import npgemma
 from conversion.safetensors_file import replacing
 from npgemma.params import leaves
+from npgemma.progress import Progress
 from tiny import scenes
 from tiny.prompts import LOCATIONS, examples
 
@@ -41,6 +41,7 @@ def evaluate(folder, count=SCENES):
     """
     model = npgemma.load(folder)
     side = model.config.vision.image_size
+    progress = Progress()
     tasks = {task: {"right": 0, "asked": 0} for task in TASKS}
     for done, seed in enumerate(scenes.HELD_OUT_SEEDS[:count], start=1):
         scene = scenes.scene(seed)
@@ -49,8 +50,8 @@ def evaluate(folder, count=SCENES):
             found = model.generate(picture, prompt, MAX_TOKENS).text
             tasks[task]["asked"] += 1
             tasks[task]["right"] += is_right(found, answer)
-        print(f"\r{done}/{count} pictures", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        progress.report("looking at held-out pictures", done, count)
+    progress.clear()
     return {"scenes": count, "tasks": tasks}
 
 

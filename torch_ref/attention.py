@@ -16,7 +16,7 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     Parameters
     ----------
     q_BTNH, k_BSKH, v_BSKH : arrays
-        Queries, keys and values, already turned by their positions where the tower does that.
+        Queries, keys and values; in Gemma the first two are rotated already (`npgemma.rope.rotate`).
     mask_BTS : bool array, optional
         True where query t may see key s. None lets every query see every key, as the vision tower does.
 

@@ -29,8 +29,9 @@ def embed_tokens(ids_BT, p):
     Notes
     -----
     The table doubles as the output head, whose rows must be small; the factor (45.25 for 2048 channels) brings its
-    rows to the size of the residual stream. Picture tokens get no such factor. Versions of Hugging Face before March
-    2026 divide the picture by it first and then multiply everything: the same, and often misread.
+    rows to the size of the residual stream. Picture tokens get no such factor: the
+    projector learned to give them their size. Older versions of Hugging Face (before its pull request 44432) divide
+    the picture by the factor first and then multiply everything: the same, and often misread.
     """
     vector_BTD = p.embedding[ids_BT]
     text_BTD = vector_BTD * math.sqrt(p.embedding.shape[1])
@@ -62,8 +63,9 @@ def decode(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
     angle_BTh = angles(positions(valid_BS, new), config.head_width, config.rotary_base)
     mask_BTS = prefix_lm(prefix_BS, valid_BS, new)
     for i, block_params in enumerate(p.blocks):
-        x_BTD = block(x_BTD, angle_BTh, mask_BTS, block_params, config, cache and cache.layer(i))
-    if cache:
+        layer_cache = None if cache is None else cache.layer(i)
+        x_BTD = block(x_BTD, angle_BTh, mask_BTS, block_params, config, layer_cache)
+    if cache is not None:
         cache.advance(new)
     final_BTD = rms_norm(x_BTD, p.norm, config.epsilon)
     return final_BTD
@@ -89,9 +91,9 @@ def block(x_BTD, angle_BTh, mask_BTS, p, config, cache=None):
     """
     normed_BTD = rms_norm(x_BTD, p.attn_norm, config.epsilon)
     attended_BTD = grouped_query_attention(normed_BTD, angle_BTh, mask_BTS, p.attn, cache)
-    x_BTD = x_BTD + attended_BTD
-    transformed_BTD = geglu(rms_norm(x_BTD, p.mlp_norm, config.epsilon), p.mlp)
-    x_BTD = x_BTD + transformed_BTD
+    middle_BTD = x_BTD + attended_BTD
+    transformed_BTD = geglu(rms_norm(middle_BTD, p.mlp_norm, config.epsilon), p.mlp)
+    x_BTD = middle_BTD + transformed_BTD
     return x_BTD
 
 
@@ -116,10 +118,9 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
     Keys are cached after their rotation: a token's position never changes.
     """
     q_BTNH = rotate(einsum("BTD,DNH->BTNH", x_BTD, p.q), angle_BTh)
-    k_BSKH = rotate(einsum("BTD,DKH->BTKH", x_BTD, p.k), angle_BTh)
-    v_BSKH = einsum("BTD,DKH->BTKH", x_BTD, p.v)
-    if cache:
-        k_BSKH, v_BSKH = cache.extend(k_BSKH, v_BSKH)
+    k_BTKH = rotate(einsum("BTD,DKH->BTKH", x_BTD, p.k), angle_BTh)
+    v_BTKH = einsum("BTD,DKH->BTKH", x_BTD, p.v)
+    k_BSKH, v_BSKH = (k_BTKH, v_BTKH) if cache is None else cache.extend(k_BTKH, v_BTKH)
     read_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
     out_BTD = einsum("BTNH,NHD->BTD", read_BTNH, p.o)
     return out_BTD
@@ -161,7 +162,7 @@ def unembed(final_BTD, p):
     -------
     logit_BTV : array
         Unnormalised log-probabilities. The hub's table ends in rows that belong to no token (PaliGemma: 257152 and
-        up); their logits are noise and are never chosen (`npgemma.generate`).
+        up); their logits are noise; `npgemma.model.Model.chooser` cuts them off.
     """
     logit_BTV = einsum("BTD,VD->BTV", final_BTD, p.embedding)
     return logit_BTV

@@ -21,9 +21,10 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_tokens):
     p : Params
     config : Config
     choose : callable
-        Takes ``logit_BV`` and returns ``id_B``: `greedy`, or `sample` with its settings bound.
+        Takes ``logit_BV`` and returns ``id_B``: `greedy`, or `sample` with its settings bound. It must pass over
+        rows that belong to no token; `npgemma.model.Model.chooser` makes one that does.
     max_tokens : int
-        The most tokens to add; fewer if the context ends before.
+        The most tokens to add; fewer if the context ends before, none if the prompt fills it.
 
     Yields
     ------
@@ -33,6 +34,8 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_tokens):
     """
     prompt_tokens = image_BPD.shape[1] + ids_BT.shape[1]
     max_tokens = min(max_tokens, config.text.context - prompt_tokens)
+    if max_tokens < 1:
+        return
     # The last token is never fed back, so it needs no place.
     cache = KVCache(config.text, len(ids_BT), prompt_tokens + max_tokens - 1, image_BPD)
     valid_BS = paligemma.with_image(valid_BT, image_BPD)
@@ -95,5 +98,5 @@ def sample(logit_BV, uniform_B, temperature=1.0, top_k=None, top_p=1.0):
     before_BV = probability_BV.cumsum(dim=-1) - probability_BV
     kept_BV = torch.where(before_BV < top_p, probability_BV, 0.0)
     total_BV = kept_BV.cumsum(dim=-1)
-    chosen_B1 = (total_BV <= uniform_B[:, None] * total_BV[:, -1:]).sum(dim=-1, keepdim=True)
-    return torch.take_along_dim(order_BV, chosen_B1, dim=-1)[:, 0]
+    index = (total_BV <= uniform_B[:, None] * total_BV[:, -1:]).sum(dim=-1, keepdim=True)
+    return torch.take_along_dim(order_BV, index, dim=-1)[:, 0]

@@ -1,4 +1,4 @@
-"""PaliGemma: a picture and a prompt become the next token. The whole model on one screen.
+"""PaliGemma: a picture and a prompt become the next token. Here the parts are joined.
 
 Sequence: P picture tokens, then text: ``<bos>``, prompt, newline, answer so far. Picture and prompt are the prefix,
 whose tokens all see each other; the answer only looks back. Paper: Beyer et al., arXiv 2407.07726; official code:
@@ -107,6 +107,8 @@ def prefill(image_BPD, ids_BT, valid_BT, p, config, cache):
 
 def step(ids_BT, valid_BS, p, config, cache):
     """Take one more token of each answer and score the one after it.
+
+    The first token of an answer has the position that follows the prompt's last: the number of real tokens before it.
 
     Parameters
     ----------

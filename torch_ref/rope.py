@@ -11,7 +11,7 @@ def angles(position_BT, head_width, base):
     Parameters
     ----------
     position_BT : int array
-        Positions of the tokens, counted from 0. Only their differences matter to the model.
+        Positions of the tokens, counted from 0.
     head_width : int
         ``H``, even.
     base : float
@@ -20,7 +20,7 @@ def angles(position_BT, head_width, base):
     Returns
     -------
     angle_BTh : float64 array
-        Radians. Kept in float64 whatever the model's dtype: at position 4000 a float32 angle is already off by 2e-4.
+        Radians. Kept in float64 whatever the model's dtype: at position 4000 a float32 angle is off by up to 3e-4.
 
     Notes
     -----
@@ -55,7 +55,7 @@ def rotate(x_BTNH, angle_BTh):
     Notes
     -----
     The paper pairs neighbouring channels (0 with 1, 2 with 3). Gemma's weights are trained for halves (0 with H / 2,
-    1 with H / 2 + 1); pairing neighbours gives fluent nonsense.
+    1 with H / 2 + 1); pairing neighbours gives wrong answers and no error.
     """
     first_BTNh, second_BTNh = torch.chunk(x_BTNH, 2, dim=-1)
     # All heads turn alike: an axis of length one stands for them.
