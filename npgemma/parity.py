@@ -72,7 +72,7 @@ class Comparison:
     Parameters
     ----------
     expected : dict of str to array
-        One backend's trace.
+        One backend's trace, in the order in which its arrays were made.
     bound : float
         The largest relative L2 error allowed.
     """
@@ -96,7 +96,8 @@ class Comparison:
     @property
     def past_bound(self):
         """Names of the arrays past the bound, in the order in which they were made: the first is the one to look at."""
-        return [name for name, apart in self.differences.items() if not apart.relative_l2 <= self.bound]
+        compared = [name for name in self.expected if name in self.differences]
+        return [name for name in compared if not self.differences[name].relative_l2 <= self.bound]
 
     @property
     def passed(self):
@@ -114,10 +115,10 @@ class Comparison:
         list of (place, number of arrays, name of the worst, its Difference)
         """
         groups = {}
-        for name in self.differences:
+        for name in filter(self.differences.__contains__, self.expected):
             groups.setdefault(place(name), []).append(name)
         worst = {where: max(names, key=lambda n: self.differences[n].relative_l2) for where, names in groups.items()}
-        order = {name: i for i, name in enumerate(self.differences)}
+        order = {name: i for i, name in enumerate(self.expected)}
         past = set(self.past_bound)
         first = {where: next((name for name in names if name in past), names[0]) for where, names in groups.items()}
         places = sorted(groups, key=lambda where: order[first[where]])

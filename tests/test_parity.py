@@ -64,6 +64,14 @@ def test_missing_and_unexpected_arrays_are_not_passed():
     assert not comparison.passed
 
 
+def test_the_first_array_past_the_bound_is_the_first_made_whatever_the_order_of_comparison():
+    comparison = Comparison({"z/x_T": np.ones(2), "a/x_T": np.ones(2)}, 1e-3)
+    comparison.sink("a/x_T", np.zeros(2))
+    comparison.sink("z/x_T", np.zeros(2))
+    assert comparison.past_bound == ["z/x_T", "a/x_T"]
+    assert [place for place, _, _, _ in comparison.places()] == ["z", "a"]
+
+
 # One mistake each in the twin, as porters make them; parity must see every one, and see it first where it was made.
 def _plain_gain(x, scale, epsilon):
     import torch.nn.functional as F
