@@ -57,7 +57,9 @@ def generate(options):
     from npgemma.progress import Progress
 
     progress = Progress()
-    model, pictures = prepare(options, progress)
+    if options.annotate:
+        check_picture_name(options.annotate)
+    model, pictures = prepare(options, progress, most=1 if options.annotate else None)
     model.params = progress.watch(model.params)
     for path, pixels in pictures:
         label = f"{path}: " if len(pictures) > 1 and not options.json else ""
@@ -65,6 +67,8 @@ def generate(options):
         try:
             model.generate(pixels, watch=writer.watch, **settings(options))
             writer.finish()
+            if options.annotate:
+                write_annotated(options.annotate, path, writer.generation.text)
         finally:
             progress.clear()
             # Also after an interrupt: what there is of the answer is printed.
@@ -250,8 +254,47 @@ def as_json(path, prompt, generation):
         "prompt": prompt,
         "text": generation.text,
         "token_ids": generation.token_ids,
+        "objects": [{"label": thing.label, "box": thing.box} for thing in objects_in(path, generation.text)[1]],
         "timings": generation.timings,
     }
+
+
+def objects_in(path, text):
+    """Return a picture as a person sees it, and the things in it that an answer names."""
+    from npgemma.answer import find_objects
+    from npgemma.image import open_picture, upright_rgb
+
+    if "<loc" not in text:
+        return None, []
+    picture = upright_rgb(open_picture(path))
+    return picture, find_objects(text, picture.size)
+
+
+def check_picture_name(path):
+    """Refuse early to write a picture that could not be written later."""
+    from PIL import Image
+
+    ending = os.path.splitext(path)[1].lower()
+    known = Image.registered_extensions()
+    if known.get(ending) not in Image.SAVE:
+        raise_input_error(f"--annotate should name a picture such as out.png, found '{path}'")
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
+        raise_input_error(f"cannot write '{path}': its folder is missing, or it is a folder itself")
+
+
+def write_annotated(out, path, text):
+    """Draw the boxes of an answer on its picture."""
+    from PIL import Image
+
+    from conversion.safetensors_file import replacing
+    from npgemma.answer import annotate
+
+    picture, objects = objects_in(path, text)
+    if not objects:
+        print("note: the answer names no box, so no picture was written: ask 'detect ...'", file=sys.stderr)
+        return
+    with replacing(out) as file:
+        annotate(picture, objects).save(file, Image.registered_extensions()[os.path.splitext(out)[1].lower()])
 
 
 def parser_of(command):
@@ -275,6 +318,8 @@ def parser_of(command):
         return parser
     add_model_options(parser)
     add_generation_options(parser, max_tokens=100 if command == "generate" else 8)
+    if command == "generate":
+        parser.add_argument("--annotate", metavar="FILE", help="picture to write, with the boxes of a 'detect' answer")
     if command == "trace":
         parser.add_argument("--out", metavar="FILE", required=True, help="safetensors file to write")
         parser.add_argument(

@@ -30,6 +30,7 @@ PATH = [
     ("paligemma.py", "the parts joined", "scale the picture tokens like text: which tests notice?"),
     ("cache.py", "what past tokens leave behind", "how many bytes are 1000 tokens of the 3B model?"),
     ("generate.py", "from scores to an answer", "set the temperature to 0.01, to 100"),
+    ("answer.py", "an answer becomes boxes", "divide by 1024 instead: what moves?"),
     ("model.py", "everything together", "let it choose rows without a piece"),
     ("config.py", "the sizes, those of the published models too", "read `PUBLISHED`"),
     ("params.py", "the weights, declared once", "count the parameters by hand"),

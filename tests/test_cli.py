@@ -17,6 +17,9 @@ from test_image import bad_files
 import cli
 import npgemma
 from conversion.__main__ import main as conversion_command
+from tiny.evaluate import overlap
+from tiny.scenes import scene
+from tiny.train import EXAMPLE_SEED, EXAMPLE_SIDE
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -62,7 +65,7 @@ def test_json(run, picture):
     answer = json.loads(out)
     assert status == 0
     assert (answer["image"], answer["prompt"]) == (str(picture), "ocr")
-    assert set(answer) == {"image", "prompt", "text", "token_ids", "timings"}
+    assert set(answer) == {"image", "prompt", "text", "token_ids", "objects", "timings"}
     assert set(answer["timings"]) == {"load", "vision", "prefill", "seconds_per_token"}
 
 
@@ -92,6 +95,31 @@ def test_names_of_the_small_ports(run, capsys, random_folder, picture):
 def test_a_seed_repeats(run):
     arguments = ("--do-sample", "--temperature", 2, "--seed", 7, "--max-tokens", 12)
     assert run(*arguments) == run(*arguments)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_detected_boxes_are_printed_and_drawn(run, tmp_path, backend):
+    """On the example picture, whose truth is known: the box overlaps it by half or more."""
+    out = tmp_path / "drawn.png"
+    options = ["--prompt", "detect yellow triangle", "--annotate", out, "--json", "--backend", backend]
+    status, stdout, err = run(*options, defaults=False)
+    assert (status, err) == (0, "")
+    [found] = json.loads(stdout)["objects"]
+    truth = next(thing for thing in scene(EXAMPLE_SEED).objects if thing.shape == "triangle")
+    left, top, right, bottom = (edge / EXAMPLE_SIDE for edge in found["box"])
+    assert found["label"] == "yellow triangle"
+    assert overlap((top, left, bottom, right), truth.box()) > 0.5
+    with npgemma.image.Image.open(out) as drawn:
+        assert drawn.size == (EXAMPLE_SIDE, EXAMPLE_SIDE)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_answer_without_boxes_writes_no_picture(run, tmp_path):
+    status, out, err = run("--annotate", tmp_path / "drawn.png", defaults=False)
+    assert status == 0
+    assert out
+    assert err.startswith("note: the answer names no box")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("prompt", ["", "<image>", "a\x01\tb", "héllo 猫", "<loc0001>", "<bos>", "x\n"])
@@ -191,6 +219,8 @@ def assert_refused(outcome, says=""):
         (["--prompt", "x " * 90], "context"),
         (["--checkpoint", "/nowhere"], "/nowhere"),
         (["trace"], "--out"),
+        (["--annotate", "out.txt"], "out.png"),
+        (["--annotate", "/nowhere/out.png"], "/nowhere"),
         (["trace", "--out", "/nowhere/x.safetensors"], "/nowhere"),
         (["trace", "--out", "/tmp"], "/tmp"),
         (["trace", "--out", "/dev/null"], "/dev/null"),

@@ -35,7 +35,9 @@ def shell_lines():
 
 @pytest.mark.parametrize("line", shell_lines())
 def test_commands_work(line, tmp_path):
-    arguments = [str(tmp_path / word) if word.endswith(".safetensors") else word for word in shlex.split(line)[1:]]
+    arguments = [
+        str(tmp_path / word) if word.endswith((".safetensors", ".png")) else word for word in shlex.split(line)[1:]
+    ]
     result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
 
