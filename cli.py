@@ -1,6 +1,5 @@
-"""The command line: ``python cli.py --help``. Parsing of arguments and printing only."""
+"""The command line: ``python cli.py --help``. It prints; its arguments are declared in ``npgemma/arguments.py``."""
 
-import argparse
 import json
 import os
 import sys
@@ -18,6 +17,8 @@ def main(arguments=None):
     try:
         # A terminal that cannot show a character gets its code instead of an error.
         sys.stdout.reconfigure(errors="backslashreplace")
+        from npgemma.arguments import parser_of
+
         options = parser_of(command).parse_args(arguments[command != "generate" :])
         return run(command, options)
     except KeyboardInterrupt:
@@ -54,10 +55,11 @@ def run(command, options):
 
 def generate(options):
     """Print the answer for every picture."""
+    from npgemma.answer import check_picture_name
     from npgemma.progress import Progress
 
     progress = Progress()
-    if options.annotate:
+    if options.annotate is not None:
         check_picture_name(options.annotate)
     model, pictures = prepare(options, progress, most=1 if options.annotate else None)
     model.params = progress.watch(model.params)
@@ -147,7 +149,7 @@ def prepare(options, progress, most=None):
     (Model, list of (path, pixels_BYXC))
     """
     import npgemma
-    from conversion.folder import check_folder
+    from conversion.folder import open_folder
     from npgemma.image import load_pixels
     from npgemma.model import check_settings
 
@@ -162,7 +164,8 @@ def prepare(options, progress, most=None):
     paths = options.image or [str(npgemma.example_picture())]
     if most and len(paths) > most:
         raise_input_error(f"this command takes one picture, found {len(paths)}")
-    size = check_folder(folder).vision.image_size
+    config, _ = open_folder(folder)
+    size = config.vision.image_size
     pictures = [(path, load_pixels(path, size)) for path in paths]
 
     def report(done, total):
@@ -249,6 +252,8 @@ def note_ignored_settings(options):
 
 def as_json(path, prompt, generation):
     """Return the object that ``--json`` prints."""
+    from npgemma.answer import objects_in
+
     return {
         "image": path,
         "prompt": prompt,
@@ -259,123 +264,15 @@ def as_json(path, prompt, generation):
     }
 
 
-def objects_in(path, text):
-    """Return a picture as a person sees it, and the things in it that an answer names."""
-    from npgemma.answer import find_objects
-    from npgemma.image import open_picture, upright_rgb
-
-    if "<loc" not in text:
-        return None, []
-    picture = upright_rgb(open_picture(path))
-    return picture, find_objects(text, picture.size)
-
-
-def check_picture_name(path):
-    """Refuse early to write a picture that could not be written later."""
-    from PIL import Image
-
-    ending = os.path.splitext(path)[1].lower()
-    known = Image.registered_extensions()
-    if known.get(ending) not in Image.SAVE:
-        raise_input_error(f"--annotate should name a picture such as out.png, found '{path}'")
-    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
-        raise_input_error(f"cannot write '{path}': its folder is missing, or it is a folder itself")
-
-
 def write_annotated(out, path, text):
     """Draw the boxes of an answer on its picture."""
-    from PIL import Image
-
-    from conversion.safetensors_file import replacing
-    from npgemma.answer import annotate
+    from npgemma.answer import annotate, objects_in, save_picture
 
     picture, objects = objects_in(path, text)
-    if not objects:
+    if objects:
+        save_picture(annotate(picture, objects), out)
+    else:
         print("note: the answer names no box, so no picture was written: ask 'detect ...'", file=sys.stderr)
-        return
-    with replacing(out) as file:
-        annotate(picture, objects).save(file, Image.registered_extensions()[os.path.splitext(out)[1].lower()])
-
-
-def parser_of(command):
-    """Return the parser of one command."""
-    about = {
-        "generate": "Answer a prompt about pictures. Other commands: " + ", ".join(COMMANDS) + ".",
-        "trace": "Write every named array of an answer to a safetensors file.",
-        "parity": "Run both backends, whatever --backend says, on one input; exit with 1 past a bound.",
-        "inspect": "Show a checkpoint's sizes and tensors without loading it.",
-    }
-    from npgemma.arguments import Parser
-
-    name = "cli.py" if command == "generate" else f"cli.py {command}"
-    parser = Parser(prog=name, description=about[command], allow_abbrev=False)
-    parser.set_defaults(command=command)
-    parser.add_argument(
-        "--checkpoint", "--model_path", metavar="DIR", help="folder in the hub's layout (default: the embedded one)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON, one object for each picture, instead of text")
-    if command == "inspect":
-        return parser
-    add_model_options(parser)
-    add_generation_options(parser, max_tokens=100 if command == "generate" else 8)
-    if command == "generate":
-        parser.add_argument("--annotate", metavar="FILE", help="picture to write, with the boxes of a 'detect' answer")
-    if command == "trace":
-        parser.add_argument("--out", metavar="FILE", required=True, help="safetensors file to write")
-        parser.add_argument(
-            "--only", metavar="PATTERN", default="*", help="keep names that match, such as '*/block.3/*'"
-        )
-    return parser
-
-
-def add_model_options(parser):
-    """Add what says which model runs on what."""
-    parser.add_argument("--backend", choices=("numpy", "torch"), default="numpy")
-    parser.add_argument(
-        "--image", "--image_file_path", nargs="+", metavar="FILE", help="pictures (default: the example)"
-    )
-    parser.add_argument("--prompt", default="caption en", metavar="TEXT", help="default: %(default)s")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "float64", "bfloat16"),
-        default="float32",
-        help="of weights and arithmetic; NumPy keeps bfloat16 weights and calculates in float32 (default: %(default)s)",
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the torch backend")
-    # The small ports' switch: they take a GPU unless told not to, we only when told to.
-    parser.add_argument(
-        "--only_cpu", nargs="?", const=True, default=False, type=truth, dest="only_cpu", help=argparse.SUPPRESS
-    )
-
-
-def add_generation_options(parser, max_tokens):
-    """Add what says how tokens are chosen."""
-    parser.add_argument(
-        "--max-tokens",
-        "--max_tokens_to_generate",
-        type=int,
-        default=max_tokens,
-        metavar="N",
-        help="default: %(default)s",
-    )
-    parser.add_argument(
-        "--do-sample", "--do_sample", nargs="?", const=True, default=False, type=truth, metavar="BOOL",
-        help="draw tokens by probability instead of taking the most probable",
-    )  # fmt: skip
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default: %(default)s")
-    parser.add_argument(
-        "--top-p", "--top_p", type=float, default=1.0, metavar="P", help="keep the fewest tokens that reach P"
-    )
-    parser.add_argument("--top-k", "--top_k", type=int, metavar="K", help="keep the K most probable tokens")
-    parser.add_argument("--seed", type=int, metavar="S", help="of the drawing; the same seed gives the same answer")
-
-
-def truth(word):
-    """Read a truth value as the small ports' launch scripts write it."""
-    try:
-        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[word.lower()]
-    except KeyError:
-        raise argparse.ArgumentTypeError(f"should be True or False, found '{word}'") from None
 
 
 def _one_line(message):

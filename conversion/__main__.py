@@ -22,9 +22,7 @@ def main(arguments=None):
     )
     command.add_argument("config", metavar="CONFIG", choices=PUBLISHED, help=", ".join(PUBLISHED))
     command.add_argument("folder", metavar="DIR", type=pathlib.Path, help="folder to write")
-    command.add_argument(
-        "--dtype", choices=[d for d in DTYPES if d != "float64"], default="bfloat16", help="of the file"
-    )
+    command.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the file")
     command.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:

@@ -44,9 +44,7 @@ def read_folder(folder, dtype="float32", progress=None):
     InputError
         If anything about the folder is not as expected; no weight has been read then.
     """
-    folder = pathlib.Path(folder)
-    config = read_config(folder)
-    tensors = match(stored_leaves(config), read_tensors(folder), folder)
+    config, tensors = open_folder(folder)
     _check_memory(tensors, dtype, folder)
     total, done = sum(tensor.bytes for _, tensor in tensors.values()), 0
 
@@ -62,11 +60,10 @@ def read_folder(folder, dtype="float32", progress=None):
     return build(config, make), config
 
 
-def check_folder(folder):
-    """Return the sizes of a checkpoint if every tensor is there and as expected; no weight is read."""
+def open_folder(folder):
+    """Return the sizes of a checkpoint, and by our names every `StoredLeaf` with its `Tensor`: checked, not read."""
     config = read_config(folder)
-    match(stored_leaves(config), read_tensors(folder), folder)
-    return config
+    return config, match(stored_leaves(config), read_tensors(folder), folder)
 
 
 def read_config(folder):
@@ -112,8 +109,8 @@ def read_tensors(folder):
 
 def describe(folder):
     """Return what a checkpoint holds, without reading any weight: sizes, and every tensor with our name for it."""
-    config = read_config(folder)
-    pairs = match(stored_leaves(config), read_tensors(folder), folder).values()
+    config, pairs = open_folder(folder)
+    pairs = pairs.values()
     tensors = [
         {
             "name": leaf.name,

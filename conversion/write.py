@@ -11,7 +11,7 @@ from conversion.layout import stored_leaves
 from npgemma.config import to_hub
 from npgemma.params import build, leaves
 
-DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHARD_BYTES = 5_000_000_000  # the hub's customary size
 
 

@@ -1,9 +1,15 @@
 """Reading an answer: where in the picture the things are that it names."""
 
+import io
+import os
 import re
 from dataclasses import dataclass
 
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
+
+from conversion.safetensors_file import replacing
+from npgemma.errors import InputError
+from npgemma.image import open_picture, upright_rgb
 
 # ``<locYMIN><locXMIN><locYMAX><locXMAX> label``, several of them parted by semicolons.
 _OBJECT = re.compile(r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})>\s*([^;<>]*)")
@@ -55,6 +61,14 @@ def find_objects(text, size):
     return found
 
 
+def objects_in(path, text):
+    """Return a picture as a person sees it and the things in it that an answer names; None and none without a box."""
+    if "<loc" not in text:
+        return None, []
+    picture = upright_rgb(open_picture(path))
+    return picture, find_objects(text, picture.size)
+
+
 def annotate(picture, objects):
     """Draw boxes and labels on a picture.
 
@@ -82,3 +96,25 @@ def annotate(picture, objects):
             pen.rectangle(pen.textbbox(corner, thing.label, font=font), fill=colour)
             pen.text(corner, thing.label, font=font, fill="white")
     return drawn
+
+
+def check_picture_name(path):
+    """Refuse early to write a picture that could not be written later: by its ending, or by its folder."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write '{path}': name a file in a folder that can be written to")
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), _format(path))
+    # Formats that Pillow can only read raise one thing, those that need other pictures another.
+    except Exception:
+        raise InputError(f"a picture to write should be named like out.png or out.jpg, found '{path}'") from None
+
+
+def save_picture(picture, path):
+    """Write a picture in the format its name asks for; the file appears only once it is complete."""
+    with replacing(path) as file:
+        picture.save(file, _format(path))
+
+
+def _format(path):
+    return Image.registered_extensions()[os.path.splitext(path)[1].lower()]

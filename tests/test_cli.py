@@ -220,6 +220,8 @@ def assert_refused(outcome, says=""):
         (["--checkpoint", "/nowhere"], "/nowhere"),
         (["trace"], "--out"),
         (["--annotate", "out.txt"], "out.png"),
+        (["--annotate", ""], "out.png"),
+        (["--annotate", "/tmp"], "/tmp"),
         (["--annotate", "/nowhere/out.png"], "/nowhere"),
         (["trace", "--out", "/nowhere/x.safetensors"], "/nowhere"),
         (["trace", "--out", "/tmp"], "/tmp"),
