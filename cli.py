@@ -55,12 +55,14 @@ def run(command, options):
 
 def generate(options):
     """Print the answer for every picture."""
-    from npgemma.answer import check_picture_name
+    from npgemma.annotate import check_folder_name, check_picture_name
     from npgemma.progress import Progress
 
     progress = Progress()
     if options.annotate is not None:
         check_picture_name(options.annotate)
+    if options.mask_dir is not None:
+        check_folder_name(options.mask_dir)
     model, pictures = prepare(options, progress, most=1 if options.annotate else None)
     model.params = progress.watch(model.params)
     for path, pixels in pictures:
@@ -69,13 +71,12 @@ def generate(options):
         try:
             model.generate(pixels, watch=writer.watch, **settings(options))
             writer.finish()
-            if options.annotate:
-                write_annotated(options.annotate, path, writer.generation.text)
+            write_drawn(options, path, writer.generation.text, model.folder)
         finally:
             progress.clear()
             # Also after an interrupt: what there is of the answer is printed.
             if options.json and writer.generation:
-                print(json.dumps(as_json(path, options.prompt, writer.generation)), flush=True)
+                print(json.dumps(as_json(path, options.prompt, writer.generation, model.folder)), flush=True)
             elif writer.generation:
                 print(flush=True)
     note_ignored_settings(options)
@@ -99,7 +100,8 @@ def trace(options):
     spool.close({**about, "token_ids": json.dumps(answer.token_ids)})
     print(f"{len(spool.entries)} arrays of '{answer.text}' written to {options.out}", file=sys.stderr)
     if options.json:
-        print(json.dumps(as_json(path, options.prompt, answer) | {"out": options.out, "arrays": len(spool.entries)}))
+        about = as_json(path, options.prompt, answer, model.folder)
+        print(json.dumps(about | {"out": options.out, "arrays": len(spool.entries)}))
     return 0
 
 
@@ -250,29 +252,42 @@ def note_ignored_settings(options):
         print(f"note: {', '.join(ignored)} only matter with --do-sample; decoding greedily", file=sys.stderr)
 
 
-def as_json(path, prompt, generation):
+def as_json(path, prompt, generation, folder):
     """Return the object that ``--json`` prints."""
-    from npgemma.answer import objects_in
+    from npgemma import answer
 
     return {
         "image": path,
         "prompt": prompt,
         "text": generation.text,
         "token_ids": generation.token_ids,
-        "objects": [{"label": thing.label, "box": thing.box} for thing in objects_in(path, generation.text)[1]],
+        "objects": [answer.as_json(thing) for thing in answer.read_answer(path, generation.text, folder)[1]],
         "timings": generation.timings,
     }
 
 
-def write_annotated(out, path, text):
-    """Draw the boxes of an answer on its picture."""
-    from npgemma.answer import annotate, objects_in, save_picture
+def write_drawn(options, path, text, folder):
+    """Write what was asked for of an answer's boxes and masks; say so if there is nothing to write."""
+    from npgemma.annotate import annotate, save_picture, write_masks
+    from npgemma.answer import read_answer
 
-    picture, objects = objects_in(path, text)
-    if objects:
-        save_picture(annotate(picture, objects), out)
-    else:
+    if not (options.annotate or options.mask_dir):
+        return
+    picture, objects = read_answer(path, text, folder)
+    if options.annotate and objects:
+        save_picture(annotate(picture, objects), options.annotate)
+    elif options.annotate:
         print("note: the answer names no box, so no picture was written: ask 'detect ...'", file=sys.stderr)
+    if options.mask_dir and not write_masks(options.mask_dir, path, objects):
+        reason = f"the checkpoint has no {codebook_file()}" if "<seg" in text else "ask 'segment ...'"
+        print(f"note: the answer has no mask that can be read: {reason}", file=sys.stderr)
+
+
+def codebook_file():
+    """Return the name of the file that masks are read with."""
+    from conversion.codebook import FILE
+
+    return FILE
 
 
 def _one_line(message):

@@ -1,33 +1,42 @@
-"""Reading an answer: where in the picture the things are that it names."""
+"""Reading an answer: which things it names, where they are, and which pixels are theirs."""
 
-import io
 import os
 import re
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image
 
-from conversion.safetensors_file import replacing
-from npgemma.errors import InputError
+from conversion import codebook
 from npgemma.image import open_picture, upright_rgb
+from npgemma.masks import decode_masks
 
-# ``<locYMIN><locXMIN><locYMAX><locXMAX> label``, several of them parted by semicolons.
-_OBJECT = re.compile(r"<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})>\s*([^;<>]*)")
+# ``<locYMIN><locXMIN><locYMAX><locXMAX> label``, with sixteen ``<seg>`` before the label where a mask was asked for;
+# several things are parted by semicolons.
+_OBJECT = re.compile(r"((?:<loc\d{4}>){4})((?:<seg\d{3}>){16})?\s*([^;<>]*)")
 HIGHEST_LOCATION = 1023
-# Told apart on light and dark ground, and by most people who see colours differently (Okabe and Ito's palette).
-COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A thing in a picture."""
+    """A thing in a picture.
+
+    Parameters
+    ----------
+    label : str
+    box : (float, float, float, float)
+        Left, top, right, bottom, in pixels from the picture's top left corner.
+    mask : bool array (rows, columns), optional
+        Which of the picture's pixels show it.
+    """
 
     label: str
-    box: tuple[float, float, float, float]  # left, top, right, bottom, in pixels from the picture's top left corner
+    box: tuple[float, float, float, float]
+    mask: np.ndarray | None = None
 
 
-def find_objects(text, size):
-    """Read the boxes of an answer to ``detect ...``.
+def find_objects(text, size, mask_params=None):
+    """Read the boxes and masks of an answer to ``detect ...`` or ``segment ...``.
 
     Parameters
     ----------
@@ -35,6 +44,8 @@ def find_objects(text, size):
         ``<loc0102><loc0051><loc0512><loc0900> cat ; <loc...> dog``; other text is passed over.
     size : (int, int)
         Columns and rows of the picture that was asked about, as a person sees it (`npgemma.image.upright_rgb`).
+    mask_params : MaskParams, optional
+        From `conversion.codebook.read_codebook`; without it masks are left out.
 
     Returns
     -------
@@ -50,71 +61,98 @@ def find_objects(text, size):
     Examples
     --------
     >>> find_objects("<loc0000><loc0000><loc1023><loc1023> cat", (640, 480))
-    [Found(label='cat', box=(0.0, 0.0, 640.0, 480.0))]
+    [Found(label='cat', box=(0.0, 0.0, 640.0, 480.0), mask=None)]
     """
     columns, rows = size
     found = []
-    for *locations, label in _OBJECT.findall(text):
-        top, left, bottom, right = (int(location) / HIGHEST_LOCATION for location in locations)
+    for locations, codes, label in _OBJECT.findall(text):
+        top, left, bottom, right = (int(location) / HIGHEST_LOCATION for location in re.findall(r"\d+", locations))
         if top < bottom <= 1 and left < right <= 1:
-            found.append(Found(label.strip(), (left * columns, top * rows, right * columns, bottom * rows)))
+            box = (left * columns, top * rows, right * columns, bottom * rows)
+            code_BM = np.array([[int(code) for code in re.findall(r"\d+", codes)]])
+            has_mask = mask_params is not None and codes and code_BM.max() < len(mask_params.code)
+            mask = place_mask(decode_masks(code_BM, mask_params)[0], box, size) if has_mask else None
+            found.append(Found(label.strip(), box, mask))
     return found
 
 
-def objects_in(path, text):
-    """Return a picture as a person sees it and the things in it that an answer names; None and none without a box."""
-    if "<loc" not in text:
-        return None, []
-    picture = upright_rgb(open_picture(path))
-    return picture, find_objects(text, picture.size)
-
-
-def annotate(picture, objects):
-    """Draw boxes and labels on a picture.
+def place_mask(mask_YX, box, size):
+    """Stretch a mask over its box in the picture.
 
     Parameters
     ----------
-    picture : PIL.Image.Image
-        Mode RGB, the right way up.
-    objects : list of Found
+    mask_YX : array
+        From `npgemma.masks.decode_masks`: over 0 is inside.
+    box : (float, float, float, float)
+        Left, top, right, bottom, in pixels.
+    size : (int, int)
+        Columns and rows of the picture.
 
     Returns
     -------
-    PIL.Image.Image
-        A copy.
+    bool array (rows, columns)
+        Which pixels belong to it; the box is rounded to whole pixels, at least one.
+
+    Notes
+    -----
+    Values are interpolated linearly before they are compared with 0, as in big_vision's evaluation.
     """
-    drawn = picture.copy()
-    pen, thickness = ImageDraw.Draw(drawn), max(2, max(picture.size) // 200)
-    font = ImageFont.load_default(max(12, max(picture.size) // 30))
-    for i, thing in enumerate(objects):
-        colour, (left, top, _, _) = COLOURS[i % len(COLOURS)], thing.box
-        pen.rectangle(thing.box, outline=colour, width=thickness)
-        if thing.label:
-            # On the box if there is room, else inside it.
-            height = pen.textbbox((0, 0), thing.label, font=font)[3] + thickness
-            corner = (left, top - height if top >= height else top + thickness)
-            pen.rectangle(pen.textbbox(corner, thing.label, font=font), fill=colour)
-            pen.text(corner, thing.label, font=font, fill="white")
-    return drawn
+    columns, rows = size
+    left, top = min(round(box[0]), columns - 1), min(round(box[1]), rows - 1)
+    right, bottom = max(round(box[2]), left + 1), max(round(box[3]), top + 1)
+    picture = Image.fromarray(np.asarray(mask_YX, dtype=np.float32))
+    inside = np.zeros((rows, columns), dtype=bool)
+    stretched = picture.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    inside[top:bottom, left:right] = np.asarray(stretched) > 0
+    return inside
 
 
-def check_picture_name(path):
-    """Refuse early to write a picture that could not be written later: by its ending, or by its folder."""
-    folder = os.path.dirname(path) or "."
-    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write '{path}': name a file in a folder that can be written to")
-    try:
-        Image.new("RGB", (1, 1)).save(io.BytesIO(), _format(path))
-    # Formats that Pillow can only read raise one thing, those that need other pictures another.
-    except Exception:
-        raise InputError(f"a picture to write should be named like out.png or out.jpg, found '{path}'") from None
+def read_answer(path, text, folder):
+    """Return a picture as a person sees it, and the things in it that an answer names.
+
+    Parameters
+    ----------
+    path : str
+        Of the picture; not opened if the answer names no place in it.
+    text : str
+        The answer.
+    folder : str
+        The checkpoint's: its mask codebook is read if the answer has masks and there is one.
+
+    Returns
+    -------
+    picture : PIL.Image.Image or None
+    objects : list of Found
+    """
+    if "<loc" not in text:
+        return None, []
+    picture, codes = upright_rgb(open_picture(path)), os.path.join(folder, codebook.FILE)
+    mask_params = codebook.read_codebook(codes) if "<seg" in text and os.path.exists(codes) else None
+    return picture, find_objects(text, picture.size, mask_params)
 
 
-def save_picture(picture, path):
-    """Write a picture in the format its name asks for; the file appears only once it is complete."""
-    with replacing(path) as file:
-        picture.save(file, _format(path))
+def as_json(thing):
+    """Return a thing as JSON can say it.
 
+    Parameters
+    ----------
+    thing : Found
 
-def _format(path):
-    return Image.registered_extensions()[os.path.splitext(path)[1].lower()]
+    Returns
+    -------
+    dict
+        ``label``, ``box`` and, if it has one, ``mask``: ``size`` (rows, columns) and ``counts``, the lengths of runs of
+        pixels outside and inside in turn, column by column from the left, beginning outside (COCO's run-length code).
+
+    Examples
+    --------
+    >>> as_json(Found("dot", (1.0, 0.0, 2.0, 1.0), np.array([[False, True], [False, False]])))["mask"]
+    {'size': [2, 2], 'counts': [2, 1, 1]}
+    """
+    found = {"label": thing.label, "box": thing.box}
+    if thing.mask is not None:
+        inside = np.concatenate([[False], thing.mask.ravel(order="F"), [not thing.mask[-1, -1]]])
+        (changes,) = np.nonzero(inside[1:] != inside[:-1])
+        counts = np.diff(np.concatenate([[0], changes]))
+        found["mask"] = {"size": list(thing.mask.shape), "counts": counts.tolist()}
+    return found

@@ -33,7 +33,8 @@ def parser_of(command):
     add_model_options(parser)
     add_generation_options(parser, max_tokens=100 if command == "generate" else 8)
     if command == "generate":
-        parser.add_argument("--annotate", metavar="FILE", help="picture to write, with the boxes of a 'detect' answer")
+        parser.add_argument("--annotate", metavar="FILE", help="picture to write, with the answer's boxes and masks")
+        parser.add_argument("--mask-dir", metavar="DIR", help="folder to write the answer's masks to, as pictures")
     if command == "trace":
         parser.add_argument("--out", metavar="FILE", required=True, help="safetensors file to write")
         parser.add_argument(

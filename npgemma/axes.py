@@ -18,7 +18,7 @@ AXES = {
     "B": "batch: one picture with its prompt",
     "T": "tokens of this call (the queries); in the vision tower, patches",
     "S": "tokens that can be seen (the keys): the cached ones and those of this call",
-    "D": "model width: the channels of the residual stream",
+    "D": "model width: the channels of the residual stream; in the mask codebook, of a code's vector",
     "N": "query heads",
     "K": "key/value heads",
     "G": "query heads that share one key/value head: N = K G",
@@ -31,9 +31,12 @@ AXES = {
     "E": "vision width, where the towers meet",
     "Y": "rows of a picture, top to bottom",
     "X": "columns of a picture, left to right",
-    "C": "colours: red, green, blue",
-    "y": "rows inside one patch",
-    "x": "columns inside one patch",
+    "C": "colours: red, green, blue; in a convolution, the channels that go in",
+    "O": "channels that come out of a convolution",
+    "y": "rows inside one patch, or of a convolution's kernel",
+    "x": "columns inside one patch, or of a convolution's kernel",
+    "M": "codes of one mask, in reading order",
+    "Q": "codes there are",
 }
 
 

@@ -165,29 +165,74 @@ class Model:
         InputError
             If an argument cannot be, the prompt does not fit the model's context, or a weight is not finite.
         """
+        only = None if watch is None else lambda generations: watch(generations[0])
+        settings = max_tokens, do_sample, temperature, top_p, top_k, seed
+        return self.generate_batch([image], [prompt], *settings, only)[0]
+
+    def generate_batch(
+        self,
+        images,
+        prompts,
+        max_tokens=100,
+        do_sample=False,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=None,
+        seed=None,
+        watch=None,
+    ):
+        """Answer several prompts at once: each as it would be answered alone, but every weight is read once for all.
+
+        Parameters
+        ----------
+        images : list
+            A picture for each prompt, each as for `generate`; or one, for all of them.
+        prompts : list of str
+        max_tokens, do_sample, temperature, top_p, top_k : optional
+            As for `generate`, the same for all.
+        seed : int, optional
+            Prompt i is answered with the seed ``seed + i``.
+        watch : callable, optional
+            Called as ``watch(generations)`` after every token.
+
+        Returns
+        -------
+        list of Generation
+            In the order of the prompts. Their timings are those of all together.
+
+        Raises
+        ------
+        InputError
+            As `generate`; and if there are not as many pictures as prompts.
+        """
         check_settings(max_tokens, temperature, top_p, top_k, seed)
-        choose = self.chooser(do_sample, temperature, top_p, top_k, seed)
-        ids_BT = np.array([self.tokenizer.prompt(prompt)])
+        if not prompts or len(images) not in (1, len(prompts)):
+            raise InputError(f"expected one picture for each of {len(prompts)} prompts, found {len(images)}")
+        choose = self.chooser(do_sample, temperature, top_p, top_k, seed, len(prompts))
+        ids_BT, valid_BT = self._aligned([self.tokenizer.prompt(prompt) for prompt in prompts])
         self._check_room(ids_BT)
-        generation = Generation(timings={"load": self.load_seconds})
         start = self.clock()
-        image_BPD = self.paligemma.encode_image(self._pixels(image), self.params, self.config)
+        pixels_BYXC = np.concatenate([self._pixels(picture) for picture in images])
+        image_BPD = self.paligemma.encode_image(self.to_activation(pixels_BYXC), self.params, self.config)
+        if len(images) < len(prompts):
+            image_BPD = image_BPD[[0] * len(prompts)]
         seen = self.clock()
-        generation.timings["vision"] = seen - start
-        valid_BT = np.ones(ids_BT.shape, dtype=bool)
+        timings = {"load": self.load_seconds, "vision": seen - start}
+        generations = [Generation(timings=timings) for _ in prompts]
         arguments = image_BPD, self.to_backend(ids_BT), self.to_backend(valid_BT), self.params, self.config
-        for id_B in self.sampling.generate(*arguments, choose, max_tokens):
-            generation.token_ids.append(int(id_B[0]))
-            generation.text = self.tokenizer.decode_complete(generation.token_ids)
-            if len(generation.token_ids) == 1:
+        for step, id_B in enumerate(self.sampling.generate(*arguments, choose, max_tokens)):
+            for generation, token in zip(generations, id_B.tolist()):
+                self._add(generation, token)
+            if step == 0:
                 first = self.clock()
-                generation.timings |= {"prefill": first - seen, "seconds_per_token": None}
+                timings |= {"prefill": first - seen, "seconds_per_token": None}
             else:
-                generation.timings["seconds_per_token"] = (self.clock() - first) / (len(generation.token_ids) - 1)
+                timings["seconds_per_token"] = (self.clock() - first) / step
             if watch:
-                watch(generation)
-        generation.text = self.tokenizer.decode(generation.token_ids)
-        return generation
+                watch(generations)
+        for generation in generations:
+            generation.text = self.tokenizer.decode(generation.token_ids)
+        return generations
 
     def logits(self, pixels, ids, prefix, valid=None):
         """Score the next token at every position.
@@ -223,9 +268,9 @@ class Model:
         self._check_finite(logit_BSV)
         return logit_BSV
 
-    def chooser(self, do_sample, temperature, top_p, top_k, seed):
-        """Return the function that chooses each next token."""
-        randomness = np.random.default_rng(seed)
+    def chooser(self, do_sample, temperature, top_p, top_k, seed, rows=1):
+        """Return the function that chooses each next token; every row draws as it would alone."""
+        drawn = [np.random.default_rng(None if seed is None else seed + row) for row in range(rows)]
         # Below this every draw is the most probable token, and logits divided by it would overflow.
         temperature = max(temperature, 1e-6)
         # Rows of the table past the last piece belong to no token.
@@ -235,16 +280,30 @@ class Model:
             self._check_finite(logit_BV)
             if not do_sample:
                 return self.sampling.greedy(logit_BV[:, :size])
-            uniform_B = self.to_backend(randomness.random(len(logit_BV)))
+            uniform_B = self.to_backend(np.array([randomness.random() for randomness in drawn]))
             return self.sampling.sample(logit_BV[:, :size], uniform_B, temperature, top_k, top_p)
 
         return choose
+
+    def _aligned(self, rows):
+        """Return prompts of any length as one array that ends together, and which of its tokens are no padding."""
+        longest = max(len(row) for row in rows)
+        ids_BT = np.array([[self.config.pad_token] * (longest - len(row)) + row for row in rows])
+        valid_BT = np.array([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
+        return ids_BT, valid_BT
+
+    def _add(self, generation, token):
+        """Let an answer grow by a token, unless it has ended."""
+        ids = generation.token_ids
+        if not ids or ids[-1] != self.config.eos_token:
+            ids.append(token)
+            generation.text = self.tokenizer.decode_complete(ids)
 
     def _pixels(self, picture):
         """Take a picture in any form, or pixels that were already made from one."""
         size = self.config.vision.image_size
         ready = isinstance(picture, np.ndarray) and picture.shape == (1, size, size, 3) and picture.dtype.kind == "f"
-        return self.to_activation(picture if ready else image.load_pixels(picture, size))
+        return picture if ready else image.load_pixels(picture, size)
 
     def _check_room(self, ids_BT):
         """Refuse a prompt that leaves no room for an answer."""

@@ -74,6 +74,20 @@ def softmax(x):
     return exponential / exponential.sum(axis=-1, keepdims=True)
 
 
+def relu(x):
+    """Rectified linear unit: ``max(x, 0)``.
+
+    Parameters
+    ----------
+    x : array of any shape
+
+    Returns
+    -------
+    array of the same shape
+    """
+    return np.maximum(x, 0)
+
+
 def gelu(x):
     """Gaussian error linear unit, in the tanh form that both towers were trained with.
 
@@ -154,3 +168,48 @@ def rms_norm(x, scale, epsilon):
     """
     mean_square = (x * x).mean(axis=-1, keepdims=True)
     return x / np.sqrt(mean_square + epsilon) * (1 + scale)
+
+
+def convolve(x, p):
+    """Let every cell of a grid gather from the cells around it; beyond the border there are zeros.
+
+    Parameters
+    ----------
+    x : array (B, Y, X, C)
+    p : ConvolutionParams
+        Kernel (C, y, x, O), y and x odd.
+
+    Returns
+    -------
+    array (B, Y, X, O)
+    """
+    height, width = p.kernel.shape[1:3]
+    padded = np.pad(x, ((0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0)))
+    seen = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    return einsum("BYXCyx,CyxO->BYXO", seen, p.kernel) + p.bias
+
+
+def convolve_transposed(x, p):
+    """Let every cell of a grid paint on a grid twice as fine; where what they paint overlaps, it adds.
+
+    A convolution of stride 2 the other way round (its transpose, hence the name): cell (Y, X) paints the four by four
+    cells from (2 Y - 1, 2 X - 1) on.
+
+    Parameters
+    ----------
+    x : array (B, Y, X, C)
+    p : ConvolutionParams
+        Kernel (C, 4, 4, O).
+
+    Returns
+    -------
+    array (B, 2 Y, 2 X, O)
+    """
+    painted = einsum("BYXC,CyxO->BYXyxO", x, p.kernel)
+    B, Y, X, rows, columns, channels = painted.shape
+    # One cell more on each side, for what is painted over the border.
+    canvas = np.zeros((B, 2 * Y + 2, 2 * X + 2, channels), dtype=painted.dtype)
+    for row in range(rows):
+        for column in range(columns):
+            canvas[:, row : row + 2 * Y : 2, column : column + 2 * X : 2] += painted[:, :, :, row, column]
+    return canvas[:, 1:-1, 1:-1] + p.bias

@@ -139,6 +139,34 @@ class Params:
 
 
 @dataclass(frozen=True)
+class ConvolutionParams:
+    """`npgemma.ops.convolve` and `npgemma.ops.convolve_transposed`."""
+
+    kernel: Array = weight("CyxO")
+    bias: Array = bias("O")
+
+
+@dataclass(frozen=True)
+class MaskBlockParams:
+    """`npgemma.masks.residual_block`."""
+
+    near: ConvolutionParams
+    far: ConvolutionParams
+    each: ConvolutionParams
+
+
+@dataclass(frozen=True)
+class MaskParams:
+    """The mask codebook's decoder; `npgemma.masks.decode_masks`. It comes in a file of its own."""
+
+    code: Array = weight("QD")
+    first: ConvolutionParams
+    blocks: tuple[MaskBlockParams, ...]
+    doublings: tuple[ConvolutionParams, ...]
+    last: ConvolutionParams
+
+
+@dataclass(frozen=True)
 class Leaf:
     """What a declaration says of one array of the tree."""
 

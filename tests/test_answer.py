@@ -1,10 +1,13 @@
-"""answer.py: boxes read from answers, and drawn."""
+"""answer.py and annotate.py: boxes and masks read from answers, and drawn."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from npgemma.answer import COLOURS, Found, annotate, find_objects
+from conversion.codebook import CODES, layout, read_codebook
+from npgemma.annotate import COLOURS, annotate, write_masks
+from npgemma.answer import Found, as_json, find_objects, place_mask, read_answer
+from npgemma.masks import decode_masks
 
 SIZE = (100, 200)  # columns, rows
 
@@ -59,3 +62,78 @@ def test_boxes_are_drawn_where_they_are_and_the_picture_is_left_alone():
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (3000, 40)])
 def test_pictures_of_any_size_can_be_drawn_on(size):
     assert annotate(Image.new("RGB", size), [Found("a long label", (0, 0, *size))]).size == size
+
+
+@pytest.fixture
+def mask_params(tmp_path):
+    randomness = np.random.default_rng(0)
+    arrays = {name: randomness.normal(0, 0.5, shape).astype("f4") for name, shape in layout(16, 64).items()}
+    np.savez(tmp_path / "vae-oid.npz", **arrays)
+    return read_codebook(tmp_path / "vae-oid.npz")
+
+
+def segment_text(codes, box="<loc0102><loc0205><loc0614><loc0921>"):
+    return box + "".join(f"<seg{code:03}>" for code in codes) + " cat"
+
+
+def test_a_mask_fills_its_box(mask_params):
+    codes = np.random.default_rng(4).integers(0, CODES, 16)
+    [found] = find_objects(segment_text(codes), SIZE, mask_params)
+    assert found.label == "cat"
+    assert found.mask.shape == (200, 100)
+    left, top, right, bottom = (round(edge) for edge in found.box)
+    assert not found.mask[:top].any()
+    assert not found.mask[:, :left].any()
+    stretched = Image.fromarray(decode_masks(codes[None], mask_params)[0]).resize((right - left, bottom - top), 2)
+    np.testing.assert_array_equal(found.mask[top:bottom, left:right], np.asarray(stretched) > 0)
+    assert 0 < found.mask.sum() < (right - left) * (bottom - top)
+
+
+def test_without_a_codebook_or_with_fewer_codes_there_is_a_box_alone(mask_params):
+    [found] = find_objects(segment_text(range(16)), SIZE)
+    assert (found.label, found.mask) == ("cat", None)
+    assert [thing.mask for thing in find_objects(segment_text(range(15)), SIZE, mask_params)] == [None]
+    assert [thing.mask for thing in find_objects(segment_text([*range(15), 128]), SIZE, mask_params)] == [None]
+
+
+def test_several_masks_are_read(mask_params):
+    text = segment_text(range(16)) + " ; " + segment_text(range(1, 17))
+    assert [thing.mask is not None for thing in find_objects(text, SIZE, mask_params)] == [True, True]
+
+
+@pytest.mark.parametrize("box", [(0, 0, 100, 200), (99.7, 199.8, 100, 200), (10.2, 20.1, 10.3, 20.2), (0, 0, 0.1, 0.1)])
+def test_a_mask_has_at_least_one_pixel_and_stays_inside(box):
+    assert place_mask(np.ones((64, 64)), box, SIZE).sum() >= 1
+    assert not place_mask(-np.ones((64, 64)), box, SIZE).any()
+
+
+def test_json_says_masks_as_coco_does():
+    mask = np.random.default_rng(0).random((5, 7)) > 0.5
+    for inside in (mask, ~mask, mask | True, mask & False):
+        said = as_json(Found("x", (0, 0, 1, 1), inside))["mask"]
+        rows, columns = said["size"]
+        values = np.repeat(np.arange(len(said["counts"])) % 2, said["counts"])
+        np.testing.assert_array_equal(values.reshape(columns, rows).T.astype(bool), inside)
+
+
+def test_masks_are_drawn_half_transparent_and_written(tmp_path):
+    mask = np.zeros((300, 300), dtype=bool)
+    mask[100:200, 60:90] = True
+    picture = Image.new("RGB", (300, 300), "white")
+    things = [Found("a/cat", (50, 50, 250, 250), mask), Found("dog", (0, 0, 9, 9))]
+    drawn = np.asarray(annotate(picture, things))
+    colour = np.array([int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)])
+    np.testing.assert_allclose(drawn[150, 75], (colour + 255) / 2, atol=1)
+    assert tuple(drawn[150, 120]) == (255, 255, 255)
+    [path] = write_masks(tmp_path / "made", "/pictures/photo.jpg", things)
+    assert path == str(tmp_path / "made" / "photo-1-a-cat.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(path).convert("L")) == 255, mask)
+
+
+def test_an_answer_is_read_with_the_checkpoints_codebook(mask_params, tmp_path):
+    Image.new("RGB", SIZE).save(tmp_path / "picture.png")
+    text = segment_text(range(16))
+    picture, [found] = read_answer(str(tmp_path / "picture.png"), text, str(tmp_path))
+    assert picture.size == SIZE
+    assert found.mask is not None
+    assert read_answer("/nowhere.png", "a cat", str(tmp_path)) == (None, [])

@@ -223,6 +223,8 @@ def assert_refused(outcome, says=""):
         (["--annotate", ""], "out.png"),
         (["--annotate", "/tmp"], "/tmp"),
         (["--annotate", "/nowhere/out.png"], "/nowhere"),
+        (["--mask-dir", "/dev/null/masks"], "/dev/null/masks"),
+        (["--mask-dir", ""], "folder"),
         (["trace", "--out", "/nowhere/x.safetensors"], "/nowhere"),
         (["trace", "--out", "/tmp"], "/tmp"),
         (["trace", "--out", "/dev/null"], "/dev/null"),

@@ -41,6 +41,29 @@ def test_every_form_of_picture_gives_the_same_answer(model, picture):
     assert all(answer == answers[0] for answer in answers)
 
 
+def test_answers_of_a_batch_are_those_of_each_alone(model, picture):
+    """Prompts of three lengths, two pictures; drawn, so that the random numbers count too."""
+    prompts = ["caption en", "", "answer en how many objects and how many circles"]
+    images = [picture, np.asarray(Image.open(picture))[::-1], picture]
+    settings = {"max_tokens": 8, "do_sample": True, "temperature": 1.5}
+    found = model.generate_batch(images, prompts, seed=5, **settings)
+    alone = [model.generate(*pair, seed=5 + i, **settings) for i, pair in enumerate(zip(images, prompts))]
+    assert [answer.token_ids for answer in found] == [answer.token_ids for answer in alone]
+    assert [answer.text for answer in found] == [answer.text for answer in alone]
+
+
+def test_one_picture_serves_all_prompts_of_a_batch(model, picture):
+    prompts = ["caption en", "answer en how many objects"]
+    found = model.generate_batch([picture], prompts, max_tokens=5)
+    assert [a.token_ids for a in found] == [model.generate(picture, p, max_tokens=5).token_ids for p in prompts]
+
+
+@pytest.mark.parametrize(("images", "prompts"), [(2, 3), (3, 2), (0, 1), (1, 0)])
+def test_a_batch_needs_a_picture_for_each_prompt(model, picture, images, prompts):
+    with pytest.raises(npgemma.InputError, match="one picture for each"):
+        model.generate_batch([picture] * images, ["ocr"] * prompts)
+
+
 def test_greedy_is_argmax_of_the_logits(model, picture):
     """Token by token against one pass over the whole sequence."""
     answer = model.generate(picture, "caption en", max_tokens=6).token_ids

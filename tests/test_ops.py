@@ -9,7 +9,7 @@ from tolerances import OPERATION
 
 import torch_ref.ops as twin
 from npgemma import ops
-from npgemma.params import LayerNormParams
+from npgemma.params import ConvolutionParams, LayerNormParams
 
 SHAPE = (2, 5, 7)
 
@@ -40,6 +40,38 @@ def test_gelu_is_not_the_exact_form():
     assert np.abs(ops.gelu(x) - F.gelu(tensor(x)).numpy()).max() > 1e-4
 
 
+def test_relu(dtype):
+    x = random(SHAPE, 1, dtype)
+    assert_close(F.relu(tensor(x)), ops.relu(x), 0)
+    assert_close(F.relu(tensor(x)), twin.relu(tensor(x)), 0)
+
+
+@pytest.mark.parametrize("side", [(1, 1), (3, 3), (3, 5)])
+def test_convolve(dtype, side):
+    x = random((2, 4, 7, 3), 0, dtype)
+    p = ConvolutionParams(random((3, *side, 5), 1, dtype), random(5, 2, dtype))
+    kernel = tensor(p.kernel.transpose(3, 0, 1, 2))
+    expected = F.conv2d(tensor(x.transpose(0, 3, 1, 2)), kernel, tensor(p.bias), padding="same").permute(0, 2, 3, 1)
+    assert_close(expected, ops.convolve(x, p), OPERATION[dtype])
+    assert_close(
+        expected, twin.convolve(tensor(x), ConvolutionParams(tensor(p.kernel), tensor(p.bias))), OPERATION[dtype]
+    )
+
+
+def test_convolve_transposed(dtype):
+    x = random((2, 4, 7, 3), 0, dtype)
+    p = ConvolutionParams(random((3, 4, 4, 5), 1, dtype), random(5, 2, dtype))
+    layer = torch.nn.ConvTranspose2d(3, 5, 4, stride=2, padding=1, dtype=tensor(x).dtype)
+    layer.load_state_dict({"weight": tensor(p.kernel.transpose(0, 3, 1, 2)), "bias": tensor(p.bias)})
+    expected = layer(tensor(x.transpose(0, 3, 1, 2))).detach().permute(0, 2, 3, 1)
+    assert_close(expected, ops.convolve_transposed(x, p), OPERATION[dtype])
+    assert_close(
+        expected,
+        twin.convolve_transposed(tensor(x), ConvolutionParams(tensor(p.kernel), tensor(p.bias))),
+        OPERATION[dtype],
+    )
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-3])  # at 1e-3 the epsilon is as large as the variance
 def test_layer_norm(dtype, scale):
     x = random(SHAPE, 2, dtype, scale)
@@ -67,6 +99,8 @@ def test_rms_norm(dtype, scale):
         ("BKGTS,BSKH->BTKGH", [(2, 3, 2, 5, 6), (2, 6, 3, 4)]),
         ("BTCyx,CyxD->BTD", [(2, 5, 3, 4, 6), (3, 4, 6, 7)]),
         ("BTD,VD->BTV", [(2, 5, 7), (9, 7)]),
+        ("BYXCyx,CyxO->BYXO", [(2, 5, 7, 3, 4, 6), (3, 4, 6, 8)]),
+        ("BYXC,CyxO->BYXyxO", [(2, 5, 7, 3), (3, 4, 6, 8)]),
     ],
 )
 def test_every_formula_in_use(formula, shapes, dtype):

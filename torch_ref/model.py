@@ -135,10 +135,10 @@ class Model(port.Model):
         return time.perf_counter()
 
     @torch.inference_mode()
-    def generate(self, *arguments, **settings):
-        """See `npgemma.Model.generate`."""
+    def generate_batch(self, *arguments, **settings):
+        """See `npgemma.Model.generate_batch`."""
         with memory_errors():
-            return super().generate(*arguments, **settings)
+            return super().generate_batch(*arguments, **settings)
 
     @torch.inference_mode()
     def logits(self, *arguments, **settings):

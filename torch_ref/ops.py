@@ -46,6 +46,20 @@ def softmax(x):
     return torch.softmax(x, dim=-1, dtype=at_least_float32(x).dtype).to(x.dtype)
 
 
+def relu(x):
+    """Rectified linear unit: ``max(x, 0)``.
+
+    Parameters
+    ----------
+    x : array of any shape
+
+    Returns
+    -------
+    array of the same shape
+    """
+    return F.relu(x)
+
+
 def gelu(x):
     """Gaussian error linear unit, in the tanh form that both towers were trained with.
 
@@ -122,3 +136,39 @@ def rms_norm(x, scale, epsilon):
     """
     wide = at_least_float32(x)
     return F.rms_norm(wide, x.shape[-1:], 1 + scale.to(wide.dtype), epsilon).to(x.dtype)
+
+
+def convolve(x, p):
+    """Let every cell of a grid gather from the cells around it; beyond the border there are zeros.
+
+    Parameters
+    ----------
+    x : array (B, Y, X, C)
+    p : ConvolutionParams
+        Kernel (C, y, x, O), y and x odd.
+
+    Returns
+    -------
+    array (B, Y, X, O)
+    """
+    return F.conv2d(x.permute(0, 3, 1, 2), p.kernel.permute(3, 0, 1, 2), p.bias, padding="same").permute(0, 2, 3, 1)
+
+
+def convolve_transposed(x, p):
+    """Let every cell of a grid paint on a grid twice as fine; where what they paint overlaps, it adds.
+
+    A convolution of stride 2 the other way round (its transpose, hence the name): cell (Y, X) paints the four by four
+    cells from (2 Y - 1, 2 X - 1) on.
+
+    Parameters
+    ----------
+    x : array (B, Y, X, C)
+    p : ConvolutionParams
+        Kernel (C, 4, 4, O).
+
+    Returns
+    -------
+    array (B, 2 Y, 2 X, O)
+    """
+    kernel = p.kernel.permute(0, 3, 1, 2)
+    return F.conv_transpose2d(x.permute(0, 3, 1, 2), kernel, p.bias, stride=2, padding=1).permute(0, 2, 3, 1)

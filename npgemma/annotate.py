@@ -1,0 +1,106 @@
+"""Answers drawn: boxes, masks and labels on the picture, and masks as pictures of their own."""
+
+import io
+import os
+import re
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from conversion.safetensors_file import replacing
+from npgemma.errors import InputError
+
+# Told apart on light and dark ground, and by most people who see colours differently (Okabe and Ito's palette).
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# How much of a mask's colour covers what is under it.
+OPACITY = 0.5
+
+
+def annotate(picture, objects):
+    """Draw boxes, masks and labels on a picture.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Mode RGB, the right way up.
+    objects : list of npgemma.answer.Found
+
+    Returns
+    -------
+    PIL.Image.Image
+        A copy.
+    """
+    drawn = picture.copy()
+    for i, thing in enumerate(objects):
+        if thing.mask is not None:
+            opacity = Image.fromarray((thing.mask * round(255 * OPACITY)).astype(np.uint8))
+            drawn.paste(COLOURS[i % len(COLOURS)], (0, 0), opacity)
+    pen, thickness = ImageDraw.Draw(drawn), max(2, max(picture.size) // 200)
+    font = ImageFont.load_default(max(12, max(picture.size) // 30))
+    for i, thing in enumerate(objects):
+        colour, (left, top, _, _) = COLOURS[i % len(COLOURS)], thing.box
+        pen.rectangle(thing.box, outline=colour, width=thickness)
+        if thing.label:
+            # On the box if there is room, else inside it.
+            height = pen.textbbox((0, 0), thing.label, font=font)[3] + thickness
+            corner = (left, top - height if top >= height else top + thickness)
+            pen.rectangle(pen.textbbox(corner, thing.label, font=font), fill=colour)
+            pen.text(corner, thing.label, font=font, fill="white")
+    return drawn
+
+
+def write_masks(folder, path, objects):
+    """Write each mask as a picture, white inside, named after the picture, its place in the answer, and its label.
+
+    Parameters
+    ----------
+    folder : str
+        Made if it is not there.
+    path : str
+        Of the picture that was asked about.
+    objects : list of npgemma.answer.Found
+
+    Returns
+    -------
+    list of str
+        The files written: ``example-1-red-circle.png``.
+    """
+    os.makedirs(folder, exist_ok=True)
+    stem, written = os.path.splitext(os.path.basename(path))[0], []
+    for i, thing in enumerate(objects, 1):
+        if thing.mask is not None:
+            label = re.sub(r"\W+", "-", thing.label).strip("-")
+            written.append(os.path.join(folder, "-".join(filter(None, [stem, str(i), label])) + ".png"))
+            save_picture(Image.fromarray(thing.mask), written[-1])
+    return written
+
+
+def check_folder_name(path):
+    """Refuse early a folder that could not be made or written to later."""
+    nearest = path
+    while nearest and not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if not path or not os.path.isdir(nearest or ".") or not os.access(nearest or ".", os.W_OK):
+        raise InputError(f"cannot write to the folder '{path}': name one that is there or can be made")
+
+
+def check_picture_name(path):
+    """Refuse early to write a picture that could not be written later: by its ending, or by its folder."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write '{path}': name a file in a folder that can be written to")
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), _format(path))
+    # Formats that Pillow can only read raise one thing, those that need other pictures another.
+    except Exception:
+        raise InputError(f"a picture to write should be named like out.png or out.jpg, found '{path}'") from None
+
+
+def save_picture(picture, path):
+    """Write a picture in the format its name asks for; the file appears only once it is complete."""
+    with replacing(path) as file:
+        picture.save(file, _format(path))
+
+
+def _format(path):
+    return Image.registered_extensions()[os.path.splitext(path)[1].lower()]

@@ -1,0 +1,55 @@
+"""Sixteen codes become a mask: the decoder of the codebook that ``segment ...`` answers in.
+
+The answer names a box and sixteen of 128 codes, ``<seg000>`` to ``<seg127>``. Each code is a vector; four rows of four
+vectors are a very coarse picture of the mask, which convolutions refine, doubling its sides four times: 64 x 64 cells,
+to be stretched over the box. Codes and decoder were trained together as an autoencoder (a VQ-VAE: van den Oord et al.,
+arXiv 1711.00937; for masks: Ning et al., arXiv 2301.02229). Official code:
+``big_vision/evaluators/proj/paligemma/transfers/segmentation.py``.
+"""
+
+from torch_ref.ops import convolve, convolve_transposed, relu
+
+SIDE = 4  # sixteen codes: four rows of four
+
+
+def decode_masks(code_BM, p):
+    """Turn codes into masks.
+
+    Parameters
+    ----------
+    code_BM : int array
+        From 0 to 127, sixteen for each mask: four rows of four, in reading order.
+    p : MaskParams
+
+    Returns
+    -------
+    mask_BYX : array
+        64 x 64 cells, about -1 (outside) to 1 (inside); what is over 0 belongs to the mask.
+    """
+    chosen_BMD = p.code[code_BM]
+    grid = chosen_BMD.reshape(len(code_BM), SIDE, SIDE, -1)
+    x_BYXC = relu(convolve(grid, p.first))
+    for block_params in p.blocks:
+        x_BYXC = residual_block(x_BYXC, block_params)
+    for doubling_params in p.doublings:
+        x_BYXC = relu(convolve_transposed(x_BYXC, doubling_params))
+    mask_BYX = convolve(x_BYXC, p.last)[..., 0]
+    return mask_BYX
+
+
+def residual_block(x_BYXC, p):
+    """Add to every cell what it reads from the cells around it.
+
+    Parameters
+    ----------
+    x_BYXC : array
+    p : MaskBlockParams
+
+    Returns
+    -------
+    x_BYXC : array
+    """
+    read_BYXC = relu(convolve(x_BYXC, p.near))
+    read_BYXC = relu(convolve(read_BYXC, p.far))
+    x_BYXC = x_BYXC + convolve(read_BYXC, p.each)
+    return x_BYXC
