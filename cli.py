@@ -49,7 +49,9 @@ def run(command, options):
         # Files are opened where their errors are told; what is left is the output, on a full disk mostly.
         print(f"error: cannot write {problem.filename or 'the output'}: {problem.strerror}", file=sys.stderr)
     except MemoryError:
-        print("error: not enough memory for this model here; --dtype bfloat16 needs about half", file=sys.stderr)
+        print(
+            "error: not enough memory for this model here; --dtype bfloat16 needs half, int8 a quarter", file=sys.stderr
+        )
     return BAD_INPUT
 
 
@@ -118,8 +120,12 @@ def parity(options):
     # Both backends must draw alike.
     options.seed = 0 if options.seed is None else options.seed
     model, pictures = prepare(options, progress, most=1)
-    twin_params = torch_ref.to_torch(model.params, model.dtype, options.device)
-    twin = torch_ref.Model(twin_params, model.config, model.folder, model.dtype, device=options.device)
+    if options.dtype == "int8":
+        # What it costs: compared with the twin on the weights that were rounded.
+        twin = torch_ref.load(model.folder, "float32", options.device)
+    else:
+        twin_params = torch_ref.to_torch(model.params, model.dtype, options.device)
+        twin = torch_ref.Model(twin_params, model.config, model.folder, model.dtype, device=options.device)
     [(path, pixels)] = pictures
     with npgemma.record() as expected:
         answer = model.generate(pixels, **settings(options))
@@ -159,7 +165,9 @@ def prepare(options, progress, most=None):
         options.device = "cpu"
     if options.backend == "torch" or options.command == "parity":
         import_twin().check_device(options.device)
-    elif options.device != "cpu":
+    if options.backend == "torch" and options.dtype == "int8":
+        raise_input_error("int8 weights are the NumPy backend's: use --backend numpy, or --dtype bfloat16")
+    if options.backend == "numpy" and options.command != "parity" and options.device != "cpu":
         raise_input_error("NumPy runs on the CPU: use --backend torch with --device cuda")
     check_settings(options.max_tokens, options.temperature, options.top_p, options.top_k, options.seed)
     folder = str(npgemma.embedded_checkpoint()) if options.checkpoint is None else options.checkpoint

@@ -8,11 +8,12 @@ import pathlib
 import numpy as np
 
 from conversion import safetensors_file
-from conversion.bfloat16 import narrow
+from conversion.bfloat16 import narrow, widen_tensor
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
 from npgemma import config as configuration
 from npgemma.errors import InputError
+from npgemma.int8 import quantize
 from npgemma.ops import widen
 from npgemma.params import build
 
@@ -29,7 +30,8 @@ def read_folder(folder, dtype="float32", progress=None):
     folder : str or os.PathLike
         Holds ``config.json`` and either ``model.safetensors`` or shards with their index.
     dtype : str
-        ``float32``, ``float64``, or ``bfloat16``: then matrices are returned as bits in uint16, the rest as float32.
+        ``float32``, ``float64``, ``bfloat16`` (matrices are returned as bits in uint16, the rest as float32) or
+        ``int8`` (matrices as `npgemma.int8.Int8Weight`).
     progress : callable, optional
         Called as ``progress(done, total)`` in bytes.
 
@@ -51,7 +53,12 @@ def read_folder(folder, dtype="float32", progress=None):
     def make(leaf):
         nonlocal done
         stored, tensor = tensors[leaf.name]
-        array = stored.view(convert(tensor.array, dtype, leaf.kind))
+        if dtype == "int8" and leaf.kind == "weight":
+            array = quantize(tensor.array, stored.view, widen, tensor.release)
+        elif dtype == "float32" and tensor.dtype == "BF16":
+            array = stored.view(widen_tensor(tensor))
+        else:
+            array = stored.view(convert(tensor.array, dtype, leaf.kind))
         done += tensor.bytes
         if progress:
             progress(done, total)
@@ -193,15 +200,15 @@ def _check_memory(tensors, dtype, folder):
     """Refuse to begin what would not fit; mapped arrays need no memory of their own."""
     needed = 0
     for leaf, tensor in tensors.values():
-        held = 2 if dtype == "bfloat16" and leaf.kind == "weight" else 8 if dtype == "float64" else 4
+        narrow_bytes = {"bfloat16": 2, "int8": 1}.get(dtype) if leaf.kind == "weight" else None
+        held = narrow_bytes or (8 if dtype == "float64" else 4)
         in_place = (held, tensor.dtype) in ((2, "BF16"), (4, "F32"))
         needed += 0 if in_place else tensor.array.size * held
     free = available_memory()
     if free is not None and needed > free:
-        advice = "; --dtype bfloat16 needs half" if dtype == "float32" else ""
-        raise InputError(
-            f"the weights in '{folder}' need {needed / 1e9:.1f} GB as {dtype}, but {free / 1e9:.1f} GB are free{advice}"
-        )
+        narrower = {"float32": "; --dtype bfloat16 needs half, int8 a quarter", "bfloat16": "; --dtype int8 needs half"}
+        found = f"the weights in '{folder}' need {needed / 1e9:.1f} GB as {dtype}, but {free / 1e9:.1f} GB are free"
+        raise InputError(found + narrower.get(dtype, ""))
 
 
 def _read_json(path):

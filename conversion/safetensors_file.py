@@ -45,6 +45,16 @@ class Tensor:
     dtype: str  # the file's word: "F32", "F16", "BF16", ...
     shape: tuple[int, ...]
     array: np.ndarray  # mapped: read only, and in memory only where it is touched
+    file: mmap.mmap
+    offset: int  # in the file, in bytes
+
+    def release(self, start, stop):
+        """Give back the memory into which entries ``start`` to ``stop`` were read; they can be read again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            edges = (self.offset + entry * self.array.itemsize for entry in (start, stop))
+            first, last = (edge // mmap.PAGESIZE * mmap.PAGESIZE for edge in edges)
+            if last > first:
+                self.file.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     @property
     def bytes(self):
@@ -88,7 +98,7 @@ def read(path):
             array = np.ndarray(shape, NUMPY[dtype], content, start)
         except ValueError:  # a shape of a hundred axes, or of no entries but huge ones beside
             raise InputError(f"tensor {name} in '{path}' has a shape that cannot be: {shape}") from None
-        tensors.append(Tensor(name, dtype, shape, array))
+        tensors.append(Tensor(name, dtype, shape, array, content, start))
         start += array.nbytes
     return tensors
 

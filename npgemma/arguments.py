@@ -52,9 +52,10 @@ def add_model_options(parser):
     parser.add_argument("--prompt", default="caption en", metavar="TEXT", help="default: %(default)s")
     parser.add_argument(
         "--dtype",
-        choices=("float32", "float64", "bfloat16"),
+        choices=("float32", "float64", "bfloat16", "int8"),
         default="float32",
-        help="of weights and arithmetic; NumPy keeps bfloat16 weights and calculates in float32 (default: %(default)s)",
+        help="of weights and arithmetic; from bfloat16 and int8 weights NumPy calculates in float32 (default: "
+        "%(default)s)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the torch backend")
     # The small ports' switch: they take a GPU unless told not to, we only when told to.

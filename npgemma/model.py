@@ -15,7 +15,7 @@ from npgemma.params import leaves
 from npgemma.tokenizer import Tokenizer
 from npgemma.trace import to_numpy
 
-DTYPES = ("float32", "float64", "bfloat16")
+DTYPES = ("float32", "float64", "bfloat16", "int8")
 
 
 def embedded_checkpoint():
@@ -37,7 +37,8 @@ def load(path=None, dtype="float32", progress=None):
         A folder in the hub's layout; by default the embedded checkpoint.
     dtype : str
         ``float32``; ``float64`` for proofs; ``bfloat16`` holds the matrices so, in half the memory, and widens them
-        to float32 whenever they are used (NumPy cannot calculate in bfloat16).
+        to float32 whenever they are used (NumPy cannot calculate in bfloat16); ``int8`` holds them in a quarter, as
+        whole numbers with a factor for each row (`npgemma.int8`), which costs some accuracy.
     progress : callable, optional
         Called as ``progress(done, total)`` in bytes while weights are read.
 

@@ -1,12 +1,16 @@
 """The operations that torch has as primitives, spelt out in a few lines each; the layers only compose them.
 
-Weights held as bfloat16 are widened by `widen`: in `einsum`, and where a table is looked up (`gemma.embed_tokens`).
-If something must be less clear to be faster, it belongs here.
+Weights held as bfloat16 are widened by `widen`: where a table is looked up (`gemma.embed_tokens`); in `einsum`, by
+``products.py``. Large arrays are taken in pieces, on all cores (``threads.py``). If something must be less clear to be
+faster, it belongs there.
 """
 
 import math
 
 import numpy as np
+
+from npgemma.products import layout, multiply
+from npgemma.threads import in_pieces
 
 
 def widen(x):
@@ -40,7 +44,8 @@ def widen(x):
 def einsum(formula, *operands):
     """Multiply and sum over the axes that a formula names, ``"BTD,DF->BTF"``: letters missing on the right are summed.
 
-    With ``optimize`` NumPy turns the formula into matrix products, which run in BLAS.
+    Products with weights take the fast way of ``products.py``; with ``optimize`` NumPy turns the others, those of
+    attention, into matrix products too.
 
     Parameters
     ----------
@@ -53,9 +58,11 @@ def einsum(formula, *operands):
     -------
     array
     """
-    return np.einsum(formula, *map(widen, operands), optimize=True)
+    found = layout(formula)
+    return multiply(*operands, *found) if found else np.einsum(formula, *operands, optimize=True)
 
 
+@in_pieces
 def softmax(x):
     """Turn scores into weights that are not negative and sum to one along the last axis: ``exp(x) / sum(exp(x))``.
 
@@ -88,6 +95,7 @@ def relu(x):
     return np.maximum(x, 0)
 
 
+@in_pieces
 def gelu(x):
     """Gaussian error linear unit, in the tanh form that both towers were trained with.
 
@@ -115,6 +123,7 @@ def gelu(x):
     return 0.5 * x * (1 + np.tanh(inner))
 
 
+@in_pieces
 def layer_norm(x, p, epsilon):
     """Shift and scale every token to mean 0 and variance 1, then apply a learned scale and bias.
 
@@ -140,6 +149,7 @@ def layer_norm(x, p, epsilon):
     return centred / np.sqrt(variance + epsilon) * p.scale + p.bias
 
 
+@in_pieces
 def rms_norm(x, scale, epsilon):
     """Scale every token to a root mean square of 1, then by a learned factor that is stored around zero.
 

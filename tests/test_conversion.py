@@ -9,8 +9,8 @@ import torch
 from support import CONFIGS
 
 import conversion
+from conversion import bfloat16, safetensors_file
 from conversion import folder as reading
-from conversion import safetensors_file
 from conversion.bfloat16 import narrow
 from conversion.layout import STORED, canonical, stored_leaves
 from conversion.write import SHARD_BYTES, initial, write_folder
@@ -54,6 +54,15 @@ def test_float32_files_are_used_in_place(saved):
     for name, _, array in leaves(found):
         assert not array.flags.writeable, name
         assert not array.flags.owndata, name
+
+
+def test_bfloat16_is_widened_in_pieces_to_the_same_values(tmp_path, params, monkeypatch):
+    """Pieces smaller than a row, and memory of the file given back on the way."""
+    conversion.save(tmp_path, params, CONFIG, "bfloat16")
+    monkeypatch.setattr(bfloat16, "PIECE", 7)
+    monkeypatch.setattr(bfloat16, "STRETCH", 5000)
+    for tensor in safetensors_file.read(tmp_path / "model.safetensors"):
+        np.testing.assert_array_equal(bfloat16.widen_tensor(tensor), widen(tensor.array))
 
 
 def test_layouts_are_those_of_the_mathematics(saved):

@@ -1,0 +1,98 @@
+"""Weights in a quarter of the memory: whole numbers from -127 to 127, with one factor for each row.
+
+``weight ≈ factor * number``; the factor is the row's largest entry over 127, so an entry is off by at most half of it.
+Activations stay float32. Only matrices are stored so: biases and norms are small, and count more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from npgemma import threads
+
+HIGHEST = 127
+# Entries rounded at a time.
+PIECE = 2**18
+
+
+@dataclass(frozen=True)
+class Int8Weight:
+    """A weight in eight bits; it stands where an array stands in the tree.
+
+    Parameters
+    ----------
+    number_NK : int8 array
+        As stored: rows are what comes out of a product, columns what is summed.
+    factor_N : float32 array
+    view : callable
+        Turns an array of the stored shape into the weight's own axes.
+    """
+
+    number_NK: np.ndarray
+    factor_N: np.ndarray
+    view: Callable
+
+    # What is asked of any array in the tree.
+    dtype = np.dtype(np.int8)
+
+    @property
+    def shape(self):
+        """The shape of the weight's own axes."""
+        return self.view(self.number_NK).shape
+
+    @property
+    def ndim(self):
+        """Number of the weight's own axes."""
+        return len(self.shape)
+
+    @property
+    def size(self):
+        """Number of entries."""
+        return self.number_NK.size
+
+    def __getitem__(self, rows):
+        """Return some rows of a table as float32."""
+        return self.number_NK[rows] * self.factor_N[rows][..., None]
+
+    def __array__(self, dtype=None, copy=None):
+        """Return the whole weight as float32: to look at it, not to calculate with."""
+        whole = self.view(self.number_NK * self.factor_N[:, None])
+        return whole if dtype is None else whole.astype(dtype)
+
+
+def quantize(stored, view, widen, release=lambda start, stop: None):
+    """Round a weight to eight bits.
+
+    Parameters
+    ----------
+    stored : array
+        As a checkpoint has it, the first axis what comes out of a product.
+    view : callable
+        Turns an array of this shape into the weight's own axes.
+    widen : callable
+        Turns a part of ``stored`` into float32.
+    release : callable, optional
+        Called with the first and last entry of each part once it has been read.
+
+    Returns
+    -------
+    Int8Weight
+    """
+    rows_NK = stored.reshape(len(stored), -1)
+    number_NK, factor_N = np.empty(rows_NK.shape, dtype=np.int8), np.empty(len(rows_NK), dtype=np.float32)
+    K = rows_NK.shape[1]
+
+    def work(start, stop):
+        part = widen(rows_NK[start:stop]).astype(np.float32, copy=False)
+        factor = np.abs(part).max(axis=1) / HIGHEST
+        factor_N[start:stop] = factor
+        # A row of zeros has any factor. NaN is kept in the factor alone, where the model looks for it.
+        number_NK[start:stop] = np.rint(np.nan_to_num(part / np.where(factor > 0, factor, 1)[:, None]))
+
+    step = max(1, PIECE // K)
+    for first in range(0, len(rows_NK), 64 * step):
+        last = min(first + 64 * step, len(rows_NK))
+        threads.split(lambda start, stop, first=first: work(first + start, first + stop), last - first, step)
+        release(first * K, last * K)
+    return Int8Weight(number_NK, factor_N, lambda array: view(array.reshape(stored.shape)))

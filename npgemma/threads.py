@@ -1,0 +1,110 @@
+"""Work split over the processor's cores, with the standard library's threads: NumPy lets others run while it works."""
+
+import contextlib
+import ctypes
+import functools
+import os
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+
+import numpy as np
+
+
+@functools.cache
+def count():
+    """Return how many threads to use: ``OMP_NUM_THREADS`` if it is set, else the cores this process may run on."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(int(asked), allowed) if asked.isdigit() and int(asked) else allowed
+
+
+@functools.cache
+def _pool():
+    return ThreadPoolExecutor(count(), thread_name_prefix="npgemma")
+
+
+def split(work, total, step):
+    """Call ``work(start, stop)`` for the whole of ``range(total)``, in pieces of at most ``step``, on all cores.
+
+    Parameters
+    ----------
+    work : callable
+        May only write to what belongs to its piece.
+    total : int
+    step : int
+    """
+    pieces = [(start, min(start + step, total)) for start in range(0, total, step)]
+    if count() == 1 or len(pieces) == 1:
+        for piece in pieces:
+            work(*piece)
+        return
+    # Neighbouring pieces stay on one thread: memory is read in long runs.
+    share = -(-len(pieces) // count())
+    runs = [pieces[i : i + share] for i in range(0, len(pieces), share)]
+
+    def run(run_pieces):
+        for piece in run_pieces:
+            work(*piece)
+
+    # Settings such as np.errstate belong to a context; each thread gets a copy of the caller's.
+    with blas_on_one_thread():
+        list(_pool().map(lambda context, pieces: context.run(run, pieces), [copy_context() for _ in runs], runs))
+
+
+@contextlib.contextmanager
+def blas_on_one_thread():
+    """Keep NumPy's matrix library from starting threads of its own under ours, if it is the usual OpenBLAS."""
+    get, set_ = _blas_threads()
+    before = get() if get else 1
+    if before == 1:
+        yield
+        return
+    set_(1)
+    try:
+        yield
+    finally:
+        set_(before)
+
+
+@functools.cache
+def _blas_threads():
+    """Return OpenBLAS's functions that get and set its number of threads; None and None for another library."""
+    for folder in (
+        pathlib.Path(np.__file__).parent.parent / "numpy.libs",
+        pathlib.Path(np.__file__).parent / ".dylibs",
+    ):
+        for path in sorted(folder.glob("*openblas*")):
+            library = ctypes.CDLL(str(path))
+            for suffix in ("64_", ""):
+                names = [f"scipy_openblas_{verb}_num_threads{suffix}" for verb in ("get", "set")]
+                if all(hasattr(library, name) for name in names):
+                    return tuple(getattr(library, name) for name in names)
+    return None, None
+
+
+# Fewer numbers than these are done before another thread has begun; a piece of so many fits a core's cache.
+SMALL, PIECE = 2**17, 2**15
+
+
+def in_pieces(function):
+    """Let a function that treats every row of its first argument by itself take a large one in pieces, on all cores.
+
+    A piece and what is made of it on the way stay in a core's cache, so that an expression of ten operations reads and
+    writes memory once and not ten times.
+    """
+
+    @functools.wraps(function)
+    def wrapped(x, *others):
+        if x.size < SMALL:
+            return function(x, *others)
+        rows = x.reshape(-1, x.shape[-1])
+        found = np.empty_like(rows, order="C")
+
+        def work(start, stop):
+            found[start:stop] = function(rows[start:stop], *others)
+
+        split(work, len(rows), max(1, PIECE // rows.shape[1]))
+        return found.reshape(x.shape)
+
+    return wrapped

@@ -1,0 +1,121 @@
+"""products.py and threads.py: the fast ways give what the plain way gives, on any number of cores."""
+
+import functools
+import threading
+
+import numpy as np
+import pytest
+from support import assert_close, random
+from tolerances import OPERATION
+
+from conversion.bfloat16 import narrow
+from npgemma import ops, products, threads
+from npgemma.params import LayerNormParams
+
+# Formula, shape of the activations, shape of the weight as stored, and the order that makes the weight's axes of it.
+WEIGHTS = [
+    ("BTD,DNH->BTNH", (2, 5, 12), (3, 4, 12), (2, 0, 1)),
+    ("BTNH,NHD->BTD", (2, 5, 3, 4), (7, 3, 4), (1, 2, 0)),
+    ("BTD,VD->BTV", (1, 1, 12), (9, 12), (0, 1)),
+    ("BTCyx,CyxD->BTD", (2, 5, 3, 4, 6), (7, 3, 4, 6), (1, 2, 3, 0)),
+    ("BTF,FD->BTD", (1, 40, 6), (8, 6), (1, 0)),
+    ("BTF,FD->BTD", (3, 1, 7), (8, 7), (1, 0)),
+]
+
+
+@pytest.fixture(params=[1, 3])
+def cores(request, monkeypatch):
+    monkeypatch.setattr(threads, "count", lambda: request.param)
+    monkeypatch.setattr(threads, "_pool", functools.cache(threads._pool.__wrapped__))
+    return request.param
+
+
+@pytest.fixture(params=[2**21, 30])
+def block(request, monkeypatch):
+    """Blocks larger than everything here, and such that every product takes several."""
+    monkeypatch.setattr(products, "BLOCK", request.param)
+    monkeypatch.setattr(products, "LARGE_BLOCK", request.param)
+
+
+@pytest.mark.parametrize(("formula", "activations", "stored", "order"), WEIGHTS)
+def test_products_are_einsums(formula, activations, stored, order, dtype):
+    x, weight = random(activations, 0, dtype), random(stored, 1, dtype).transpose(order)
+    expected = np.einsum(formula, x.astype("f8"), weight.astype("f8")).astype(dtype)
+    assert_close(expected, ops.einsum(formula, x, weight), OPERATION[dtype])
+
+
+@pytest.mark.parametrize(("formula", "activations", "stored", "order"), WEIGHTS)
+def test_bfloat16_weights_give_what_their_float32_values_give(formula, activations, stored, order, cores, block):
+    x, bits = random(activations, 0, "float32"), narrow(random(stored, 1, "float32"))
+    expected = np.einsum(formula, x.astype("f8"), ops.widen(bits).transpose(order).astype("f8")).astype("float32")
+    assert_close(expected, ops.einsum(formula, x, bits.transpose(order)), OPERATION["float32"])
+    # Also where the weight does not lie in memory as a checkpoint stores it.
+    assert_close(expected, ops.einsum(formula, x, np.array(bits.transpose(order))), OPERATION["float32"])
+
+
+def test_formulas_of_attention_are_no_such_products():
+    assert products.layout("BTKGH,BSKH->BKGTS") is None
+    assert products.layout("BKGTS,BSKH->BTKGH") is None
+    assert products.layout("BTD,DNH->BTNH") == (2, (1, 2, 0))
+
+
+@pytest.mark.parametrize("total", [1, 7, 100])
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_work_is_split_into_all_of_its_pieces(cores, total, step):
+    seen, lock = [], threading.Lock()
+
+    def work(start, stop):
+        assert stop - start <= step
+        with lock:
+            seen.extend(range(start, stop))
+
+    threads.split(work, total, step)
+    assert sorted(seen) == list(range(total))
+
+
+def test_an_error_in_a_thread_is_an_error_here(cores):
+    with pytest.raises(ZeroDivisionError):
+        threads.split(lambda start, stop: 1 // (start - 4), 9, 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("1", 1), ("1,2", 1), ("", None), ("many", None), ("0", None), ("999", None)]
+)
+def test_the_usual_variable_sets_the_number_of_threads(monkeypatch, said, expected):
+    import os
+
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert threads.count.__wrapped__() == (expected or allowed)
+
+
+def test_the_matrix_library_gets_its_threads_back():
+    get, set_ = threads._blas_threads()
+    if get is None:
+        pytest.skip("needs NumPy's own OpenBLAS")
+    before = get()
+    try:
+        set_(2)
+        with threads.blas_on_one_thread():
+            assert get() == 1
+        assert get() == 2
+        with pytest.raises(ValueError, match="inside"), threads.blas_on_one_thread():
+            raise ValueError("inside")
+        assert get() == 2
+    finally:
+        set_(before)
+
+
+@pytest.mark.parametrize("name", ["softmax", "gelu", "layer_norm", "rms_norm"])
+def test_operations_in_pieces_give_the_same_numbers(name, dtype, cores, monkeypatch):
+    """Bit for bit: a row's result does not depend on its neighbours."""
+    x = random((5, 7, 12), 0, dtype)
+    others = {
+        "layer_norm": (LayerNormParams(random(12, 1, dtype), random(12, 2, dtype)), 1e-6),
+        "rms_norm": (random(12, 1, dtype), 1e-6),
+    }.get(name, ())
+    whole = getattr(ops, name)(x, *others)
+    monkeypatch.setattr(threads, "SMALL", 0)
+    monkeypatch.setattr(threads, "PIECE", 50)
+    np.testing.assert_array_equal(getattr(ops, name)(x, *others), whole)
+    np.testing.assert_array_equal(getattr(ops, name)(np.asfortranarray(x), *others), whole)
