@@ -4,7 +4,7 @@ import json
 import os
 import sys
 
-COMMANDS = ("trace", "parity", "inspect")
+COMMANDS = ("trace", "parity", "inspect", "bench")
 STOPPED, BAD_INPUT, PAST_BOUND, PIPE_CLOSED = 130, 2, 1, 141
 
 
@@ -36,7 +36,7 @@ def run(command, options):
 
     from npgemma import InputError
 
-    action = {"generate": generate, "trace": trace, "parity": parity, "inspect": inspect}[command]
+    action = {"generate": generate, "trace": trace, "parity": parity, "inspect": inspect, "bench": bench}[command]
     try:
         # The model itself looks for what is not finite, and names where it comes from.
         with np.errstate(all="ignore"):
@@ -149,6 +149,39 @@ def inspect(options):
     return 0
 
 
+def bench(options):
+    """Print how fast a model runs, beside how fast it could."""
+    from npgemma.bench import measure
+    from npgemma.progress import Progress
+    from npgemma.tables import bench_table
+
+    progress = Progress()
+    check_backend(options)
+    if options.size and options.checkpoint:
+        raise_input_error("pass either --size or --checkpoint")
+    model = stand_in(options) if options.size else load_model(options, progress)
+    report = measure(model, options.batches, options.tokens, progress=lambda what: progress.note(f"measuring {what}"))
+    progress.clear()
+    about = {"checkpoint": options.size or str(model.folder), "backend": options.backend, "device": options.device}
+    print(json.dumps(about | report) if options.json else bench_table(about | report), flush=True)
+    return 0
+
+
+def stand_in(options):
+    """Return a model of a published size whose weights mean nothing."""
+    import conversion
+    import npgemma
+    from npgemma.config import PUBLISHED
+
+    config = PUBLISHED[options.size]
+    params = conversion.stand_in_params(config, options.dtype)
+    if options.backend == "numpy":
+        return npgemma.Model(params, config, options.size, options.dtype)
+    twin = import_twin()
+    params = twin.to_torch(params, options.dtype, options.device)
+    return twin.Model(params, config, options.size, options.dtype, device=options.device)
+
+
 def prepare(options, progress, most=None):
     """Read the pictures, then load the model: what is quickly found wrong is told before the long work.
 
@@ -163,12 +196,7 @@ def prepare(options, progress, most=None):
 
     if options.only_cpu:
         options.device = "cpu"
-    if options.backend == "torch" or options.command == "parity":
-        import_twin().check_device(options.device)
-    if options.backend == "torch" and options.dtype == "int8":
-        raise_input_error("int8 weights are the NumPy backend's: use --backend numpy, or --dtype bfloat16")
-    if options.backend == "numpy" and options.command != "parity" and options.device != "cpu":
-        raise_input_error("NumPy runs on the CPU: use --backend torch with --device cuda")
+    check_backend(options)
     check_settings(options.max_tokens, options.temperature, options.top_p, options.top_k, options.seed)
     folder = str(npgemma.embedded_checkpoint()) if options.checkpoint is None else options.checkpoint
     paths = options.image or [str(npgemma.example_picture())]
@@ -177,16 +205,32 @@ def prepare(options, progress, most=None):
     config, _ = open_folder(folder)
     size = config.vision.image_size
     pictures = [(path, load_pixels(path, size)) for path in paths]
+    return load_model(options, progress), pictures
+
+
+def check_backend(options):
+    """Refuse what the chosen backend cannot do here."""
+    if options.backend == "torch" or options.command == "parity":
+        import_twin().check_device(options.device)
+    elif options.device != "cpu":
+        raise_input_error("NumPy runs on the CPU: use --backend torch with --device cuda")
+    if options.backend == "torch" and options.dtype == "int8":
+        raise_input_error("int8 weights are the NumPy backend's: use --backend numpy, or --dtype bfloat16")
+
+
+def load_model(options, progress):
+    """Load the checkpoint for the chosen backend."""
+    import npgemma
 
     def report(done, total):
         progress.report("loading the weights", done, total)
 
     if options.backend == "torch":
-        model = import_twin().load(folder, options.dtype, options.device, report)
+        model = import_twin().load(options.checkpoint, options.dtype, options.device, report)
     else:
-        model = npgemma.load(folder, options.dtype, report)
+        model = npgemma.load(options.checkpoint, options.dtype, report)
     progress.clear()
-    return model, pictures
+    return model
 
 
 class Writer:

@@ -1,6 +1,6 @@
 """Checkpoints of any published layout to our tree of weights and back; nothing here knows what the weights do."""
 
 from conversion.folder import read_folder
-from conversion.write import random_params, save, write_folder
+from conversion.write import random_params, save, stand_in_params, write_folder
 
-__all__ = ["random_params", "read_folder", "save", "write_folder"]
+__all__ = ["random_params", "read_folder", "save", "stand_in_params", "write_folder"]

@@ -9,6 +9,7 @@ from conversion import safetensors_file
 from conversion.bfloat16 import narrow
 from conversion.layout import stored_leaves
 from npgemma.config import to_hub
+from npgemma.int8 import HIGHEST, Int8Weight
 from npgemma.params import build, leaves
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -89,6 +90,38 @@ def random_params(config, seed, dtype="float32", spread=0.1):
     return build(
         config, lambda leaf: stored[leaf.name].view(initial(stored[leaf.name], randomness, spread)).astype(dtype)
     )
+
+
+def stand_in_params(config, dtype="float32"):
+    """Return a tree of the right sizes, quickly filled with likely numbers over and over: to measure speed with.
+
+    Parameters
+    ----------
+    config : Config
+    dtype : str
+        As for `conversion.read_folder`.
+
+    Returns
+    -------
+    Params
+    """
+    pool, stored = np.random.default_rng(0).standard_normal(2**20, dtype=np.float32), stored_leaves(config)
+
+    def fill(values, shape):
+        return np.resize(values, int(np.prod(shape))).reshape(shape)
+
+    def make(leaf):
+        shape, view = stored[leaf.name].stored_shape, stored[leaf.name].view
+        values = pool * np.float32(np.prod(shape[1:]) ** -0.5 if leaf.kind == "weight" else 1)
+        if dtype == "bfloat16" and leaf.kind == "weight":
+            return view(fill(narrow(values), shape))
+        if dtype == "int8" and leaf.kind == "weight":
+            factor = np.abs(values).max() / HIGHEST
+            number_NK = fill((values / factor).astype(np.int8), (shape[0], int(np.prod(shape[1:]))))
+            return Int8Weight(number_NK, np.full(shape[0], factor), lambda array: view(array.reshape(shape)))
+        return view(fill(values.astype("float64" if dtype == "float64" else "float32"), shape))
+
+    return build(config, make)
 
 
 def preprocessor(config):

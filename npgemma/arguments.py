@@ -2,6 +2,8 @@
 
 import argparse
 
+from npgemma.config import PUBLISHED
+
 BAD_INPUT = 2
 
 
@@ -16,10 +18,11 @@ class Parser(argparse.ArgumentParser):
 def parser_of(command):
     """Return the parser of one command of ``cli.py``."""
     about = {
-        "generate": "Answer a prompt about pictures. Other commands: trace, parity, inspect.",
+        "generate": "Answer a prompt about pictures. Other commands: trace, parity, inspect, bench.",
         "trace": "Write every named array of an answer to a safetensors file.",
         "parity": "Run both backends, whatever --backend says, on one input; exit with 1 past a bound.",
         "inspect": "Show a checkpoint's sizes and tensors without loading it.",
+        "bench": "Measure a model's speed beside the limits of this machine.",
     }
     name = "cli.py" if command == "generate" else f"cli.py {command}"
     parser = Parser(prog=name, description=about[command], allow_abbrev=False)
@@ -27,8 +30,11 @@ def parser_of(command):
     parser.add_argument(
         "--checkpoint", "--model_path", metavar="DIR", help="folder in the hub's layout (default: the embedded one)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, one object for each picture, instead of text")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object for each picture or report")
     if command == "inspect":
+        return parser
+    if command == "bench":
+        add_bench_options(parser)
         return parser
     add_model_options(parser)
     add_generation_options(parser, max_tokens=100 if command == "generate" else 8)
@@ -43,13 +49,37 @@ def parser_of(command):
     return parser
 
 
+def add_bench_options(parser):
+    """Add what says what is measured."""
+    parser.add_argument(
+        "--size",
+        metavar="NAME",
+        choices=PUBLISHED,
+        help=f"not a checkpoint but stand-in weights: {', '.join(PUBLISHED)}",
+    )
+    parser.add_argument(
+        "--batches", type=positive, nargs="+", default=[1, 4, 16], metavar="B", help="prompts at once (default: 1 4 16)"
+    )
+    parser.add_argument("--tokens", type=positive, default=8, metavar="N", help="timed in each (default: %(default)s)")
+    add_backend_options(parser)
+
+
 def add_model_options(parser):
     """Add what says which model runs on what."""
-    parser.add_argument("--backend", choices=("numpy", "torch"), default="numpy")
     parser.add_argument(
         "--image", "--image_file_path", nargs="+", metavar="FILE", help="pictures (default: the example)"
     )
     parser.add_argument("--prompt", default="caption en", metavar="TEXT", help="default: %(default)s")
+    add_backend_options(parser)
+    # The small ports' switch: they take a GPU unless told not to, we only when told to.
+    parser.add_argument(
+        "--only_cpu", nargs="?", const=True, default=False, type=truth, dest="only_cpu", help=argparse.SUPPRESS
+    )
+
+
+def add_backend_options(parser):
+    """Add what says by what it is calculated."""
+    parser.add_argument("--backend", choices=("numpy", "torch"), default="numpy")
     parser.add_argument(
         "--dtype",
         choices=("float32", "float64", "bfloat16", "int8"),
@@ -58,10 +88,6 @@ def add_model_options(parser):
         "%(default)s)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the torch backend")
-    # The small ports' switch: they take a GPU unless told not to, we only when told to.
-    parser.add_argument(
-        "--only_cpu", nargs="?", const=True, default=False, type=truth, dest="only_cpu", help=argparse.SUPPRESS
-    )
 
 
 def add_generation_options(parser, max_tokens):
@@ -84,6 +110,13 @@ def add_generation_options(parser, max_tokens):
     )
     parser.add_argument("--top-k", "--top_k", type=int, metavar="K", help="keep the K most probable tokens")
     parser.add_argument("--seed", type=int, metavar="S", help="of the drawing; the same seed gives the same answer")
+
+
+def positive(word):
+    """Read a whole number above 0."""
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"should be a whole number above 0, found '{word}'")
+    return int(word)
 
 
 def truth(word):

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import sys
 import time
 from dataclasses import dataclass, field
 
@@ -113,6 +114,15 @@ class Model:
     def clock(self):
         """Return the time in seconds, after all work that was begun has ended."""
         return time.perf_counter()
+
+    def peak_bytes(self):
+        """Return the most memory that this process has held, or None where the system does not say."""
+        try:
+            import resource
+        except ImportError:  # not on Windows
+            return None
+        # Linux counts in kilobytes, macOS in bytes.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
     @functools.cached_property
     def tokenizer(self):

@@ -20,8 +20,8 @@ from npgemma.int8 import Int8Weight
 
 # Weights widened at a time: small enough for a core's cache, large enough that Python's own work does not count.
 BLOCK = 2**19
-# With many rows of activations a block is used for long, and larger ones multiply faster.
-LARGE_BLOCK, MANY = 2**21, 32
+# Up to so many rows of activations are multiplied one by one; with more, larger blocks multiply faster.
+FEW, LARGE_BLOCK = 12, 2**21
 _memory = threading.local()
 
 
@@ -84,8 +84,13 @@ def multiply(x, weight, kept, order):
 
 
 def _product(x_RK, weight_NK):
-    # One row is a product of a matrix and a vector, for which the library has a better routine.
-    return (weight_NK @ x_RK[0])[None] if len(x_RK) == 1 else x_RK @ weight_NK.T
+    R = len(x_RK)
+    if R == 1:
+        return (weight_NK @ x_RK[0])[None]
+    if R <= FEW:
+        # The library's product reads the weights slowly for so few rows: slower than one row after the other.
+        return _product_in_blocks([x_RK], weight_NK)
+    return x_RK @ weight_NK.T
 
 
 def _bfloat16_product(x_RK, bits_NK):
@@ -93,39 +98,60 @@ def _bfloat16_product(x_RK, bits_NK):
     K = bits_NK.shape[1]
     if K % 2 or bits_NK.strides[1] != bits_NK.itemsize or bits_NK.strides[0] % 4:
 
-        def widen(bits, wide):
-            np.left_shift(bits, 16, out=wide.view(np.uint32), dtype=np.uint32)
+        def widen(bits, parts):
+            np.left_shift(bits, 16, out=parts[0].view(np.uint32), dtype=np.uint32)
 
-        return _product_in_blocks(x_RK, bits_NK, widen)
+        return _product_in_blocks([x_RK], bits_NK, widen)
 
     # Two bfloat16 side by side are one 32-bit word, and two instructions take it apart. That leaves even and odd
     # channels in two halves, so the activations are parted alike.
-    def part(words, wide):
-        np.left_shift(words, 16, out=wide.view(np.uint32)[:, : K // 2])
-        np.bitwise_and(words, 0xFFFF0000, out=wide.view(np.uint32)[:, K // 2 :])
+    def part(words, parts):
+        np.left_shift(words, 16, out=parts[0].view(np.uint32))
+        np.bitwise_and(words, 0xFFFF0000, out=parts[1].view(np.uint32))
 
-    return _product_in_blocks(np.concatenate([x_RK[:, 0::2], x_RK[:, 1::2]], axis=1), bits_NK.view(np.uint32), part)
+    halves = [np.ascontiguousarray(x_RK[:, half::2]) for half in (0, 1)]
+    return _product_in_blocks(halves, bits_NK.view(np.uint32), part)
 
 
 def _int8_product(x_RK, weight):
     """Multiply by whole numbers; the factor of each row comes last."""
-    y_RN = _product_in_blocks(x_RK, weight.number_NK, lambda number, wide: np.copyto(wide, number))
+    y_RN = _product_in_blocks([x_RK], weight.number_NK, lambda number, parts: np.copyto(parts[0], number))
     y_RN *= weight.factor_N
     return y_RN
 
 
-def _product_in_blocks(x_RK, narrow_NK, widen):
-    """Multiply by weights that ``widen(block, wide)`` brings to float32, block by block, on all cores."""
-    (R, K), N = x_RK.shape, len(narrow_NK)
-    x_KR, y_NR = np.ascontiguousarray(x_RK.T), np.empty((N, R), dtype=np.float32)
+def _product_in_blocks(parts_RK, weight_NK, widen=None):
+    """Multiply block by block, on all cores: each is read from memory once, for all rows.
+
+    Parameters
+    ----------
+    parts_RK : list of arrays
+        The activations; or their channels, in parts, as ``widen`` parts those of the weights.
+    weight_NK : array
+    widen : callable, optional
+        ``widen(block, parts)`` writes a block of narrow weights as float32.
+
+    Returns
+    -------
+    y_RN : array
+    """
+    R, N, K = len(parts_RK[0]), len(weight_NK), sum(part.shape[1] for part in parts_RK)
+    y_RN = np.zeros((R, N), dtype=parts_RK[0].dtype)
 
     def work(start, stop):
-        wide = _buffer((stop - start) * K).reshape(stop - start, K)
-        widen(narrow_NK[start:stop], wide)
-        np.matmul(wide, x_KR, out=y_NR[start:stop])
+        blocks = [weight_NK[start:stop]]
+        if widen:
+            blocks = _buffer((stop - start) * K).reshape(len(parts_RK), stop - start, -1)
+            widen(weight_NK[start:stop], blocks)
+        for x_RK, block in zip(parts_RK, blocks):
+            if R <= FEW:
+                for x_K, y_N in zip(x_RK, y_RN):
+                    y_N[start:stop] += block @ x_K
+            else:
+                y_RN[:, start:stop] += x_RK @ block.T
 
-    threads.split(work, N, max(1, (LARGE_BLOCK if R >= MANY else BLOCK) // K))
-    return y_NR.T
+    threads.split(work, N, max(1, (BLOCK if R <= FEW else LARGE_BLOCK) // K))
+    return y_RN
 
 
 def _buffer(size):

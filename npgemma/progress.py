@@ -14,8 +14,12 @@ class Progress:
 
     def report(self, what, done, total):
         """Say how much of ``what`` is done."""
+        self.note(f"{what}: {100 * done // total} %")
+
+    def note(self, what):
+        """Say what is going on."""
         if self.active and time.monotonic() - self.start > 1:
-            print(f"\r\033[K{what}: {100 * done // total} %", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
             self.shown = True
 
     def clear(self):

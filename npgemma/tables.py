@@ -59,3 +59,29 @@ def inspect_table(report):
         f"{report['parameters']:,} parameters in {len(report['tensors'])} tensors, {report['bytes'] / 1e6:,.1f} MB",
     ]
     return "\n".join(lines)
+
+
+def bench_table(report):
+    """Lay out measured speeds for reading."""
+    limits, machine, model = report["limits"], report["machine"], report["model"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    lines = [
+        f"{model['parameters']:,} parameters, {model['dtype']}, {report['backend']} on {report['device']}; "
+        f"{machine['threads']} threads ({versions})",
+        f"this machine reads {limits['bytes_per_second'] / 1e9:.1f} GB/s and multiplies matrices at "
+        f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s",
+        f"{'stage':18} {'seconds':>9} {'spread':>7} {'limit':>9} {'of limit':>9} {'tokens/s':>9}",
+    ]
+    for name, stage in report["stages"].items():
+        rate = f"{stage['tokens_per_second']:9.1f}" if "tokens_per_second" in stage else ""
+        lines.append(
+            f"{name:18} {stage['seconds']:9.4f} {stage['spread']:7.0%} {stage['limit']:9.4f} "
+            f"{stage['percent']:8.0f}% {rate}"
+        )
+    memory = "" if report["peak_bytes"] is None else f"; peak memory {report['peak_bytes'] / 1e9:.2f} GB"
+    lines.append(f"loaded in {report['load_seconds']:.2f} s{memory}")
+    if machine["load_before"] and machine["load_before"] > 0.5:
+        lines.append(
+            f"note: other programs kept about {machine['load_before']:.1f} cores busy: the times may be theirs"
+        )
+    return "\n".join(lines)

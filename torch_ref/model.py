@@ -134,6 +134,10 @@ class Model(port.Model):
             torch.cuda.synchronize()
         return time.perf_counter()
 
+    def peak_bytes(self):
+        """Return the most memory that this process has held, on a CUDA device that of the device."""
+        return super().peak_bytes() if self.device == "cpu" else torch.cuda.max_memory_allocated()
+
     @torch.inference_mode()
     def generate_batch(self, *arguments, **settings):
         """See `npgemma.Model.generate_batch`."""
