@@ -35,8 +35,9 @@ def prefix_lm(prefix_BS, valid_BS, new):
 
     Notes
     -----
-    With a causal mask in place of this one answers still read well, and are wrong: the embedded model leaves out one of
-    its example's three objects.
+    With a causal mask in place of this one answers still read well, and are wrong: the embedded model captions its
+    example as before, but asked to detect the red circle it finds the yellow triangle, for the picture's tokens never
+    see what is asked.
 
     References
     ----------

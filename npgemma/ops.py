@@ -111,7 +111,7 @@ def gelu(x):
 
     Notes
     -----
-    The exact form, with the error function, moves the embedded model's logits by about 1e-3: close enough to look
+    The exact form, with the error function, moves the embedded model's logits by up to 7e-3: close enough to look
     right and wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
 
     References

@@ -25,7 +25,7 @@ PATH = [
     ("projector.py", "the bridge between the towers", "compare its norm with `embed_tokens`'s"),
     ("tokenizer.py", "a prompt becomes ids", "print `prompt('caption en')`; put `<image>` into it"),
     ("rope.py", "positions as rotations", "add 100 in `mask.positions`: the answer stays. Why?"),
-    ("mask.py", "who may look at whom", "make it causal and caption again"),
+    ("mask.py", "who may look at whom", "make it causal: captions stay, but `detect red circle`?"),
     ("gemma.py", "the decoder", "give each query head its own keys: what else must change?"),
     ("paligemma.py", "the parts joined", "scale the picture tokens like text: which tests notice?"),
     ("cache.py", "what past tokens leave behind", "how many bytes are 1000 tokens of the 3B model?"),
@@ -121,8 +121,15 @@ def first_output():
     return f"```\n$ python cli.py\n{answer.text}\n```"
 
 
+def gallery_table():
+    from tiny import gallery
+
+    return gallery.table(ROOT / "tiny")
+
+
 BLOCKS = {
     "first output": first_output,
+    "gallery": gallery_table,
     "path": path_table,
     "bounds": bounds_table,
     "speed": speed_table,
@@ -132,9 +139,9 @@ BLOCKS = {
 def regenerate(text):
     """Return the README with every generated block made anew."""
     for name, make in BLOCKS.items():
-        pattern = rf"(<!-- generated: {name} -->\n).*?(\n<!-- end -->)"
+        pattern = rf"(<!-- generated: {name} -->).*?(\n<!-- end -->)"
         assert re.search(pattern, text, re.S), f"README.md has no block '{name}'"
-        text = re.sub(pattern, lambda match, make=make: match[1] + make() + match[2], text, flags=re.S)
+        text = re.sub(pattern, lambda match, make=make: f"{match[1]}\n{make()}{match[2]}", text, flags=re.S)
     return text
 
 

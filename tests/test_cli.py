@@ -17,9 +17,9 @@ from test_image import bad_files
 import cli
 import npgemma
 from conversion.__main__ import main as conversion_command
+from tiny import drawing, gallery
 from tiny.evaluate import overlap
 from tiny.scenes import scene
-from tiny.train import EXAMPLE_SEED, EXAMPLE_SIDE
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -97,21 +97,78 @@ def test_a_seed_repeats(run):
     assert run(*arguments) == run(*arguments)
 
 
+def true_things():
+    """Box (left, top, right, bottom; in pixels of the example picture) and mask of each thing in it, by name."""
+    example, side = scene(gallery.EXAMPLE_SEED), gallery.SIDE
+    object_YX = drawing.cover(example, side)
+    found = {}
+    for i, (thing, (box, _)) in enumerate(zip(example.objects, drawing.shown(example))):
+        top, left, bottom, right = (edge * side for edge in box)
+        found[thing.name] = (left, top, right, bottom), object_YX == i + 1
+    return found
+
+
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_detected_boxes_are_printed_and_drawn(run, tmp_path, backend):
-    """On the example picture, whose truth is known: the box overlaps it by half or more."""
+    """On the example picture, whose truth is known."""
     out = tmp_path / "drawn.png"
-    options = ["--prompt", "detect yellow triangle", "--annotate", out, "--json", "--backend", backend]
+    options = ["--prompt", "detect red circle ; blue square", "--annotate", out, "--json", "--backend", backend]
     status, stdout, err = run(*options, defaults=False)
     assert (status, err) == (0, "")
-    [found] = json.loads(stdout)["objects"]
-    truth = next(thing for thing in scene(EXAMPLE_SEED).objects if thing.shape == "triangle")
-    left, top, right, bottom = (edge / EXAMPLE_SIDE for edge in found["box"])
-    assert found["label"] == "yellow triangle"
-    assert overlap((top, left, bottom, right), truth.box()) > 0.5
+    objects = json.loads(stdout)["objects"]
+    assert [found["label"] for found in objects] == ["red circle", "blue square"]
+    for found in objects:
+        assert set(found) == {"label", "box"}
+        assert overlap(found["box"], true_things()[found["label"]][0]) > 0.75
     with npgemma.image.Image.open(out) as drawn:
-        assert drawn.size == (EXAMPLE_SIDE, EXAMPLE_SIDE)
+        assert drawn.size == (gallery.SIDE, gallery.SIDE)
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_a_segmented_mask_is_printed_drawn_and_written(run, tmp_path, backend):
+    out, masks = tmp_path / "drawn.png", tmp_path / "deep" / "masks"
+    options = ["--annotate", out, "--mask-dir", masks, "--json", "--backend", backend]
+    status, stdout, err = run("--prompt", "segment red circle", *options, defaults=False)
+    assert (status, err) == (0, "")
+    [found] = json.loads(stdout)["objects"]
+    [path] = masks.iterdir()
+    assert path.name == "example-1-red-circle.png"
+    with npgemma.image.Image.open(path) as picture:
+        mask = np.asarray(picture.convert("L")) == 255
+    _, true = true_things()["red circle"]
+    assert (mask & true).sum() / (mask | true).sum() > 0.75
+    rows, columns = found["mask"]["size"]
+    runs = np.repeat(np.arange(len(found["mask"]["counts"])) % 2, found["mask"]["counts"])
+    np.testing.assert_array_equal(runs.reshape(columns, rows).T == 1, mask)
+    with npgemma.image.Image.open(out) as drawn, npgemma.image.Image.open(npgemma.example_picture()) as plain:
+        changed = (np.asarray(drawn) != np.asarray(plain.convert("RGB"))).any(axis=-1)
+    assert changed[mask].mean() > 0.95
+
+
+def test_an_answer_without_masks_writes_none(run, tmp_path):
+    status, _, err = run("--prompt", "detect red circle", "--mask-dir", tmp_path / "masks", defaults=False)
+    assert status == 0
+    assert err.startswith("note: the answer has no mask")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("caption en", "a small yellow triangle, a small blue square and a large red circle"),
+        ("caption de", "ein kleines gelbes Dreieck, ein kleines blaues Quadrat und ein großer roter Kreis"),
+        ("ocr", "BED"),
+        ("answer en how many objects", "3"),
+        ("answer en what color is the text", "orange"),
+        ("answer en is the red circle left or right of the blue square", "right"),
+        ("answer en is there a black star", "no"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_every_prompt_in_words_is_right_on_the_example(run, backend, prompt, answer):
+    status, out, err = run("--prompt", prompt, "--backend", backend, defaults=False)
+    assert (status, out, err) == (0, answer + "\n", "")
 
 
 def test_an_answer_without_boxes_writes_no_picture(run, tmp_path):

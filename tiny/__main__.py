@@ -1,26 +1,42 @@
-"""``python -m tiny train`` makes the embedded checkpoint again; ``python -m tiny evaluate`` measures one."""
+"""``python -m tiny train`` makes the embedded checkpoint again; ``evaluate`` measures one; ``gallery`` shows it."""
 
 import pathlib
 import sys
 
 from npgemma import InputError, embedded_checkpoint
 from npgemma.arguments import BAD_INPUT, Parser
-from tiny.evaluate import evaluate, table, write_card
+from tiny import gallery
+from tiny.card import RECORD, overlap_table, table, write_card
+from tiny.evaluate import evaluate
+
+COMMANDS = {
+    "train": (
+        "make the whole checkpoint: draw, train, measure, write the model card",
+        "Takes about two hours on two processor cores, on a GPU less; needs PyTorch. Goes on where it was stopped.",
+        "folder to make; by default the embedded checkpoint is replaced",
+    ),
+    "evaluate": (
+        "measure a checkpoint on held-out pictures and print the tables",
+        "In a folder that 'train' made, the model card is written anew. Takes a quarter of an hour.",
+        "folder in the hub's layout; by default the embedded checkpoint",
+    ),
+    "gallery": (
+        "write the example picture, and some pictures with the model's real answers",
+        "One of the answers is a wrong one.",
+        "folder that 'train' made; by default the embedded checkpoint",
+    ),
+}
 
 
 def main(arguments=None):
     """Run the command; return its exit status."""
-    parser = Parser(prog="python -m tiny", description="The embedded checkpoint: make it, measure it.")
+    parser = Parser(prog="python -m tiny", description="The embedded checkpoint: make it, measure it, show it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    summary = "make the whole checkpoint: draw, train, measure, write the model card"
-    command = commands.add_parser(
-        "train", help=summary, description=f"{summary}. Takes about 35 minutes on one processor core; needs PyTorch."
-    )
-    _add_folder(command, "folder to make; by default the embedded checkpoint is replaced")
-    summary = "measure a checkpoint on held-out pictures and print the table"
-    rule = "In a folder that 'train' made, the model card is written anew. Takes two minutes."
-    command = commands.add_parser("evaluate", help=summary, description=f"{summary}. {rule}")
-    _add_folder(command, "folder in the hub's layout; by default the embedded checkpoint")
+    for name, (summary, more, folder) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary}. {more}")
+        command.add_argument(
+            "--checkpoint", metavar="DIR", type=pathlib.Path, default=embedded_checkpoint(), help=folder
+        )
     options = parser.parse_args(arguments)
     try:
         run(options.command, options.checkpoint)
@@ -34,12 +50,11 @@ def main(arguments=None):
 
 
 def run(command, folder):
-    """Train or not, then evaluate.
+    """Run one of the commands; training is followed by the others.
 
     Parameters
     ----------
     command : str
-        ``"train"`` or ``"evaluate"``.
     folder : pathlib.Path
 
     Raises
@@ -47,15 +62,25 @@ def run(command, folder):
     InputError
         If the folder is no checkpoint, or training would overwrite one that was not made by training.
     """
-    made_here = folder / "training.json"
+    made_here = (folder / RECORD).exists()
     if command == "train":
-        if (folder / "config.json").exists() and not made_here.exists():
+        if (folder / "config.json").exists() and not (made_here or _begun(folder)):
             raise InputError(f"'{folder}' holds a checkpoint that was not made here: name another folder")
         _train(folder)
-    evaluation = evaluate(folder)
-    if made_here.exists():
-        write_card(folder, evaluation)
-    print(table(evaluation))
+    if command == "gallery" and not made_here:
+        raise InputError(f"'{folder}' was not made by 'train': its pictures would not be the model's world")
+    if command in ("train", "gallery"):
+        gallery.make(folder)
+    if command in ("train", "evaluate"):
+        evaluation = evaluate(folder)
+        if (folder / RECORD).exists():
+            write_card(folder, evaluation)
+        print(table(evaluation), overlap_table(evaluation), sep="\n\n")
+
+
+def _begun(folder):
+    """Say whether a training was begun in a folder and not ended."""
+    return (folder / "training_log.jsonl").exists()
 
 
 def _train(folder):
@@ -71,10 +96,6 @@ def _train(folder):
     except OSError as problem:
         raise InputError(f"cannot make the folder '{folder}': {problem.strerror}") from None
     train(folder)
-
-
-def _add_folder(command, meaning):
-    command.add_argument("--checkpoint", metavar="DIR", type=pathlib.Path, default=embedded_checkpoint(), help=meaning)
 
 
 if __name__ == "__main__":

@@ -1,66 +1,155 @@
-"""Measuring a checkpoint on pictures it has never seen, and the model card that says what came out."""
+"""Measuring a checkpoint on pictures it has never seen."""
 
-import json
+import collections
 import re
+from dataclasses import dataclass, field
+
+import numpy as np
 
 import npgemma
-from conversion.safetensors_file import replacing
-from npgemma.params import leaves
+from conversion.codebook import FILE, read_codebook
+from npgemma.answer import find_objects
 from npgemma.progress import Progress
-from tiny import scenes
-from tiny.prompts import LOCATIONS, examples
+from tiny import drawing, scenes
+from tiny.prompts import examples
 
 SCENES = 1000
+# Answered together.
+SCENES_AT_ONCE = 4
 # Longer than any right answer.
-MAX_TOKENS = 40
-# A box is right if it shares at least this part of the area that it and the true one cover together.
+MAX_TOKENS = 60
+# A box is found if it shares at least this part of the area that it and the true one cover together.
 LEAST_OVERLAP = 0.5
-TASKS = {
-    "caption": ("caption en", "the whole sentence is right"),
-    "count": ("answer en how many objects", "the number is right"),
-    "color": ("answer en what color is the star", "the word is right"),
-    "shape": ("answer en what shape is red", "the word is right"),
-    "detect": ("detect red star", "the box overlaps the true one by half or more, and the name follows"),
-}
+# Masks are compared on pictures of this many rows and columns.
+SIDE = drawing.FINE
+
+
+@dataclass
+class Tally:
+    """What came out for one task."""
+
+    right: int = 0
+    asked: int = 0
+    overlaps: list = field(default_factory=list)  # of boxes that were found, or of masks
+    extra: int = 0  # boxes that no true one goes with
+
+    def as_dict(self):
+        """Return the counts, and the mean overlap if there was any."""
+        found = {"right": self.right, "asked": self.asked}
+        if self.overlaps:
+            found |= {"overlap": round(float(np.mean(self.overlaps)), 4), "extra": self.extra}
+        return found
 
 
 def evaluate(folder, count=SCENES):
-    """Ask a checkpoint everything about held-out scenes, on the NumPy backend, and compare its answers.
+    """Ask a checkpoint one thing of every kind about each held-out scene, on the NumPy backend.
 
     Parameters
     ----------
     folder : pathlib.Path
-        A checkpoint in the hub's layout.
+        A checkpoint in the hub's layout. Without a mask codebook in it, no mask is right.
     count : int
         Number of scenes.
 
     Returns
     -------
     dict
-        ``scenes``, their number, and ``tasks``: for every task the numbers ``right`` and ``asked``.
+        ``scenes``, their number, and ``tasks``: for every task how many answers were ``right`` of how many ``asked``.
+        For boxes these are counted one by one, with the mean ``overlap`` of those found, and ``extra`` ones; for masks
+        ``overlap`` is the mean over all.
     """
-    model = npgemma.load(folder)
-    side = model.config.vision.image_size
-    progress = Progress()
-    tasks = {task: {"right": 0, "asked": 0} for task in TASKS}
-    for done, seed in enumerate(scenes.HELD_OUT_SEEDS[:count], start=1):
-        scene = scenes.scene(seed)
-        picture = scenes.draw(scene, side)
-        for task, prompt, answer in examples(scene):
-            found = model.generate(picture, prompt, MAX_TOKENS).text
-            tasks[task]["asked"] += 1
-            tasks[task]["right"] += is_right(found, answer)
-        progress.report("looking at held-out pictures", done, count)
+    model, mask_params, progress = npgemma.load(folder), codebook_of(folder), Progress()
+    tallies = collections.defaultdict(Tally)
+    for start in range(0, count, SCENES_AT_ONCE):
+        drawn = [scenes.scene(seed) for seed in scenes.HELD_OUT_SEEDS[start : min(start + SCENES_AT_ONCE, count)]]
+        asked = [(scene, example) for scene in drawn for example in held_out_examples(scene)]
+        pictures = {id(scene): picture_of(scene, model.config.vision.image_size) for scene in drawn}
+        images = [pictures[id(scene)] for scene, _ in asked]
+        answers = model.generate_batch(images, [example.prompt for _, example in asked], MAX_TOKENS)
+        for (scene, example), answer in zip(asked, answers):
+            score(tallies, scene, example, answer.text, mask_params)
+        progress.report("looking at held-out pictures", start, count)
     progress.clear()
-    return {"scenes": count, "tasks": tasks}
+    return {"scenes": count, "tasks": {task: tallies[task].as_dict() for task in sorted(tallies)}}
 
 
-def is_right(found, answer):
-    """Compare an answer with the right one: word for word, but boxes by their overlap."""
-    (found_box, found_text), (box, text) = _split(found), _split(answer)
-    if found_text != text or len(found_box) != len(box):
-        return False
-    return not box or overlap(found_box, box) >= LEAST_OVERLAP
+def codebook_of(folder):
+    """Return the decoder of the folder's mask codebook, or None if there is none."""
+    return read_codebook(folder / FILE) if (folder / FILE).exists() else None
+
+
+def picture_of(scene, side):
+    """Return the picture of a scene as the model is asked about it."""
+    return drawing.draw(scene, side)
+
+
+def held_out_examples(scene):
+    """Return what a held-out scene is asked; the codes of the masks are not looked at, but the masks."""
+    shown = drawing.shown(scene)
+    return examples(scene, shown, [[0] * 16] * len(shown), np.random.default_rng(scene.ground.grain))
+
+
+def score(tallies, scene, example, found, mask_params=None):
+    """Compare an answer with the right one, and count it.
+
+    Parameters
+    ----------
+    tallies : dict of str to Tally
+        By task; what is found is added.
+    scene : tiny.scenes.Scene
+    example : tiny.prompts.Example
+    found : str
+        The model's answer.
+    mask_params : MaskParams, optional
+    """
+    if example.task in ("detect", "detect two"):
+        _score_boxes(tallies, example, found)
+    elif example.task == "segment":
+        _score_mask(tallies["segment"], scene, example, found, mask_params)
+    else:
+        task = example.task if example.answer else f"{example.task}, nothing there"
+        tallies[task].asked += 1
+        tallies[task].right += _words(example, found) == _words(example, example.answer)
+
+
+def _words(example, answer):
+    """Return what must be the same: of a caption the objects, in any order."""
+    return sorted(re.split(", | and | und ", answer)) if example.task.startswith("caption") else answer
+
+
+def _score_boxes(tallies, example, found):
+    """Match the boxes of an answer with the true ones of the same name, nearest first."""
+    truths, boxes = (find_objects(text, (1, 1)) for text in (example.answer, found))
+    tally = tallies[example.task] if truths else tallies["detect, nothing there"]
+    if not truths:
+        tally.asked += 1
+        tally.right += not boxes
+        return
+    pairs = [(overlap(true.box, box.box), i, k) for i, true in enumerate(truths) for k, box in enumerate(boxes)]
+    pairs = [pair for pair in pairs if pair[0] >= LEAST_OVERLAP and truths[pair[1]].label == boxes[pair[2]].label]
+    true_left, box_left = set(range(len(truths))), set(range(len(boxes)))
+    for shared, i, k in sorted(pairs, reverse=True):
+        if i in true_left and k in box_left:
+            true_left.remove(i)
+            box_left.remove(k)
+            tally.overlaps.append(shared)
+    tally.asked += len(truths)
+    tally.right += len(truths) - len(true_left)
+    tally.extra += len(box_left)
+
+
+def _score_mask(tally, scene, example, found, mask_params):
+    """Compare the first mask of an answer with what the picture shows of the object."""
+    name = example.prompt.removeprefix("segment ")
+    which = next(i for i, thing in enumerate(scene.objects) if thing.name == name)
+    true = drawing.cover(scene, SIDE) == which + 1
+    masks = [thing for thing in find_objects(found, (SIDE, SIDE), mask_params) if thing.mask is not None]
+    shared = 0.0
+    if masks and masks[0].label == name:
+        shared = (masks[0].mask & true).sum() / (masks[0].mask | true).sum()
+    tally.asked += 1
+    tally.right += bool(shared >= LEAST_OVERLAP)
+    tally.overlaps.append(float(shared))
 
 
 def overlap(one, other):
@@ -69,7 +158,7 @@ def overlap(one, other):
     Parameters
     ----------
     one, other : sequence of float
-        Top, left, bottom, right.
+        Left, top, right, bottom.
 
     Returns
     -------
@@ -81,89 +170,8 @@ def overlap(one, other):
     >>> overlap((0, 0, 2, 2), (0, 1, 2, 3))
     0.3333333333333333
     """
-    height = min(one[2], other[2]) - max(one[0], other[0])
-    width = min(one[3], other[3]) - max(one[1], other[1])
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
     shared = max(height, 0) * max(width, 0)
     areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
     return shared / (areas - shared) if areas > shared else 0.0
-
-
-def _split(text):
-    """Split an answer into the edges that it begins with and the rest."""
-    match = re.match(r"(?:<loc(\d{4})>){4}", text)
-    if not match:
-        return (), text
-    return tuple(int(edge) / (LOCATIONS - 1) for edge in re.findall(r"\d{4}", match[0])), text[match.end() :]
-
-
-def table(evaluation):
-    """Return an evaluation as a Markdown table."""
-    lines = ["| prompt, for example | an answer counts if | right | asked | |", "|---|---|---:|---:|---:|"]
-    for task, numbers in evaluation["tasks"].items():
-        prompt, rule = TASKS[task]
-        right, asked = numbers["right"], numbers["asked"]
-        lines.append(f"| `{prompt}` | {rule} | {right} | {asked} | {right / max(asked, 1):.1%} |")
-    return "\n".join(lines)
-
-
-def write_card(folder, evaluation):
-    """Keep an evaluation in the folder, as ``evaluation.json`` and in the model card ``README.md``.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Made by `tiny.train.train`.
-    evaluation : dict
-        From `evaluate`.
-    """
-    with replacing(folder / "evaluation.json") as file:
-        file.write((json.dumps(evaluation, indent=2) + "\n").encode())
-    with replacing(folder / "README.md") as file:
-        file.write(card(folder, evaluation).encode())
-
-
-def card(folder, evaluation):
-    """Return the text of the model card."""
-    model, training = npgemma.load(folder), json.loads((folder / "training.json").read_text())
-    vision, text = model.config.vision, model.config.text
-    parameters = sum(array.size for _, _, array in leaves(model.params))
-    megabytes = (folder / "model.safetensors").stat().st_size / 1e6
-    return f"""# The embedded PaliGemma
-
-A PaliGemma of {parameters:,} parameters ({megabytes:.1f} MB in float32), in the layout of the published ones and with
-their architecture, small enough to come with the code. It knows one world: pictures of one to {scenes.MOST_OBJECTS}
-coloured shapes on a plain light ground. Captions name the objects from left to right. About any other picture it says
-something about coloured shapes.
-
-- Shapes: {", ".join(scenes.SHAPES)}; sizes: {", ".join(scenes.SIZES)}; colours: {", ".join(scenes.COLOURS)}.
-- Pictures of {vision.image_size} x {vision.image_size} pixels, in patches of {vision.patch_size}: \
-{model.config.image_tokens} picture tokens.
-- Vision tower: {vision.layers} layers of width {vision.width}; decoder: {text.layers} layers of width {text.width};
-  {model.tokenizer.size} pieces, of which {LOCATIONS} stand for coordinates.
-
-## Measured
-
-On {evaluation["scenes"]} pictures it was not trained on, by the NumPy backend, each asked everything that has one right
-answer; the most probable token each time:
-
-{table(evaluation)}
-
-`python -m tiny evaluate` measures again. The numbers are also in `evaluation.json`.
-
-## Made
-
-`python -m tiny train` makes every file of the checkpoint. These took {training["minutes"]} minutes
-(threads: {training["threads"]}) and {training["pictures"]:,} pictures, none seen twice: first the vision tower alone,
-asked of every patch what it shows, then the whole model on prompts and answers. A picture is drawn from a seed
-(`scenes.py`); the seeds of the three sets never meet:
-
-| set | seeds |
-|---|---|
-| training | {_seeds(scenes.TRAINING_SEEDS)} |
-| validation, watched while training | {_seeds(scenes.VALIDATION_SEEDS)} |
-| held out, for the table above | {_seeds(scenes.HELD_OUT_SEEDS[: evaluation["scenes"]])} |
-"""
-
-
-def _seeds(seeds):
-    return f"{seeds[0]:,} to {seeds[-1]:,}"

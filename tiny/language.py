@@ -7,15 +7,19 @@ import torch
 import torch.nn.functional as F
 
 from npgemma.tokenizer import Tokenizer
-from tiny.prompts import LOCATIONS, examples
+from tiny import batches, drawing
+from tiny.places import location_loss, narrowing
+from tiny.prompts import LOCATIONS, TASKS, examples
 from tiny.start import first_location
 from torch_ref import gemma, paligemma
 
-# For every picture its caption and so many other prompts.
-OTHER_PROMPTS = 2
+# So many prompts for every picture.
+PROMPTS = 4
 NOTHING = -1
-# An edge that is off by a few bins of 1024 is nearly right: targets are spread by so many bins.
-SPREAD = 6.0
+# How often what has nothing to answer is asked, beside the others.
+SELDOM = 0.5
+# Spread of the edges' targets, from the first step to the last.
+SPREAD = (12, 2)
 # In validation, an edge is right within so many bins (2 % of the side).
 NEAR = 20
 
@@ -28,77 +32,48 @@ class Lesson:
     config : npgemma.config.Config
     folder : pathlib.Path
         Where the tokenizer is.
-    randomness : numpy.random.Generator
-        Chooses the prompts.
+    codebook : tiny.codebook.Codebook
+        Says masks in codes; on the CPU.
+    seed : int
+        With each picture, chooses the prompts.
     """
 
-    def __init__(self, config, folder, randomness):
-        self.config, self.randomness = config, randomness
-        self.tokenizer = Tokenizer(folder / "tokenizer.model")
+    def __init__(self, config, folder, codebook, seed):
+        self.config, self.folder, self.codebook, self.seed = config, folder, codebook, seed
+        self.tokenizer = None
         self.first_location = first_location(config)
 
-    def choose(self, scene):
-        """Return the caption and some of the other prompts about a scene."""
-        caption, *others = examples(scene)
-        order = self.randomness.permutation(len(others))[:OTHER_PROMPTS]
-        return [caption, *(others[i] for i in order)]
+    def batch(self, drawn):
+        """Return pictures, and prompts about them: those that training asks."""
+        return self._rows(drawn, lambda asked, randomness: _choose(asked, randomness))
 
-    def scores(self, pixels_BYXC, asked, params):
-        """Run the model on pictures, each with several prompts and their right answers.
+    def validation(self, drawn):
+        """Return pictures, and one prompt of each kind about them; and which task each row is of."""
+        asked = []
+        rows = self._rows(drawn, lambda found, randomness: asked.extend(found) or found)
+        return rows, [example.task for example in asked]
 
-        Parameters
-        ----------
-        pixels_BYXC : tensor
-        asked : list of lists of (task, prompt, answer)
-            For every picture.
-        params : Params
+    def _rows(self, drawn, choose):
+        """Return what `scores` takes, as arrays."""
+        rows, picture_R = [], []
+        for i, scene in enumerate(drawn):
+            shown = drawing.shown(scene)
+            codes = self.codebook.encode(torch.from_numpy(np.stack([mask for _, mask in shown]))).tolist()
+            randomness = np.random.default_rng([self.seed, scene.ground.grain])
+            for example in choose(examples(scene, shown, codes, randomness), randomness):
+                rows.append(self._row(example))
+                picture_R.append(i)
+        pixels_BYXC = batches.pixels_of(drawn, self.config.vision.image_size)
+        return {"pixels": pixels_BYXC, "picture": np.array(picture_R), **self._pad(rows)}
 
-        Returns
-        -------
-        logit_MV : tensor
-            For every token of every answer, in order, what the model expects.
-        target_M : int tensor
-            What is right.
-        row_M : int tensor
-            Which of all prompts it belongs to.
-        """
-        rows = [self._row(prompt, answer) for prompts in asked for _, prompt, answer in prompts]
-        ids_RT, prefix_RT, valid_RT, target_RT = self._pad(rows)
-        picture_R = torch.tensor([i for i, prompts in enumerate(asked) for _ in prompts])
-        # The tower reads a picture once for all its prompts.
-        image_RPD = paligemma.encode_image(pixels_BYXC, params, self.config)[picture_R]
-        prefix_RS, valid_RS = (paligemma.with_image(flag, image_RPD) for flag in (prefix_RT, valid_RT))
-        x_RSD = torch.cat([image_RPD, gemma.embed_tokens(ids_RT, params.text)], dim=1)
-        final_RSD = gemma.decode(x_RSD, prefix_RS, valid_RS, params.text, self.config.text)
-        # Only the answer's tokens are scored: over the whole vocabulary that saves much.
-        answered_RT = target_RT != NOTHING
-        final_MD = final_RSD[:, image_RPD.shape[1] :][answered_RT]
-        logit_MV = gemma.unembed(final_MD[None], params.text)[0]
-        return logit_MV, target_RT[answered_RT], answered_RT.nonzero()[:, 0]
-
-    def loss(self, pixels_BYXC, drawn, params):
-        """Return the loss, and which part of the answers' tokens come out right."""
-        logit_MV, target_M, _ = self.scores(pixels_BYXC, [self.choose(scene) for scene in drawn], params)
-        return self._surprise(logit_MV, target_M).mean(), self._right(logit_MV, target_M).float().mean().item()
-
-    @torch.no_grad()
-    def accuracy(self, pixels_BYXC, drawn, params):
-        """Return for every task which part of the prompts is answered rightly.
-
-        The right answer so far is given, which changes nothing: an answer is right as a whole exactly if each of its
-        tokens is the most probable one after the right ones before it. Edges of boxes may be off a little.
-        """
-        asked = [examples(scene) for scene in drawn]
-        logit_MV, target_M, row_M = self.scores(pixels_BYXC, asked, params)
-        wrong = set(row_M[~self._right(logit_MV, target_M)].tolist())
-        answered = collections.defaultdict(list)
-        for row, (task, _, _) in enumerate(prompt for prompts in asked for prompt in prompts):
-            answered[task].append(row not in wrong)
-        return {task: sum(right) / len(right) for task, right in answered.items()}
-
-    def _row(self, prompt, answer):
+    def _row(self, example):
         """Return the tokens of the prefix and of the answer."""
-        return self.tokenizer.prompt(prompt), [*self.tokenizer.pieces.encode(answer), self.tokenizer.eos]
+        # Opened late: each process that draws opens its own.
+        self.tokenizer = self.tokenizer or Tokenizer(self.folder / "tokenizer.model")
+        return self.tokenizer.prompt(example.prompt), [
+            *self.tokenizer.pieces.encode(example.answer),
+            self.tokenizer.eos,
+        ]
 
     def _pad(self, rows):
         """Bring rows to one length, and say of each token what should follow it."""
@@ -111,21 +86,92 @@ class Lesson:
         place_T = np.arange(longest)
         prefix_RT = place_T < np.array([[len(prefix)] for prefix, _ in rows])
         valid_RT = place_T < np.array([[len(prefix) + len(answer)] for prefix, answer in rows])
-        return tuple(torch.from_numpy(array) for array in (ids_RT, prefix_RT, valid_RT, target_RT))
+        return {"ids": ids_RT, "prefix": prefix_RT, "valid": valid_RT, "target": target_RT}
 
-    def _surprise(self, logit_MV, target_M):
-        """Return the loss of each token: of a location, spread over its neighbours."""
-        log_MV = F.log_softmax(logit_MV, dim=-1)
-        loss_M = F.nll_loss(log_MV, target_M, reduction="none")
+    def scores(self, batch, params):
+        """Run the model on pictures, each with several prompts and their right answers.
+
+        Parameters
+        ----------
+        batch : dict of str to tensor
+        params : Params
+
+        Returns
+        -------
+        logit_MV : tensor
+            For every token of every answer, in order, what the model expects.
+        target_M : int tensor
+            What is right.
+        row_M : int tensor
+            Which of all prompts it belongs to.
+        """
+        # The tower reads a picture once for all its prompts.
+        image_RPD = paligemma.encode_image(batch["pixels"], params, self.config)[batch["picture"]]
+        prefix_RS, valid_RS = (paligemma.with_image(batch[flag], image_RPD) for flag in ("prefix", "valid"))
+        x_RSD = torch.cat([image_RPD, gemma.embed_tokens(batch["ids"], params.text)], dim=1)
+        final_RSD = gemma.decode(x_RSD, prefix_RS, valid_RS, params.text, self.config.text)
+        # Only the answer's tokens are scored: over the whole vocabulary that saves much.
+        answered_RT = batch["target"] != NOTHING
+        final_MD = final_RSD[:, image_RPD.shape[1] :][answered_RT]
+        with torch.autocast(final_MD.device.type, enabled=False):
+            logit_MV = gemma.unembed(final_MD.float()[None], params.text)[0]
+        return logit_MV, batch["target"][answered_RT], answered_RT.nonzero()[:, 0]
+
+    def loss(self, batch, params, part):
+        """Return the loss of a batch, and which part of the answers' tokens comes out right.
+
+        Parameters
+        ----------
+        batch : dict of str to tensor
+        params : Params
+        part : float
+            Of the training, from 0 to 1.
+
+        Returns
+        -------
+        loss : tensor
+        right : dict of str to tensor
+        """
+        logit_MV, target_M, row_M = self.scores(batch, params)
+        loss_M = F.cross_entropy(logit_MV, target_M, reduction="none")
         bin_M = target_M - self.first_location
         located = (bin_M >= 0) & (bin_M < LOCATIONS)
-        distance = torch.arange(LOCATIONS) - bin_M[located, None]
-        weight = torch.softmax(-((distance / SPREAD) ** 2) / 2, dim=-1)
-        log_location = log_MV[located, self.first_location : self.first_location + LOCATIONS]
-        return loss_M.masked_scatter(located, -(weight * log_location).sum(dim=-1))
+        # Of a location, nearly right is nearly as good; that it is a location at all is asked of the whole vocabulary.
+        score_MJ = logit_MV[located]
+        bins = slice(self.first_location, self.first_location + LOCATIONS)
+        kind_M = score_MJ.logsumexp(dim=-1) - score_MJ[:, bins].logsumexp(dim=-1)
+        near_M = location_loss(score_MJ[:, bins], bin_M[located], narrowing(part, *SPREAD))
+        loss_M = loss_M.masked_scatter(located, kind_M + near_M)
+        # Long answers count more than short ones, but not by all of their length: a "yes" is an answer too.
+        weight_M = row_M.bincount()[row_M] ** -0.5
+        return (weight_M * loss_M).sum() / weight_M.sum(), {"tokens": self._right(logit_MV, target_M).float().mean()}
+
+    @torch.no_grad()
+    def accuracy(self, batch, tasks, params):
+        """Return for every task which part of the prompts is answered rightly.
+
+        The right answer so far is given, which changes nothing: an answer is right as a whole exactly if each of its
+        tokens is the most probable one after the right ones before it. Edges of boxes may be off a little; codes of
+        masks are counted one by one, for several can say the same.
+        """
+        logit_MV, target_M, row_M = self.scores(batch, params)
+        right_M = self._right(logit_MV, target_M)
+        wrong = set(row_M[~right_M & (target_M < self.first_location + LOCATIONS)].tolist())
+        answered = collections.defaultdict(list)
+        for row, task in enumerate(tasks):
+            answered[task].append(row not in wrong)
+        found = {task: sum(right) / len(right) for task, right in answered.items()}
+        return found | {"codes": right_M[target_M >= self.first_location + LOCATIONS].float().mean().item()}
 
     def _right(self, logit_MV, target_M):
         """Say which tokens are the most probable ones; locations may be off a little."""
         chosen_M = logit_MV.argmax(dim=-1)
         located = (target_M >= self.first_location) & (target_M < self.first_location + LOCATIONS)
         return (chosen_M - target_M).abs() <= torch.where(located, NEAR, 0)
+
+
+def _choose(asked, randomness):
+    """Choose some of the prompts, important ones more often."""
+    weights = np.array([TASKS[example.task] if example.answer else SELDOM for example in asked])
+    chosen = randomness.choice(len(asked), min(PROMPTS, len(asked)), replace=False, p=weights / weights.sum())
+    return [asked[i] for i in sorted(chosen)]

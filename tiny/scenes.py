@@ -1,13 +1,12 @@
-"""Pictures whose content is known: one to three coloured shapes on a plain light ground, drawn from a seed.
+"""What can be in a picture: up to four coloured shapes and sometimes a word, on light ground, chosen by a seed.
 
-All lengths are fractions of the picture's side, so a scene can be drawn at any size.
+All lengths are fractions of the picture's side, so a scene can be drawn at any size (``drawing.py``).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 # Seeds that never meet: what a model is tested on, it has not been trained on.
 TRAINING_SEEDS = range(1_000_000_000)
@@ -23,16 +22,35 @@ COLOURS = {
     "purple": (130, 60, 170),
     "black": (35, 35, 38),
 }
-SHAPES = ("circle", "square", "triangle", "star")
-# Distance from the middle to the farthest point.
-SIZES = {"small": (0.085, 0.105), "large": (0.18, 0.22)}
-MOST_OBJECTS = 3
+SHAPES = ("circle", "square", "triangle", "star", "cross")
+# Distance from the middle to the farthest point, before a shape is stretched.
+SIZES = {"small": (0.085, 0.12), "large": (0.17, 0.23)}
+MOST_OBJECTS = 4
+# With words in the picture there is less room.
+MOST_BESIDE_TEXT = 3
 # Objects are told from left to right; no two middles are so close that the order could be in doubt.
-LEAST_STEP = 0.1
+LEAST_STEP = 0.08
+# Middles are at least this part of both radii apart: objects overlap, but less than a third of any is hidden.
+LEAST_DISTANCE = 0.65
+MARGIN = 0.01
+# Shapes are turned by up to so much (radians), and made wider and lower or narrower and higher by up to this factor.
+MOST_TURN, MOST_STRETCH = math.radians(15), 1.2
 # Colours differ from picture to picture by up to so much in each channel.
-TINT = 12
-# Drawn so many times larger and then averaged: smooth edges.
-SUPERSAMPLING = 4
+TINT = 20
+
+_WORDS = (
+    "CAT DOG SUN SKY SEA ICE TEA CUP JAM PIE EGG FOX OWL BEE ANT BAT COW HEN PIG RAT BUS CAR VAN JET KEY BOX BAG BED "
+    "PEN INK MAP TOY ZOO GYM SPA LAB HOT NEW OLD BIG TOP YES NO UP GO IN ON OK HI WET DRY RED FUN JOY SHOP STOP EXIT "
+    "OPEN PUSH PULL SALE FREE QUIZ JAZZ TAXI BANK CAFE MENU PARK ROAD NEWS MILK CAKE FISH BIRD FROG DUCK LION WOLF "
+    "BEAR MOON STAR TREE LEAF ROSE RAIN SNOW WIND FIRE HOME DOOR"
+)
+WORDS = tuple(_WORDS.split())
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# Height of the letters' font.
+TEXT_SIZES = (0.15, 0.24)
+LONGEST_TEXT = 4
+# The widest capital is this much wider than its font is high, with the gap after it.
+LETTER_WIDTH = 0.9
 
 
 @dataclass(frozen=True)
@@ -45,34 +63,45 @@ class Object:
     x: float
     y: float
     radius: float
-    tint: tuple[int, int, int]
+    turn: float = 0.0  # radians, clockwise as seen
+    stretch: float = 1.0
+    tint: tuple[int, int, int] = (0, 0, 0)
 
-    def outline(self):
-        """Return the corners (x, y) of a polygon; for a circle, two corners of the square around it."""
-        if self.shape == "circle":
-            return [(self.x - self.radius, self.y - self.radius), (self.x + self.radius, self.y + self.radius)]
-        corners = {"square": 4, "triangle": 3, "star": 10}[self.shape]
-        # A square stands on its side, the others on two points.
-        start = math.pi / 4 if self.shape == "square" else -math.pi / 2
-        points = []
-        for i in range(corners):
-            reach = self.radius * (0.45 if self.shape == "star" and i % 2 else 1)
-            angle = start + 2 * math.pi * i / corners
-            points.append((self.x + reach * math.cos(angle), self.y + reach * math.sin(angle)))
-        return points
+    @property
+    def name(self):
+        """What it is asked for by."""
+        return f"{self.colour} {self.shape}"
 
-    def box(self):
-        """Return the edges ``(top, left, bottom, right)``."""
-        columns, rows = zip(*self.outline())
-        return min(rows), min(columns), max(rows), max(columns)
+
+@dataclass(frozen=True)
+class Text:
+    """A word or a number; ``x`` and ``y`` are its middle, ``size`` the height of its font."""
+
+    text: str
+    colour: str
+    x: float
+    y: float
+    size: float
+    tint: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What is behind: light, from one colour to another along a direction (radians), with noise."""
+
+    colours: tuple[tuple[int, int, int], tuple[int, int, int]]
+    direction: float = 0.0
+    noise: float = 0.0  # standard deviation, in levels of 0 to 255
+    grain: int = 0  # seed of the noise
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects from left to right on a plain ground."""
+    """Objects from left to right, and texts, on a ground."""
 
-    ground: tuple[int, int, int]
+    ground: Ground
     objects: tuple[Object, ...]
+    texts: tuple[Text, ...] = ()
 
 
 def scene(seed):
@@ -85,76 +114,108 @@ def scene(seed):
     Returns
     -------
     Scene
-        Its objects differ in shape or in colour, lie within the picture and do not touch.
+        One to `MOST_OBJECTS` objects, which differ in shape or in colour and lie within the picture; sometimes one
+        text, which none of them touches.
     """
     randomness = np.random.default_rng(seed)
-    ground = tuple(int(value) for value in randomness.integers(205, 256) + randomness.integers(-8, 1, 3))
-    count = randomness.integers(1, MOST_OBJECTS + 1)
+    ground = _ground(randomness)
+    texts = (_text(randomness),) if randomness.random() < 0.4 else ()
+    count = randomness.integers(1, (MOST_BESIDE_TEXT if texts else MOST_OBJECTS) + 1)
     while True:
-        objects = tuple(sorted((_object(randomness) for _ in range(count)), key=lambda thing: thing.x))
-        if all(_apart(objects[i], objects[j]) for i in range(count) for j in range(i)):
-            return Scene(ground, objects)
+        objects = []
+        # One that does not fit is drawn again; after a while, all of them.
+        for _ in range(40):
+            thing = _object(randomness)
+            if all(_fit(thing, other) for other in objects) and not any(_touches(thing, text) for text in texts):
+                objects.append(thing)
+            if len(objects) == count:
+                return Scene(ground, tuple(sorted(objects, key=lambda thing: thing.x)), texts)
+
+
+def page(seed):
+    """Return a scene of text alone, line under line: to practise reading.
+
+    Parameters
+    ----------
+    seed : int
+
+    Returns
+    -------
+    Scene
+    """
+    randomness = np.random.default_rng(seed)
+    ground, texts, top = _ground(randomness), [], 0.0
+    while True:
+        text = _text(randomness)
+        half = _half_room(text.text, text.size)[1]
+        if top + 2 * half > 1:
+            return Scene(ground, (), tuple(texts))
+        texts.append(replace(text, y=top + half))
+        top += 2 * half
+
+
+def _ground(randomness):
+    kind = randomness.choice(["plain", "gradient", "noisy"])
+    one, other = (_light(randomness) for _ in range(2))
+    direction = randomness.uniform(0, 2 * math.pi) if kind == "gradient" else 0.0
+    noise = randomness.uniform(3, 12) if kind == "noisy" else 0.0
+    return Ground((one, other if kind == "gradient" else one), float(direction), float(noise), _integer(randomness))
+
+
+def _light(randomness):
+    return tuple(int(value) for value in randomness.integers(185, 256) + randomness.integers(-20, 1, 3))
+
+
+def _text(randomness):
+    kind = randomness.choice(["word", "letters", "number"])
+    if kind == "word":
+        text = str(randomness.choice(WORDS))
+    elif kind == "letters":
+        # No word at all: letters must be read, not guessed.
+        text = "".join(randomness.choice(list(LETTERS), randomness.integers(2, LONGEST_TEXT + 1)))
+    else:
+        text = str(randomness.integers(10 ** randomness.integers(1, LONGEST_TEXT)))
+    size = randomness.uniform(TEXT_SIZES[0], min(TEXT_SIZES[1], 0.9 / (LETTER_WIDTH * len(text))))
+    x, y = (float(randomness.uniform(half, 1 - half)) for half in _half_room(text, size))
+    return Text(text, _choice(randomness, COLOURS), x, y, float(size), _tint(randomness))
 
 
 def _object(randomness):
-    size = str(randomness.choice(list(SIZES)))
-    radius = randomness.uniform(*SIZES[size])
-    x, y = randomness.uniform(radius + 0.01, 0.99 - radius, 2)
-    shape, colour = str(randomness.choice(SHAPES)), str(randomness.choice(list(COLOURS)))
-    tint = tuple(int(value) for value in randomness.integers(-TINT, TINT + 1, 3))
-    return Object(shape, colour, size, float(x), float(y), float(radius), tint)
+    size = _choice(randomness, SIZES)
+    radius, stretch = randomness.uniform(*SIZES[size]), MOST_STRETCH ** randomness.uniform(-1, 1)
+    reach = radius * max(stretch, 1 / stretch) + MARGIN
+    x, y = (float(value) for value in randomness.uniform(reach, 1 - reach, 2))
+    shape, colour = _choice(randomness, SHAPES), _choice(randomness, COLOURS)
+    turn = randomness.uniform(-MOST_TURN, MOST_TURN)
+    return Object(shape, colour, size, x, y, float(radius), float(turn), float(stretch), _tint(randomness))
 
 
-def _apart(one, other):
+def _fit(one, other):
     distance = math.hypot(one.x - other.x, one.y - other.y)
     return (
-        (one.shape, one.colour) != (other.shape, other.colour)
+        one.name != other.name
         and abs(one.x - other.x) >= LEAST_STEP
-        and distance >= one.radius + other.radius + 0.01
+        and distance >= LEAST_DISTANCE * (one.radius + other.radius)
     )
 
 
-def draw(scene, side):
-    """Draw a scene.
-
-    Parameters
-    ----------
-    scene : Scene
-    side : int
-        Of the square picture, in pixels.
-
-    Returns
-    -------
-    PIL.Image.Image
-    """
-    large = side * SUPERSAMPLING
-    picture = Image.new("RGB", (large, large), scene.ground)
-    for thing in scene.objects:
-        _fill(picture, thing, tuple(min(max(c + t, 0), 255) for c, t in zip(COLOURS[thing.colour], thing.tint)))
-    return picture.reduce(SUPERSAMPLING)
+def _touches(thing, text):
+    reach = thing.radius * max(thing.stretch, 1 / thing.stretch)
+    width, height = _half_room(text.text, text.size)
+    return abs(thing.x - text.x) < width + reach and abs(thing.y - text.y) < height + reach
 
 
-def cover(scene, side):
-    """Say which object each pixel shows.
-
-    Parameters
-    ----------
-    scene : Scene
-    side : int
-
-    Returns
-    -------
-    object_YX : uint8 array
-        0 for the ground, 1 for the first object, and so on.
-    """
-    picture = Image.new("L", (side, side))
-    for i, thing in enumerate(scene.objects):
-        _fill(picture, thing, i + 1)
-    return np.asarray(picture)
+def _half_room(text, size):
+    return LETTER_WIDTH * len(text) * size / 2 + MARGIN, size / 2 + MARGIN
 
 
-def _fill(picture, thing, paint):
-    """Draw one object over what is there."""
-    points = [(x * picture.width, y * picture.height) for x, y in thing.outline()]
-    pen = ImageDraw.Draw(picture)
-    (pen.ellipse if thing.shape == "circle" else pen.polygon)(points, fill=paint)
+def _tint(randomness):
+    return tuple(int(value) for value in randomness.integers(-TINT, TINT + 1, 3))
+
+
+def _choice(randomness, names):
+    return str(randomness.choice(list(names)))
+
+
+def _integer(randomness):
+    return int(randomness.integers(2**31))

@@ -6,14 +6,16 @@ import numpy as np
 import torch
 
 import conversion
-from conversion.vocabulary import write_tokenizer
+from conversion.vocabulary import SEGMENTS, write_tokenizer
 from npgemma.config import Config, TextConfig, VisionConfig
 from npgemma.params import map_leaves
-from tiny import scenes
+from tiny import drawing, scenes
+from tiny.places import waves
 from tiny.prompts import LOCATIONS, examples
+from tiny.tower import CHARACTERS, MASK_CODES
 
-VISION = VisionConfig(width=128, mlp_width=384, layers=3, heads=4, image_size=112, patch_size=14)
-TEXT = {"width": 128, "mlp_width": 384, "layers": 3, "query_heads": 4, "key_value_heads": 1, "head_width": 32}
+VISION = VisionConfig(width=128, mlp_width=512, layers=4, heads=4, image_size=112, patch_size=14)
+TEXT = {"width": 128, "mlp_width": 512, "layers": 3, "query_heads": 3, "key_value_heads": 1, "head_width": 128}
 CONTEXT = 256
 # A few thousand captions and questions hold every word there is.
 CORPUS_SCENES = 2000
@@ -31,19 +33,28 @@ def prepare(folder):
     Config
         Of the model that goes with it.
     """
-    drawn = [scenes.scene(seed) for seed in scenes.TRAINING_SEEDS[:CORPUS_SCENES]]
-    corpus = [text for scene in drawn for _, prompt, answer in examples(scene) for text in (prompt, answer)]
-    sentences = [text for text in corpus if "<loc" not in text]
+    sentences = [text for seed in scenes.TRAINING_SEEDS[:CORPUS_SCENES] for text in _sentences(seed)]
     # The trainer only makes pieces of what several of its words share: each word once more by itself becomes a piece.
     words = sorted(set(" ".join(sentences).replace(",", "").split()))
-    pieces = write_tokenizer(folder / "tokenizer.model", [*sentences, *words, *(f" {word}" for word in words)])
+    corpus = [*sentences, *words, *(f" {word}" for word in words), *CHARACTERS]
+    pieces = write_tokenizer(folder / "tokenizer.model", corpus)
     rows = 64 * math.ceil((pieces + 1) / 64)
     return Config(VISION, TextConfig(**TEXT, vocabulary=rows, context=CONTEXT), image_token=pieces)
 
 
+def _sentences(seed):
+    """Return what is asked and answered in words; what is read out of a picture is spelt."""
+    scene = scenes.scene(seed)
+    shown = drawing.shown(scene)
+    codes = [[0] * MASK_CODES] * len(shown)
+    asked = examples(scene, shown, codes, np.random.default_rng(seed))
+    answers = [example.answer for example in asked if example.task != "ocr" and "<loc" not in example.answer]
+    return [example.prompt for example in asked] + answers
+
+
 def first_location(config):
-    """Return the id of ``<loc0000>``: the last pieces are 1024 ``<loc>`` and 128 ``<seg>``."""
-    return config.image_token - LOCATIONS - 128
+    """Return the id of ``<loc0000>``: the last pieces are those for coordinates and those for masks."""
+    return config.image_token - LOCATIONS - len(SEGMENTS)
 
 
 def initial_params(config, seed):
@@ -57,7 +68,7 @@ def initial_params(config, seed):
     Returns
     -------
     Params
-        Of tensors that record gradients.
+        Of tensors.
     """
     randomly = conversion.random_params(config, seed, spread=0)
     params = map_leaves(lambda array: torch.from_numpy(np.array(array, order="C")), randomly)
@@ -65,13 +76,41 @@ def initial_params(config, seed):
     along = waves(per_side, config.vision.width // 2)
     # In reading order the row changes slowly and the column fast.
     params.vision.position.copy_(torch.cat([along.repeat_interleave(per_side, dim=0), along.repeat(per_side, 1)], 1))
+    # In the lower half of the tower, keys start as the queries: a patch looks first at patches like itself, those near.
+    for block in params.vision.blocks[: config.vision.layers // 2]:
+        block.attn.q.mul_(1.5)
+        block.attn.k.copy_(block.attn.q)
     # Rows of the table are as long as random ones: 1.
     params.text.embedding[first_location(config) :][:LOCATIONS] = waves(LOCATIONS, width) / math.sqrt(width)
-    return map_leaves(lambda x: x.requires_grad_(), params)
+    return params
 
 
-def waves(count, channels):
-    """Return vectors (count, channels) for places in a row, alike where the places are near: sines and cosines."""
-    wavelength = np.geomspace(4, 2 * count, channels // 2)
-    angle = 2 * math.pi * np.arange(count)[:, None] / wavelength
-    return torch.from_numpy(math.sqrt(2) * np.concatenate([np.sin(angle), np.cos(angle)], axis=1)).float()
+def name_what_is_seen(params, lesson, tokenizer):
+    """Let the decoder begin with the words in which the tower has learned to see, and with attention that copies.
+
+    The first lesson's layer has a direction for each thing it tells apart. The words for these things start as just
+    these directions, in both languages, and the projector starts as the identity: a word then resembles the patches
+    that it describes. Two heads of each layer start by reading from what resembles the reader, whatever it is, and
+    all start by handing on what they read unchanged.
+
+    Parameters
+    ----------
+    params : Params
+        Changed in place.
+    lesson : tiny.tower.Lesson
+        After its training.
+    tokenizer : npgemma.tokenizer.Tokenizer
+    """
+    directions, same = lesson.directions(), torch.eye(len(params.projector.linear))
+    for token in range(tokenizer.size):
+        word = tokenizer.pieces.id_to_piece(token).removeprefix("▁")
+        if word in directions:
+            params.text.embedding[token] = directions[word]
+    params.projector.linear.copy_(same)
+    for block in params.text.blocks:
+        attn = block.attn
+        attn.k[:, 0] = torch.linalg.qr(attn.k[:, 0])[0]
+        # Halved, so that a reader, which resembles itself most of all, does not read itself alone.
+        attn.q[:, :2] = attn.k / 2
+        attn.v[:, 0] = same
+        attn.o.copy_((same / len(attn.o)).expand_as(attn.o))

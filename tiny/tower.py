@@ -2,53 +2,132 @@
 
 Trained with the decoder from the start, the tower learns shapes so slowly that after a quarter of an hour it still
 confuses them: one word at the end of a long sentence tells it little. So every patch is first asked directly, through
-a linear layer that is thrown away afterwards: which kind of object do you show, which place has it in the caption, and
-where are its edges?
+a layer that is thrown away afterwards: which kind of object do you show, which place has it in the caption, where are
+its edges, which codes say its mask, which letters are here, and which make up the text that you are part of?
 """
-
-import itertools
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tiny import scenes
+from conversion.vocabulary import LOCATIONS as LOCATION_PIECES
+from conversion.vocabulary import SEGMENTS as MASK_PIECES
+from tiny import batches, drawing, scenes
+from tiny.codebook import CODES
+from tiny.places import location_loss, narrowing, waves
+from tiny.prompts import LOCATIONS, forms
 from torch_ref import siglip
 
-# Colour, shape and size together; kind 0 is the ground.
-KINDS = list(itertools.product(scenes.COLOURS, scenes.SHAPES, scenes.SIZES))
-OUTPUTS = (1 + len(KINDS), scenes.MOST_OBJECTS, 4)
-# A patch shows an object if at least this part of it does.
+# What a patch can show; ground is 0, text the last.
+COLOURS, SIZES = list(scenes.COLOURS), list(scenes.SIZES)
+TEXT = 1 + len(scenes.SHAPES)
+CHARACTERS = scenes.LETTERS + "0123456789"
+MASK_CODES = 16
+# A patch shows something if at least this part of it does.
 LEAST_PART = 0.08
+# One picture in so many is a page of text.
+PAGE_EVERY = 3
+# Cells in a row of a patch, for its own mask.
+CELLS = 7
+# Spread of the edges' targets, from the first step to the last.
+SPREAD = (24, 4)
 
 
-def truth(scene, config):
+def truth(scene, config, shown, codes):
     """Say what every patch shows.
 
     Parameters
     ----------
     scene : tiny.scenes.Scene
     config : npgemma.config.VisionConfig
+    shown : list of (box, mask)
+        From `tiny.drawing.shown`.
+    codes : int array (objects, 16)
+        Of the masks.
 
     Returns
     -------
-    kind_T, place_T : int arrays
-        Kind of object (0: ground) and its place in the caption.
-    edges_T4 : float32 array
-        Top, left, bottom and right edge of the object, as fractions of the picture's side.
+    dict of str to int array
+        For every patch ``kind`` (0 for the ground, a shape, or text); of what it shows ``colour``, ``size``, ``place``
+        (in the caption), ``bins`` (of the four edges) and ``codes``; of text ``near`` (the characters in the patch's
+        left and right half) and ``spelt`` (all of them): 0 is no character. Of every patch ``inside``, coarsely its
+        own mask: which part of each of its `CELLS` by `CELLS` cells is not ground, in 255ths.
     """
     patch, per_side = config.patch_size, config.image_size // config.patch_size
-    object_YX = scenes.cover(scene, config.image_size)
-    grid = object_YX.reshape(per_side, patch, per_side, patch).swapaxes(1, 2).reshape(per_side**2, patch**2)
-    part_OT = np.stack([(grid == i + 1).mean(axis=1) for i in range(len(scene.objects))])
-    place_T = part_OT.argmax(axis=0)
-    kind_O = np.array([1 + KINDS.index((thing.colour, thing.shape, thing.size)) for thing in scene.objects])
-    kind_T = np.where(part_OT.max(axis=0) >= LEAST_PART, kind_O[place_T], 0)
-    edges_T4 = np.array([thing.box() for thing in scene.objects], dtype=np.float32)[place_T]
-    return kind_T, place_T, edges_T4
+    grid = _cut(drawing.cover(scene, config.image_size), per_side, patch)
+    fine = drawing.cover(scene, config.image_size, letters=True) > 0
+    cell = patch // CELLS
+    cells = _cut(fine, per_side, patch).reshape(per_side**2, CELLS, cell, CELLS, cell).mean(axis=(2, 4))
+    objects, texts = scene.objects, scene.texts
+    names = [*range(1, len(objects) + 1), *(drawing.TEXT - i for i in range(len(texts)))]
+    part_OT = np.stack([(grid == name).mean(axis=(2, 3)).ravel() for name in names])
+    which_T = part_OT.argmax(axis=0)
+    kinds = [1 + scenes.SHAPES.index(thing.shape) for thing in objects] + [TEXT] * len(texts)
+    boxes = [box for box, _ in shown] + [drawing.text_box(text) for text in texts]
+    sizes = [SIZES.index(thing.size) for thing in objects] + [0] * len(texts)
+    near_O, spelt_O = _characters(objects, texts, per_side)
+    return {
+        "kind": np.where(part_OT.max(axis=0) >= LEAST_PART, np.array(kinds)[which_T], 0),
+        "colour": np.array([COLOURS.index(thing.colour) for thing in objects + texts])[which_T],
+        "size": np.array(sizes)[which_T],
+        "place": which_T,
+        "bins": (np.array(boxes) * (LOCATIONS - 1)).round().astype(int).clip(0, LOCATIONS - 1)[which_T],
+        "codes": np.concatenate([codes, np.zeros((len(texts), MASK_CODES), dtype=int)])[which_T],
+        "inside": (255 * cells).astype(np.uint8).reshape(per_side**2, CELLS**2),
+        "near": near_O[which_T, np.arange(per_side**2) % per_side],
+        "spelt": spelt_O[which_T],
+    }
 
 
-class Lesson:
+def _characters(objects, texts, per_side):
+    """Return for each object (none) and text its characters: those in each half of each column of patches, and all."""
+    count = len(objects) + len(texts)
+    near_O, spelt_O = np.zeros((count, per_side, 2), dtype=int), np.zeros((count, scenes.LONGEST_TEXT), dtype=int)
+    middles = (np.arange(2 * per_side) + 0.5) / (2 * per_side)
+    for i, text in enumerate(texts, start=len(objects)):
+        written = [1 + CHARACTERS.index(letter) for letter in text.text]
+        spelt_O[i, : len(written)] = written
+        letter = np.searchsorted(drawing.letter_edges(text), middles)
+        near_O[i] = np.array([0, *written, 0])[letter].reshape(per_side, 2)
+    return near_O, spelt_O
+
+
+def _cut(picture_YX, per_side, patch):
+    """Cut a picture into its patches, (row of patches, column of patches, row, column)."""
+    return picture_YX.reshape(per_side, patch, per_side, patch).swapaxes(1, 2)
+
+
+def scene_of(seed):
+    """Return what the tower practises on: scenes, and for letters, of which there are many, pages of text."""
+    return scenes.page(seed) if seed % PAGE_EVERY == 0 else scenes.scene(seed)
+
+
+def batch(drawn, config, codebook):
+    """Return pictures and what every patch of them shows, as arrays.
+
+    Parameters
+    ----------
+    drawn : list of tiny.scenes.Scene
+    config : npgemma.config.VisionConfig
+    codebook : tiny.codebook.Codebook
+        On the CPU.
+
+    Returns
+    -------
+    dict of str to array
+    """
+    truths = []
+    for scene in drawn:
+        shown = drawing.shown(scene)
+        codes = np.zeros((0, MASK_CODES), dtype=int)
+        if shown:
+            codes = codebook.encode(torch.from_numpy(np.stack([mask for _, mask in shown]))).numpy()
+        truths.append(truth(scene, config, shown, codes))
+    pixels_BYXC = batches.pixels_of(drawn, config.image_size)
+    return {"pixels": pixels_BYXC, **{name: np.stack([part[name] for part in truths]) for name in truths[0]}}
+
+
+class Lesson(torch.nn.Module):
     """The throw-away layer, and what it costs to be wrong.
 
     Parameters
@@ -57,34 +136,88 @@ class Lesson:
     """
 
     def __init__(self, config):
-        self.config = config
-        self.layer = torch.nn.Linear(config.width, sum(OUTPUTS))
+        super().__init__()
+        self.config, width, characters = config, config.width, 1 + len(CHARACTERS)
+        self.register_buffer("waves", waves(LOCATIONS, width) / width)
+        self.kind = torch.nn.Linear(width, 1 + TEXT)
+        self.colour = torch.nn.Linear(width, len(COLOURS))
+        self.size = torch.nn.Linear(width, len(SIZES))
+        self.place = torch.nn.Linear(width, scenes.MOST_OBJECTS)
+        self.edges = torch.nn.Linear(width, 4 * width)
+        self.codes = torch.nn.Linear(width, MASK_CODES * CODES)
+        self.inside = torch.nn.Linear(width, CELLS**2)
+        self.near = torch.nn.Linear(width, 2 * characters)
+        self.spelt = torch.nn.Linear(width, scenes.LONGEST_TEXT * characters)
 
-    def loss(self, pixels_BYXC, drawn, params):
-        """Return the loss, and which part of the patches that show an object name it.
+    def loss(self, batch, params, part):
+        """Return the loss of a batch of pictures, and how much of each question is answered rightly.
 
         Parameters
         ----------
-        pixels_BYXC : tensor
-        drawn : list of tiny.scenes.Scene
-            What the pixels show.
+        batch : dict of str to tensor
+            ``pixels`` and what `truth` says of them.
         params : VisionParams
+        part : float
+            Of the training, from 0 to 1.
 
         Returns
         -------
         loss : tensor
-        right : float
+        right : dict of str to tensor
+            Of the edges, their mean distance from the right ones in bins.
         """
-        truths = [truth(scene, self.config) for scene in drawn]
-        kind_BT, place_BT, edges_BT4 = (torch.from_numpy(np.stack(part)) for part in zip(*truths))
-        features_BTD = siglip.encode(pixels_BYXC, params, self.config)
-        kind_score, place_score, edges = self.layer(features_BTD).split(OUTPUTS, dim=-1)
-        shown = kind_BT > 0
-        loss = (
-            F.cross_entropy(kind_score.flatten(0, 1), kind_BT.flatten())
-            + F.cross_entropy(kind_score[shown], kind_BT[shown])
-            + F.cross_entropy(place_score[shown], place_BT[shown])
-            + 10 * F.l1_loss(edges[shown], edges_BT4[shown])
-        )
-        right = (kind_score[shown].argmax(dim=-1) == kind_BT[shown]).float().mean().item()
-        return loss, right
+        features_BTD = siglip.encode(batch["pixels"], params, self.config)
+        thing, text = (batch["kind"] > 0) & (batch["kind"] < TEXT), batch["kind"] == TEXT
+        shown = thing | text
+        asked = {
+            "kind": (self.kind(features_BTD[shown]), batch["kind"][shown]),
+            "colour": (self.colour(features_BTD[shown]), batch["colour"][shown]),
+            "size": (self.size(features_BTD[thing]), batch["size"][thing]),
+            "place": (self.place(features_BTD[thing]), batch["place"][thing]),
+            "codes": (_split(self.codes(features_BTD[thing]), CODES), batch["codes"][thing].flatten()),
+        }
+        if text.any():
+            letters = _split(self.near(features_BTD[text]), 1 + len(CHARACTERS)), batch["near"][text].flatten()
+            spelt = _split(self.spelt(features_BTD[text]), 1 + len(CHARACTERS)), batch["spelt"][text].flatten()
+            asked |= {"near": letters, "spelt": spelt}
+        losses = {name: F.cross_entropy(*question) for name, question in asked.items()}
+        right = {name: (score.argmax(dim=-1) == answer).float().mean() for name, (score, answer) in asked.items()}
+        losses["ground"] = F.cross_entropy(self.kind(features_BTD).flatten(0, 1), batch["kind"].flatten())
+        losses["inside"] = 5 * F.binary_cross_entropy_with_logits(self.inside(features_BTD), batch["inside"] / 255)
+        edge_score = _split(self.edges(features_BTD[shown]), self.config.width) @ self.waves.T
+        bins = batch["bins"][shown].flatten()
+        losses["edges"] = location_loss(edge_score, bins, narrowing(part, *SPREAD)).mean()
+        right["edges"] = (edge_score.argmax(dim=-1) - bins).abs().float().mean()
+        return sum(losses.values()), right
+
+    @torch.no_grad()
+    def directions(self):
+        """Return for each word the direction, of length 1, in which features that it describes differ from others.
+
+        What is asked in several places (a coordinate of four edges, a code of sixteen cells, a letter of four) gets the
+        sum of its directions.
+        """
+        groups = [
+            (COLOURS, self.colour.weight),
+            (["", *scenes.SHAPES, "text"], self.kind.weight),
+            (SIZES, self.size.weight),
+            (["", *CHARACTERS], _summed(self.spelt, scenes.LONGEST_TEXT)),
+            (LOCATION_PIECES, self.waves @ _summed(self.edges, 4)),
+            (MASK_PIECES, _summed(self.codes, MASK_CODES)),
+        ]
+        found = {}
+        for names, rows in groups:
+            apart = F.normalize(rows - rows.mean(dim=0), dim=-1)
+            for name, direction in zip(names, apart):
+                found |= dict.fromkeys(forms(name), direction)
+        return found
+
+
+def _summed(layer, questions):
+    """Return the weights of a layer that asks the same several times, summed over the questions."""
+    return layer.weight.view(questions, -1, layer.weight.shape[1]).sum(dim=0)
+
+
+def _split(scores, each):
+    """Take rows of several questions apart."""
+    return scores.reshape(-1, each)
