@@ -16,7 +16,6 @@ from conversion.vocabulary import write_tokenizer
 
 def pytest_addoption(parser):
     parser.addoption("--checkpoint", metavar="DIR", help="run on this folder, not the embedded checkpoint")
-    parser.addoption("--report", metavar="FILE", help="where test_full_size.py writes what it measured")
 
 
 def pytest_collection_modifyitems(config, items):

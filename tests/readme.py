@@ -66,28 +66,30 @@ def path_table():
 
 
 def speed_table():
-    report = json.loads((ROOT / "reports" / "full_size.json").read_text())
-    limits, work = report["limits"], report["work"]
-    read, product = limits["read_bytes_per_second"], limits["product_operations_per_second"]
-    best = {
-        "load": None,
-        "vision": work["vision_operations"] / product,
-        "prefill": work["prefill_operations"] / product,
-        "seconds_per_token": work["step_bytes"] / read,
-    }
-    names = {"load": "load, bfloat16 to float32", "vision": "vision tower", "prefill": "prefill (first token)"}
-    rows = ["| stage | NumPy | torch | limit of this machine |", "|---|---|---|---|"]
-    for stage, limit in best.items():
-        ours, theirs = (report["runs"][backend]["timings"][stage] for backend in ("numpy", "torch"))
-        least = f"{limit:.2f} s" if limit else ""
-        rows.append(f"| {names.get(stage, 'each further token')} | {ours:.2f} s | {theirs:.2f} s | {least} |")
-    peaks = [report["runs"][backend]["peak_bytes"] / 1e9 for backend in ("numpy", "torch")]
-    rows.append(f"| peak memory | {peaks[0]:.1f} GB | {peaks[1]:.1f} GB | |")
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    """Lay out the last bench of each kind: reports/bench_BACKEND_DTYPE.json."""
+    reports = [json.loads(path.read_text()) for path in sorted((ROOT / "reports").glob("bench_*.json"))]
+    stages = list(dict.fromkeys(stage for report in reports for stage in report["stages"]))
+    heads = [f"{report['backend']}, {report['model']['dtype']}" for report in reports]
+    rows = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    for stage in stages:
+        cells = []
+        for report in reports:
+            found = report["stages"].get(stage)
+            cells.append(f"{found['seconds']:.2f} s ({found['percent']:.0f} %)" if found else "")
+        rows.append(f"| {stage} | {' | '.join(cells)} |")
+    loads = [f"{report['load_seconds']:.1f} s" for report in reports]
+    peaks = [f"{report['peak_bytes'] / 1e9:.1f} GB" for report in reports]
+    rows += [f"| load, bfloat16 file | {' | '.join(loads)} |", f"| peak memory | {' | '.join(peaks)} |"]
+    limits = [report["limits"] for report in reports]
+    read = [limit["bytes_per_second"] / 1e9 for limit in limits]
+    product = [limit["operations_per_second"] / 1e9 for limit in limits]
+    versions = ", ".join(f"{name} {version}" for name, version in reports[0]["machine"]["versions"].items())
     rows += [
         "",
-        f"Measured {report['date']} on {report['machine']['cores']} cores ({versions}); in the same run the machine "
-        f"read {read / 1e9:.1f} GB/s and multiplied matrices at {product / 1e9:.0f} GFLOP/s (NumPy, float32).",
+        f"Measured {reports[0]['date']} on {reports[0]['machine']['threads']} cores ({versions}), commit "
+        f"{reports[0]['commit']}; in brackets, how much of the machine's limit was reached. In the same runs it read "
+        f"{min(read):.0f} to {max(read):.0f} GB/s and multiplied matrices at {min(product):.0f} to {max(product):.0f} "
+        "GFLOP/s.",
     ]
     return "\n".join(rows)
 
