@@ -57,14 +57,14 @@ def run(command, options):
 
 def generate(options):
     """Print the answer for every picture."""
-    from npgemma.annotate import check_folder_name, check_picture_name
+    from npgemma.annotate import check_mask_folder, check_picture_name
     from npgemma.progress import Progress
 
     progress = Progress()
     if options.annotate is not None:
         check_picture_name(options.annotate)
     if options.mask_dir is not None:
-        check_folder_name(options.mask_dir)
+        check_mask_folder(options.mask_dir, options.image or [])
     model, pictures = prepare(options, progress, most=1 if options.annotate else None)
     model.params = progress.watch(model.params)
     for path, pixels in pictures:

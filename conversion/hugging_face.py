@@ -24,7 +24,7 @@ def write_tokenizer_files(folder):
     """
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     config = {
-        "tokenizer_class": "TokenizersBackend",
+        "tokenizer_class": "PreTrainedTokenizerFast",
         "processor_class": "PaliGemmaProcessor",
         "bos_token": "<bos>",
         "eos_token": "<eos>",

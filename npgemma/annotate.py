@@ -66,7 +66,7 @@ def write_masks(folder, path, objects):
         The files written: ``example-1-red-circle.png``.
     """
     os.makedirs(folder, exist_ok=True)
-    stem, written = os.path.splitext(os.path.basename(path))[0], []
+    stem, written = _stem(path), []
     for i, thing in enumerate(objects, 1):
         if thing.mask is not None:
             label = re.sub(r"\W+", "-", thing.label).strip("-")
@@ -75,8 +75,17 @@ def write_masks(folder, path, objects):
     return written
 
 
-def check_folder_name(path):
-    """Refuse early a folder that could not be made or written to later."""
+def _stem(path):
+    """Return a file's name without its ending."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def check_mask_folder(path, pictures):
+    """Refuse early a folder that could not be made or written to later, and pictures whose masks would be namesakes."""
+    names = [_stem(picture) for picture in pictures]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise InputError(f"masks are named after their pictures, and two of these are called '{twice}': ask one by one")
     nearest = path
     while nearest and not os.path.lexists(nearest):
         nearest = os.path.dirname(nearest)

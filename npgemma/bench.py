@@ -7,6 +7,7 @@ are multiplied. Reading a picture and a prompt is arithmetic; a further token is
 import os
 import platform
 import statistics
+import sys
 
 import numpy as np
 
@@ -91,6 +92,8 @@ def measure(model, batches=(1,), tokens=8, repeats=3, progress=lambda what: None
 def machine():
     """Return what runs here, and how busy it was before: a load of 1 keeps one core busy."""
     versions = {"python": platform.python_version(), "numpy": np.__version__}
+    if "torch" in sys.modules:
+        versions["torch"] = str(sys.modules["torch"].__version__)
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     return {"processor": platform.machine(), "threads": threads.count(), "load_before": load, "versions": versions}
 

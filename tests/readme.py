@@ -1,9 +1,11 @@
 """Writes the generated parts of README.md: ``python tests/readme.py``; ``test_readme.py`` compares them.
 
-``python tests/readme.py measure`` first measures the parity of the embedded checkpoint anew (``reports/parity.json``).
+``python tests/readme.py measure`` first measures the parity of the embedded checkpoint anew (``reports/parity.json``);
+``python tests/readme.py bench DIR`` the speed of a checkpoint (``reports/bench_*.json``). Speed needs a quiet machine.
 """
 
 import ast
+import datetime
 import difflib
 import json
 import pathlib
@@ -13,6 +15,10 @@ import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+
+# What is measured for the table of speeds, of a folder made by ``python -m conversion synthesize``.
+BENCHED = [("numpy", "float32"), ("numpy", "bfloat16"), ("numpy", "int8"), ("torch", "float32")]
+CHECKPOINT = "paligemma-3b-224, random weights, bfloat16 file"
 
 # The reader's path: file, what it teaches, what to try.
 PATH = [
@@ -97,12 +103,26 @@ def speed_table():
 def measure_parity():
     """Run ``cli.py parity`` in every dtype and keep the reports."""
     reports = {}
-    for dtype in ("float64", "float32", "bfloat16"):
+    for dtype in ("float64", "float32", "bfloat16", "int8"):
         command = [sys.executable, ROOT / "cli.py", "parity", "--dtype", dtype, "--json"]
         report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         worst = max(report["places"], key=lambda place: place["relative_l2"])
         reports[dtype] = {name: report[name] for name in ("prompt", "passed", "bound", "arrays")} | {"worst": worst}
     (ROOT / "reports" / "parity.json").write_text(json.dumps(reports, indent=2) + "\n")
+
+
+def measure_speed(folder):
+    """Run ``cli.py bench`` once for each kind and keep the reports, with date and commit."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    about = {"date": str(datetime.date.today()), "commit": commit.stdout.strip()}
+    for backend, dtype in BENCHED:
+        command = [sys.executable, ROOT / "cli.py", "bench", "--checkpoint", folder, "--json"]
+        command += ["--backend", backend, "--dtype", dtype, "--batches", "1", "2", "4", "16"]
+        report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        path = ROOT / "reports" / f"bench_{backend}_{dtype}.json"
+        path.write_text(json.dumps(about | report | {"checkpoint": CHECKPOINT}, indent=2) + "\n")
 
 
 def bounds_table():
@@ -150,5 +170,7 @@ def regenerate(text):
 if __name__ == "__main__":
     if sys.argv[1:] == ["measure"]:
         measure_parity()
+    if sys.argv[1:2] == ["bench"]:
+        measure_speed(sys.argv[2])
     readme = ROOT / "README.md"
     readme.write_text(regenerate(readme.read_text()))

@@ -119,7 +119,7 @@ def test_detected_boxes_are_printed_and_drawn(run, tmp_path, backend):
     assert [found["label"] for found in objects] == ["red circle", "blue square"]
     for found in objects:
         assert set(found) == {"label", "box"}
-        assert overlap(found["box"], true_things()[found["label"]][0]) > 0.75
+        assert overlap(found["box"], true_things()[found["label"]][0]) > 0.8
     with npgemma.image.Image.open(out) as drawn:
         assert drawn.size == (gallery.SIDE, gallery.SIDE)
     assert list(tmp_path.iterdir()) == [out]
@@ -137,7 +137,7 @@ def test_a_segmented_mask_is_printed_drawn_and_written(run, tmp_path, backend):
     with npgemma.image.Image.open(path) as picture:
         mask = np.asarray(picture.convert("L")) == 255
     _, true = true_things()["red circle"]
-    assert (mask & true).sum() / (mask | true).sum() > 0.75
+    assert (mask & true).sum() / (mask | true).sum() > 0.8
     rows, columns = found["mask"]["size"]
     runs = np.repeat(np.arange(len(found["mask"]["counts"])) % 2, found["mask"]["counts"])
     np.testing.assert_array_equal(runs.reshape(columns, rows).T == 1, mask)
@@ -221,6 +221,14 @@ def test_parity_passes_and_says_how_much_of_the_bound_was_used(run):
     assert all(0 <= place["percent_of_bound"] < 100 for place in report["places"])
 
 
+def test_parity_says_what_int8_costs(run):
+    status, out, _ = run("parity", "--dtype", "int8", "--json", defaults=False)
+    report = json.loads(out)
+    assert (status, report["passed"], report["dtype"]) == (0, True, "int8")
+    # Weights in eight bits are felt: more than float32's rounding.
+    assert max(place["relative_l2"] for place in report["places"]) > 1e-3
+
+
 def test_parity_of_drawn_tokens(run):
     assert run("parity", "--do-sample", "--temperature", 2)[0] == 0
 
@@ -282,6 +290,7 @@ def assert_refused(outcome, says=""):
         (["--annotate", "/nowhere/out.png"], "/nowhere"),
         (["--mask-dir", "/dev/null/masks"], "/dev/null/masks"),
         (["--mask-dir", ""], "folder"),
+        (["--mask-dir", "masks", "--image", "a/x.png", "b/x.jpg"], "called 'x'"),
         (["trace", "--out", "/nowhere/x.safetensors"], "/nowhere"),
         (["trace", "--out", "/tmp"], "/tmp"),
         (["trace", "--out", "/dev/null"], "/dev/null"),

@@ -14,6 +14,7 @@ import npgemma
 from conversion.codebook import FILE, read_codebook
 from npgemma.answer import place_mask
 from npgemma.masks import decode_masks
+from npgemma.params import leaves
 from tiny import drawing, gallery, prompts, scenes
 from tiny.__main__ import main
 from tiny.card import OVERLAPS, TASKS, card, overlap_table, table, write_card
@@ -452,3 +453,16 @@ def test_training_overwrites_no_foreign_checkpoint(tmp_path, capsys):
 def test_the_targets_stand_in_the_table(stated):
     shown = table(stated) + overlap_table(stated)
     assert all(f"{target:.2f}" in shown for target in OVERLAPS.values())
+
+
+def test_training_does_not_change_what_it_starts_from():
+    """What a phase has reached is saved again with each later one: it must stay what it was."""
+    from tiny.start import initial_params
+    from tiny.train import Weights
+
+    params = initial_params(npgemma.load().config, 0)
+    before = [array.clone() for *_, array in leaves(params)]
+    with torch.no_grad():
+        for array in Weights(params).parameters():
+            array.add_(1)
+    assert all(torch.equal(array, old) for (*_, array), old in zip(leaves(params), before))

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-CODES = 128
+from conversion.codebook import CODES
+
 CHANNELS, CODE_WIDTH = 32, 64
 # How fast moving averages forget, and how strongly the encoder is held to the codes it uses.
 DECAY, COMMITMENT = 0.99, 0.25

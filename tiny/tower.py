@@ -10,10 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from conversion.codebook import CODES
 from conversion.vocabulary import LOCATIONS as LOCATION_PIECES
 from conversion.vocabulary import SEGMENTS as MASK_PIECES
 from tiny import batches, drawing, scenes
-from tiny.codebook import CODES
 from tiny.places import location_loss, narrowing, waves
 from tiny.prompts import LOCATIONS, forms
 from torch_ref import siglip
@@ -199,6 +199,7 @@ class Lesson(torch.nn.Module):
         """
         groups = [
             (COLOURS, self.colour.weight),
+            # The first row stands for the ground, and of the letters for none: no word means them.
             (["", *scenes.SHAPES, "text"], self.kind.weight),
             (SIZES, self.size.weight),
             (["", *CHARACTERS], _summed(self.spelt, scenes.LONGEST_TEXT)),
