@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from npgemma.products import layout, multiply
+from npgemma.products import layout, multiply, multiply_activations
 from npgemma.threads import in_pieces
 
 
@@ -44,8 +44,7 @@ def widen(x):
 def einsum(formula, *operands):
     """Multiply and sum over the axes that a formula names, ``"BTD,DF->BTF"``: letters missing on the right are summed.
 
-    Products with weights take the fast way of ``products.py``; with ``optimize`` NumPy turns the others, those of
-    attention, into matrix products too.
+    One fast way for products with weights and one for those of attention: ``products.py``.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ def einsum(formula, *operands):
     array
     """
     found = layout(formula)
-    return multiply(*operands, *found) if found else np.einsum(formula, *operands, optimize=True)
+    return multiply(*operands, *found) if found else multiply_activations(formula, *operands)
 
 
 @in_pieces

@@ -1,11 +1,12 @@
 """Work split over the processor's cores, with the standard library's threads: NumPy lets others run while it works."""
 
+import collections
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
 import os
 import pathlib
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
 import numpy as np
@@ -21,7 +22,7 @@ def count():
 
 @functools.cache
 def _pool():
-    return ThreadPoolExecutor(count(), thread_name_prefix="npgemma")
+    return concurrent.futures.ThreadPoolExecutor(count() - 1, thread_name_prefix="npgemma")
 
 
 def split(work, total, step):
@@ -34,27 +35,48 @@ def split(work, total, step):
     total : int
     step : int
     """
-    pieces = [(start, min(start + step, total)) for start in range(0, total, step)]
-    if count() == 1 or len(pieces) == 1:
-        for piece in pieces:
-            work(*piece)
-        return
-    # Neighbouring pieces stay on one thread: memory is read in long runs.
-    share = -(-len(pieces) // count())
-    runs = [pieces[i : i + share] for i in range(0, len(pieces), share)]
+    pieces = collections.deque((start, min(start + step, total)) for start in range(0, total, step))
+    helpers = min(count(), len(pieces)) - 1
 
-    def run(run_pieces):
-        for piece in run_pieces:
+    def run():
+        while pieces:
+            try:
+                piece = pieces.popleft()
+            except IndexError:  # another thread was faster
+                return
             work(*piece)
 
-    # Settings such as np.errstate belong to a context; each thread gets a copy of the caller's.
     with blas_on_one_thread():
-        list(_pool().map(lambda context, pieces: context.run(run, pieces), [copy_context() for _ in runs], runs))
+        # Settings such as np.errstate belong to a context; each thread gets a copy of the caller's.
+        running = [_pool().submit(copy_context().run, run) for _ in range(helpers)]
+        try:
+            # The calling thread works too: it is awake already.
+            run()
+        finally:
+            concurrent.futures.wait(running)
+    for helper in running:
+        helper.result()
+
+
+def even(total, most):
+    """Return a size of pieces, at most ``most``, of which every core gets equally many.
+
+    Examples
+    --------
+    On two cores: ``even(2048, 4096)`` is 1024, ``even(4304, 1024)`` is 718.
+    """
+    pieces = -(-total // most)
+    pieces = -(-pieces // count()) * count()
+    return -(-total // pieces)
 
 
 @contextlib.contextmanager
 def blas_on_one_thread():
-    """Keep NumPy's matrix library from starting threads of its own under ours, if it is the usual OpenBLAS."""
+    """Keep NumPy's matrix library from using threads of its own beside ours, if it is the usual OpenBLAS.
+
+    Its threads wait for more work in a loop, for milliseconds, and keep a core from ours: single products of a token
+    became twice as slow when attention, between them, had used its threads.
+    """
     get, set_ = _blas_threads()
     before = get() if get else 1
     if before == 1:

@@ -33,8 +33,8 @@ def cores(request, monkeypatch):
 @pytest.fixture(params=[2**21, 30])
 def block(request, monkeypatch):
     """Blocks larger than everything here, and such that every product takes several."""
-    monkeypatch.setattr(products, "BLOCK", request.param)
-    monkeypatch.setattr(products, "LARGE_BLOCK", request.param)
+    for limit in ("WIDENED", "PLAIN", "LARGE", "SMALL"):
+        monkeypatch.setattr(products, limit, request.param)
 
 
 @pytest.mark.parametrize(("formula", "activations", "stored", "order"), WEIGHTS)
@@ -51,6 +51,24 @@ def test_bfloat16_weights_give_what_their_float32_values_give(formula, activatio
     assert_close(expected, ops.einsum(formula, x, bits.transpose(order)), OPERATION["float32"])
     # Also where the weight does not lie in memory as a checkpoint stores it.
     assert_close(expected, ops.einsum(formula, x, np.array(bits.transpose(order))), OPERATION["float32"])
+
+
+@pytest.mark.parametrize("rows", [2, 5, 32, 33])
+@pytest.mark.parametrize(("channels", "out"), [(6, 3), (6, 130), (5000, 9)])
+def test_few_rows_and_many(rows, channels, out, cores, dtype):
+    """In one tile, in several with some weights left over, in several parts of the channels; more rows than few."""
+    x, weight = random((1, rows, channels), 0, dtype), random((out, channels), 1, dtype)
+    # Sums of 5000 terms: more exact than float64, where the machine has it.
+    expected = np.einsum("BTD,VD->BTV", x.astype(np.longdouble), weight.astype(np.longdouble)).astype(dtype)
+    assert_close(expected, ops.einsum("BTD,VD->BTV", x, weight), OPERATION[dtype])
+
+
+@pytest.mark.parametrize("formula", ["BTKGH,BSKH->BKGTS", "BKGTS,BSKH->BTKGH"])
+def test_products_of_attention_are_einsums(formula, cores, block, dtype):
+    sizes = {"B": 2, "T": 35, "K": 3, "G": 4, "H": 5, "S": 6}
+    x, other = (random([sizes[axis] for axis in axes], i, dtype) for i, axes in enumerate(formula[:-7].split(",")))
+    expected = np.einsum(formula, x.astype("f8"), other.astype("f8")).astype(dtype)
+    assert_close(expected, ops.einsum(formula, x, other), OPERATION[dtype])
 
 
 def test_formulas_of_attention_are_no_such_products():
