@@ -163,6 +163,7 @@ def bench(options):
     report = measure(model, options.batches, options.tokens, progress=lambda what: progress.note(f"measuring {what}"))
     progress.clear()
     about = {"checkpoint": options.size or str(model.folder), "backend": options.backend, "device": options.device}
+    about["static"] = options.static
     print(json.dumps(about | report) if options.json else bench_table(about | report), flush=True)
     return 0
 
@@ -179,7 +180,7 @@ def stand_in(options):
         return npgemma.Model(params, config, options.size, options.dtype)
     twin = import_twin()
     params = twin.to_torch(params, options.dtype, options.device)
-    return twin.Model(params, config, options.size, options.dtype, device=options.device)
+    return twin.Model(params, config, options.size, options.dtype, device=options.device, static=options.static)
 
 
 def prepare(options, progress, most=None):
@@ -214,6 +215,8 @@ def check_backend(options):
         import_twin().check_device(options.device)
     elif options.device != "cpu":
         raise_input_error("NumPy runs on the CPU: use --backend torch with --device cuda")
+    if options.backend != "torch" and getattr(options, "static", False):
+        raise_input_error("--static is a way of the torch backend: use --backend torch")
     if options.backend == "torch" and options.dtype == "int8":
         raise_input_error("int8 weights are the NumPy backend's: use --backend numpy, or --dtype bfloat16")
 
@@ -226,7 +229,9 @@ def load_model(options, progress):
         progress.report("loading the weights", done, total)
 
     if options.backend == "torch":
-        model = import_twin().load(options.checkpoint, options.dtype, options.device, report)
+        model = import_twin().load(
+            options.checkpoint, options.dtype, options.device, report, getattr(options, "static", False)
+        )
     else:
         model = npgemma.load(options.checkpoint, options.dtype, report)
     progress.clear()

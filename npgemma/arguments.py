@@ -88,6 +88,10 @@ def add_backend_options(parser):
         "%(default)s)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the torch backend")
+    if parser.get_default("command") in ("generate", "bench"):
+        parser.add_argument(
+            "--static", action="store_true", help="torch decodes without changing shapes: on CUDA, as a captured graph"
+        )
 
 
 def add_generation_options(parser, max_tokens):

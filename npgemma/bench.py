@@ -112,9 +112,9 @@ def limits(model, repeats=8):
     dict
         ``bytes_per_second``, ``operations_per_second`` (multiplications and additions).
     """
-    # 512 MB in float32, far more than any cache; a product of a matrix and a vector reads the matrix once.
-    large, vector = (model.to_activation(np.ones(shape, dtype=np.float32)) for shape in ((16384, 8192), 8192))
-    bytes_read = large.itemsize * 16384 * 8192
+    # 256 MB in float32, far more than any cache; a product of a matrix and a vector reads the matrix once.
+    large, vector = (model.to_activation(np.ones(shape, dtype=np.float32)) for shape in ((8192, 8192), 8192))
+    bytes_read = large.itemsize * 8192 * 8192
     reading = min(_seconds(model, lambda: large @ vector, repeats))
     rows = model.to_activation(np.ones((2048, 2048), dtype=np.float32))
     multiplying = min(_seconds(model, lambda: rows @ large[:2048], repeats))

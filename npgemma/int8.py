@@ -13,7 +13,7 @@ from npgemma import threads
 
 HIGHEST = 127
 # Entries rounded at a time.
-PIECE = 2**18
+PIECE = 2**20
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,13 @@ def quantize(stored, view, widen, release=lambda start, stop: None):
 
     def work(start, stop):
         part = widen(rows_NK[start:stop]).astype(np.float32, copy=False)
-        factor = np.abs(part).max(axis=1) / HIGHEST
-        factor_N[start:stop] = factor
-        # A row of zeros has any factor. NaN is kept in the factor alone, where the model looks for it.
-        number_NK[start:stop] = np.rint(np.nan_to_num(part / np.where(factor > 0, factor, 1)[:, None]))
+        factor_N[start:stop] = factor = np.maximum(part.max(axis=1), -part.min(axis=1)) / HIGHEST
+        # A row of zeros has any factor.
+        part = part / np.where(factor > 0, factor, 1)[:, None]
+        if not np.isfinite(factor).all():
+            # It is kept in the factor alone, where the model looks for it.
+            part = np.nan_to_num(part)
+        number_NK[start:stop] = np.rint(part, out=part)
 
     step = max(1, PIECE // K)
     for first in range(0, len(rows_NK), 64 * step):

@@ -21,7 +21,7 @@ from npgemma.int8 import Int8Weight
 
 # What a thread takes at a time: of narrow weights so many that they fit the caches when widened, of others more, and
 # with many rows of activations so many rows of weights. Smaller pieces cost: threads wait for each other in Python.
-WIDENED, PLAIN, LARGE = 2**20, 2**22, 1024
+WIDENED, PLAIN, LARGE = 2**20, 2**22, 2048
 # With more rows of activations than these the library's way of large products is the fastest. Measured on two cores of
 # a processor with AVX-512 at K = 2048: 32 rows, 2.3 thousand million weights a second against 1.8; 64 rows, 0.9
 # against 1.2.

@@ -106,7 +106,7 @@ def _blas_threads():
 
 
 # Fewer numbers than these are done before another thread has begun; a piece of so many fits a core's cache.
-SMALL, PIECE = 2**17, 2**15
+SMALL, PIECE = 2**17, 2**17
 
 
 def in_pieces(function):
@@ -126,7 +126,7 @@ def in_pieces(function):
         def work(start, stop):
             found[start:stop] = function(rows[start:stop], *others)
 
-        split(work, len(rows), max(1, PIECE // rows.shape[1]))
+        split(work, len(rows), even(len(rows), max(1, PIECE // rows.shape[1])))
         return found.reshape(x.shape)
 
     return wrapped

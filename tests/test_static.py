@@ -1,0 +1,124 @@
+"""torch_ref/static.py: steps of one shape give what growing ones give, and can be replayed."""
+
+import numpy as np
+import pytest
+import torch
+from support import CONFIGS
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import conversion
+import npgemma
+import torch_ref
+from torch_ref import generate, paligemma, static
+
+CONFIG = CONFIGS["two key/value heads"]
+PROMPTS = ["caption en", "detect red circle ; blue square", "ocr"]
+
+
+def twins(dtype="float64"):
+    """Return both ways to decode, on the same random weights."""
+    params = torch_ref.model.to_torch(conversion.random_params(CONFIG, 0), dtype)
+    return [torch_ref.Model(params, CONFIG, ".", dtype, static=fixed) for fixed in (False, True)]
+
+
+def inputs(model, rows=3):
+    """Return a picture and prompts for each row, the last one padded."""
+    randomness, size = np.random.default_rng(1), CONFIG.vision.image_size
+    pixels_BYXC = model.to_activation(randomness.uniform(-1, 1, (rows, size, size, 3)))
+    ids_BT = model.to_backend(randomness.integers(4, 60, (rows, 5)))
+    valid_BT = model.to_backend(np.array([[True] * 5] * (rows - 1) + [[False] * 2 + [True] * 3]))
+    return paligemma.encode_image(pixels_BYXC, model.params, CONFIG), ids_BT, valid_BT, model.params, CONFIG
+
+
+def every_step(model, steps=6):
+    """Return the logits of prefill and of some steps after it."""
+    image_BPD, ids_BT, valid_BT, params, config = inputs(model)
+    cache = model.sampling.KVCache(config.text, len(ids_BT), image_BPD.shape[1] + 5 + steps, image_BPD)
+    found = [model.paligemma.prefill(image_BPD, ids_BT, valid_BT, params, config, cache)]
+    valid_BS = paligemma.with_image(valid_BT, image_BPD)
+    for step in range(steps):
+        # One row ends on the way: from then on its tokens are padding.
+        running_B = torch.tensor([True, step < 3, True])
+        valid_BS = torch.cat([valid_BS, running_B[:, None]], dim=1)
+        found.append(model.paligemma.step(found[-1].argmax(-1)[:, None], valid_BS, params, config, cache).clone())
+    return torch.stack(found), cache
+
+
+@torch.inference_mode()
+def test_every_step_scores_alike():
+    (plain, _), (fixed, cache) = map(every_step, twins())
+    # Row 1 ends after three steps; what is scored after padding is never read.
+    plain[4:, 1] = fixed[4:, 1] = 0
+    # The order of sums differs; largest seen 1.8e-15.
+    torch.testing.assert_close(fixed, plain, rtol=0, atol=1e-14)
+    assert cache.length == cache.k_LBSKH.shape[2]
+
+
+@torch.inference_mode()
+def test_answers_are_the_same_also_when_drawn():
+    for choose in (generate.greedy, lambda logit_BV: generate.sample(logit_BV, torch.tensor([0.2, 0.6, 0.9]), top_k=9)):
+        plain, fixed = (
+            [id_B.tolist() for id_B in model.sampling.generate(*inputs(model), choose, 12)] for model in twins()
+        )
+        assert plain == fixed
+        assert len(plain) > 3
+
+
+@torch.inference_mode()
+def test_a_step_that_was_recorded_once_can_be_replayed():
+    """What a CUDA graph does, by other means: the operations of one step, recorded, serve for all others.
+
+    A recording keeps no Python: whatever else differed from step to step would be stuck at the recorded step's value.
+    """
+    plain, fixed = twins()
+    image_BPD, ids_BT, valid_BT, params, config = inputs(fixed)
+    capacity = image_BPD.shape[1] + 5 + 6
+    cache = static.KVCache(config.text, len(ids_BT), capacity, image_BPD)
+
+    class Recording:
+        def __init__(self):
+            def body(ids_BT, valid_BS, filled, k_LBSKH, v_LBSKH):
+                whole = static.KVCache(config.text, len(ids_BT), capacity, image_BPD)
+                whole.k_LBSKH, whole.v_LBSKH, whole.filled, whole.length = k_LBSKH, v_LBSKH, filled, cache.length
+                return paligemma.step(ids_BT, valid_BS, params, config, whole)
+
+            self.run = make_fx(body)(*self.memory())
+
+        def memory(self):
+            return cache.ids_BT, cache.valid_BS, cache.filled, cache.k_LBSKH.clone(), cache.v_LBSKH.clone()
+
+        def replay(self):
+            memory = self.memory()
+            cache.logit_BV = self.run(*memory)
+            cache.k_LBSKH, cache.v_LBSKH = memory[3:]
+
+    found = [static.prefill(image_BPD, ids_BT, valid_BT, params, config, cache)]
+    cache.graph = Recording()
+    valid_BS = paligemma.with_image(valid_BT, image_BPD)
+    expected, _ = every_step(plain, 6)
+    for step in range(6):
+        valid_BS = torch.cat([valid_BS, torch.tensor([True, step < 3, True])[:, None]], dim=1)
+        found.append(static.step(found[-1].argmax(-1)[:, None], valid_BS, params, config, cache))
+    found = torch.stack(found)
+    found[4:, 1] = expected[4:, 1] = 0
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+
+
+def test_the_embedded_model_answers_alike():
+    plain, fixed = torch_ref.load(), torch_ref.load(static=True)
+    picture = npgemma.example_picture()
+    expected, found = (model.generate_batch([picture], PROMPTS) for model in (plain, fixed))
+    assert [answer.text for answer in found] == [answer.text for answer in expected]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@torch.inference_mode()
+def test_a_captured_graph_scores_alike(dtype):
+    params = torch_ref.model.to_torch(conversion.random_params(CONFIG, 0), dtype, "cuda")
+    models = [torch_ref.Model(params, CONFIG, ".", dtype, device="cuda", static=fixed) for fixed in (False, True)]
+    (plain, _), (fixed, cache) = map(every_step, models)
+    assert cache.graph
+    plain[4:, 1] = fixed[4:, 1] = 0
+    bound = npgemma.parity.BOUNDS[dtype] * npgemma.parity.DEVICE_FACTOR["cuda"]
+    assert (fixed - plain).norm() <= bound * plain.norm()

@@ -1,0 +1,132 @@
+"""Decoding for speed: a step in which no shape changes, so that on CUDA it is captured once and replayed.
+
+A step of the 3B model launches some hundred small kernels, and Python takes longer to launch them than a GPU to run
+them. A captured graph launches all of them at once, on the same memory each time. So here everything that differs
+from step to step is kept in arrays of one shape: the newest token, how far the cache is filled, and who may be seen.
+The layers are those of the twin; what comes out is the same but for the order of sums. There is no such file in the
+port.
+"""
+
+import torch
+
+from torch_ref import cache as growing
+from torch_ref import paligemma
+from torch_ref.generate import greedy, sample
+from torch_ref.paligemma import encode_image, logits, prefill
+
+__all__ = ["KVCache", "encode_image", "generate", "greedy", "logits", "prefill", "sample", "step"]
+
+
+class KVCache(growing.KVCache):
+    """A `torch_ref.cache.KVCache` whose whole length is seen by every step.
+
+    Parameters
+    ----------
+    config, batch, capacity, like
+        As there.
+    """
+
+    def __init__(self, config, batch, capacity, like):
+        super().__init__(config, batch, capacity, like)
+        self.ids_BT = torch.zeros((batch, 1), dtype=torch.long, device=like.device)
+        # All places of the cache, and behind them the newest token.
+        self.valid_BS = torch.zeros((batch, capacity + 1), dtype=torch.bool, device=like.device)
+        self.filled = torch.zeros(1, dtype=torch.long, device=like.device)
+        self.graph = self.logit_BV = None
+
+    def layer(self, i):
+        """Return layer i's part: while picture and prompt are read, one that grows."""
+        return StaticLayerCache(self, i) if self.length else super().layer(i)
+
+
+class StaticLayerCache(growing.LayerCache):
+    """One layer's view of a `KVCache`."""
+
+    def extend(self, k_BTKH, v_BTKH):
+        """Return the whole cache with one new token's keys and values behind it, then store these at their place."""
+        found = []
+        for cached_LBSKH, new_BTKH in ((self.cache.k_LBSKH, k_BTKH), (self.cache.v_LBSKH, v_BTKH)):
+            found.append(torch.cat([cached_LBSKH[self.i], new_BTKH], dim=1))
+            cached_LBSKH[self.i].index_copy_(1, self.cache.filled, new_BTKH)
+        return found
+
+
+def step(ids_BT, valid_BS, p, config, cache):
+    """Take one more token of each answer, as `torch_ref.paligemma.step` does.
+
+    Parameters
+    ----------
+    ids_BT : int array
+    valid_BS : bool array
+    p : Params
+    config : Config
+    cache : KVCache
+        Of this file. It keeps the captured graph.
+
+    Returns
+    -------
+    logit_BV : array
+        Written over by the next step.
+    """
+    length = cache.length
+    cache.ids_BT.copy_(ids_BT)
+    cache.valid_BS[:, :length].copy_(valid_BS[:, :-1])
+    cache.valid_BS[:, -1].copy_(valid_BS[:, -1])
+    cache.filled.fill_(length)
+    if cache.graph:
+        cache.graph.replay()
+    elif ids_BT.is_cuda:
+        _capture(p, config, cache)
+    else:
+        cache.logit_BV = _same_shapes(p, config, cache)
+    cache.length = length + 1
+    return cache.logit_BV
+
+
+def _same_shapes(p, config, cache):
+    return paligemma.step(cache.ids_BT, cache.valid_BS, p, config, cache)
+
+
+def _capture(p, config, cache):
+    # The first runs choose kernels and take memory, which a capture may not do; they need a stream of their own.
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            _same_shapes(p, config, cache)
+    torch.cuda.current_stream().wait_stream(stream)
+    cache.graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(cache.graph):
+        cache.logit_BV = _same_shapes(p, config, cache)
+    # Captured is not yet run.
+    cache.graph.replay()
+
+
+def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_tokens):
+    """Yield the answer's tokens, as `torch_ref.generate.generate` does.
+
+    Parameters
+    ----------
+    image_BPD, ids_BT, valid_BT, p, config, choose, max_tokens
+        As there.
+
+    Yields
+    ------
+    id_B : int array
+    """
+    prompt_tokens = image_BPD.shape[1] + ids_BT.shape[1]
+    max_tokens = min(max_tokens, config.text.context - prompt_tokens)
+    if max_tokens < 1:
+        return
+    cache = KVCache(config.text, len(ids_BT), prompt_tokens + max_tokens - 1, image_BPD)
+    valid_BS = paligemma.with_image(valid_BT, image_BPD)
+    running_B = torch.ones(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
+    logit_BV = prefill(image_BPD, ids_BT, valid_BT, p, config, cache)
+    for remaining in range(max_tokens, 0, -1):
+        id_B = torch.where(running_B, choose(logit_BV), config.pad_token)
+        yield id_B
+        running_B = running_B & (id_B != config.eos_token)
+        if remaining == 1 or not running_B.any():
+            return
+        valid_BS = torch.cat([valid_BS, running_B[:, None]], dim=1)
+        logit_BV = step(id_B[:, None], valid_BS, p, config, cache)
