@@ -20,6 +20,8 @@ from npgemma.params import build
 INDEX = "model.safetensors.index.json"
 # A tensor's dtype, in the file's words.
 ACCEPTED = ("F32", "F16", "BF16")
+# What weights can be held as: each takes less memory than the one before, and is less exact.
+DTYPES = ("float64", "float32", "bfloat16", "int8")
 
 
 def read_folder(folder, dtype="float32", progress=None):
@@ -198,17 +200,28 @@ def convert(array, dtype, kind="weight"):
 
 def _check_memory(tensors, dtype, folder):
     """Refuse to begin what would not fit; mapped arrays need no memory of their own."""
-    needed = 0
+    free, needed = available_memory(), _bytes(tensors, dtype, in_place=0)
+    if free is None or needed <= free:
+        return
+    narrower = DTYPES[DTYPES.index(dtype) + 1 :]
+    # Also what is mapped should stay in memory, or every token reads it from the disk again.
+    fitting = [(name, size) for name in narrower if (size := _bytes(tensors, name, in_place=1)) <= free]
+    found = f"the weights in '{folder}' need {needed / 1e9:.1f} GB as {dtype}, but {free / 1e9:.1f} GB are free"
+    advice = ", and nothing narrower would fit"
+    if fitting:
+        advice = f"; --dtype {fitting[0][0]} would fit, with {fitting[0][1] / 1e9:.1f} GB"
+    raise InputError(found + advice)
+
+
+def _bytes(tensors, dtype, in_place):
+    """Return how much memory the weights take; what is used as it lies in the file is counted ``in_place`` times."""
+    total = 0
     for leaf, tensor in tensors.values():
         narrow_bytes = {"bfloat16": 2, "int8": 1}.get(dtype) if leaf.kind == "weight" else None
         held = narrow_bytes or (8 if dtype == "float64" else 4)
-        in_place = (held, tensor.dtype) in ((2, "BF16"), (4, "F32"))
-        needed += 0 if in_place else tensor.array.size * held
-    free = available_memory()
-    if free is not None and needed > free:
-        narrower = {"float32": "; --dtype bfloat16 needs half, int8 a quarter", "bfloat16": "; --dtype int8 needs half"}
-        found = f"the weights in '{folder}' need {needed / 1e9:.1f} GB as {dtype}, but {free / 1e9:.1f} GB are free"
-        raise InputError(found + narrower.get(dtype, ""))
+        mapped = (held, tensor.dtype) in ((2, "BF16"), (4, "F32"))
+        total += (in_place if mapped else 1) * tensor.array.size * held
+    return total
 
 
 def _read_json(path):

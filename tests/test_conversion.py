@@ -350,10 +350,15 @@ def test_an_index_that_does_not_fit_its_shards(saved):
 
 def test_too_little_memory_is_noticed_before_loading(tmp_path, params, monkeypatch):
     conversion.save(tmp_path, params, CONFIG, "bfloat16")
-    monkeypatch.setattr(reading, "available_memory", lambda: 100_000)
     monkeypatch.setattr(reading, "convert", lambda *_: pytest.fail("began to load"))
-    refused(tmp_path, "--dtype bfloat16 needs half")
-    refused(tmp_path, "as float64", dtype="float64")
+    _, tensors = reading.open_folder(tmp_path)
+    size = {dtype: reading._bytes(tensors, dtype, in_place=1) for dtype in reading.DTYPES}
+    assert sorted(size, key=size.get, reverse=True) == list(reading.DTYPES)
+    for needed, fits in (("float64", "float32"), ("float32", "bfloat16"), ("float32", "int8"), ("float64", "int8")):
+        monkeypatch.setattr(reading, "available_memory", lambda fits=fits: size[fits])
+        refused(tmp_path, f"--dtype {fits} would fit", dtype=needed)
+    monkeypatch.setattr(reading, "available_memory", lambda: 1000)
+    refused(tmp_path, "nothing narrower", dtype="float32")
 
 
 def test_mapped_weights_need_no_memory(saved, monkeypatch):

@@ -55,14 +55,14 @@ class Run:
         path = folder / STATE
         saved = torch.load(path, map_location=self.device, weights_only=True) if path.exists() else {}
         self.phases, self.best = saved.get("phases", {}), saved.get("best", 0.0)
-        if not saved:
-            (folder / LOG).write_text("")
+        # What was logged after the last save will be logged again.
+        (folder / LOG).write_text(saved.get("log", ""))
 
     def save(self, name, phase):
         """Keep what a phase has reached."""
         self.phases[name] = phase
         with replacing(self.folder / STATE) as file:
-            torch.save({"phases": self.phases, "best": self.best}, file)
+            torch.save({"phases": self.phases, "best": self.best, "log": (self.folder / LOG).read_text()}, file)
 
     def seconds(self):
         """Return how long it has taken so far."""
