@@ -21,7 +21,7 @@ INDEX = "model.safetensors.index.json"
 # A tensor's dtype, in the file's words.
 ACCEPTED = ("F32", "F16", "BF16")
 # What weights can be held as: each takes less memory than the one before, and is less exact.
-DTYPES = ("float64", "float32", "bfloat16", "int8")
+EVER_NARROWER = ("float64", "float32", "bfloat16", "int8")
 
 
 def read_folder(folder, dtype="float32", progress=None):
@@ -203,13 +203,15 @@ def _check_memory(tensors, dtype, folder):
     free, needed = available_memory(), _bytes(tensors, dtype, in_place=0)
     if free is None or needed <= free:
         return
-    narrower = DTYPES[DTYPES.index(dtype) + 1 :]
+    narrower = EVER_NARROWER[EVER_NARROWER.index(dtype) + 1 :]
     # Also what is mapped should stay in memory, or every token reads it from the disk again.
     fitting = [(name, size) for name in narrower if (size := _bytes(tensors, name, in_place=1)) <= free]
     found = f"the weights in '{folder}' need {needed / 1e9:.1f} GB as {dtype}, but {free / 1e9:.1f} GB are free"
     advice = ", and nothing narrower would fit"
     if fitting:
-        advice = f"; --dtype {fitting[0][0]} would fit, with {fitting[0][1] / 1e9:.1f} GB"
+        name, size = fitting[0]
+        only = "--backend numpy " if name == "int8" else ""
+        advice = f"; {only}--dtype {name} would fit, with {size / 1e9:.1f} GB"
     raise InputError(found + advice)
 
 

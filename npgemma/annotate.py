@@ -85,7 +85,9 @@ def check_mask_folder(path, pictures):
     names = [_stem(picture) for picture in pictures]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise InputError(f"masks are named after their pictures, and two of these are called '{twice}': ask one by one")
+        raise InputError(
+            f"masks are named after their pictures, and two of these are called '{twice}': give each its own --mask-dir"
+        )
     nearest = path
     while nearest and not os.path.lexists(nearest):
         nearest = os.path.dirname(nearest)

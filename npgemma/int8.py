@@ -87,10 +87,10 @@ def quantize(stored, view, widen, release=lambda start, stop: None):
         part = widen(rows_NK[start:stop]).astype(np.float32, copy=False)
         factor_N[start:stop] = factor = np.maximum(part.max(axis=1), -part.min(axis=1)) / HIGHEST
         # A row of zeros has any factor.
-        part = part / np.where(factor > 0, factor, 1)[:, None]
+        part = part / np.where((factor > 0) & np.isfinite(factor), factor, 1)[:, None]
         if not np.isfinite(factor).all():
-            # It is kept in the factor alone, where the model looks for it.
-            part = np.nan_to_num(part)
+            # What is not finite is kept in the factor alone, where the model looks for it.
+            part = np.nan_to_num(part, posinf=0, neginf=0)
         number_NK[start:stop] = np.rint(part, out=part)
 
     step = max(1, PIECE // K)

@@ -5,7 +5,7 @@ of matrices, ``x_RK @ weight_NK.T``: R rows of activations, K channels that are 
 stores every weight as N rows of K, which is how they lie in memory.
 
 A token is R = 1, and then the limit is how fast the weights come out of memory; narrower weights come sooner, and are
-widened in blocks that fit a core's cache, used there, and forgotten. The tokens of several answers are a few rows more:
+widened in blocks that fit the caches, and used there. The tokens of several answers are a few rows more:
 then the matrix library would take longer to rearrange the weights than to multiply them, unless it is given tiles
 (`_few_rows`). While a picture is read R is large and arithmetic is the limit.
 """
@@ -66,12 +66,12 @@ def layout(formula):
 
 
 def multiply_activations(formula, x, other):
-    """Multiply activations by activations, as attention does: the tokens of the first (``T``) in pieces, on all cores.
+    """Multiply activations by activations, as attention does: the queries (``T``) in pieces, on all cores.
 
     Parameters
     ----------
     formula : str
-        ``"BTKGH,BSKH->BKGTS"``.
+        ``"BTKGH,BSKH->BKGTS"``: ``T`` is an axis of ``x`` and of the result.
     x, other : arrays
 
     Returns
@@ -87,7 +87,8 @@ def multiply_activations(formula, x, other):
         tokens = slice(start, stop)
         found[(*before_found, tokens)] = np.einsum(formula, x[(*before_x, tokens)], other, optimize=True)
 
-    threads.split(work, sizes["T"], sizes["T"] if found.size < SMALL else threads.even(sizes["T"], LARGE))
+    T = sizes["T"]
+    threads.split(work, T, max(1, T) if found.size < SMALL else threads.even(T, LARGE))
     return found
 
 
@@ -165,7 +166,7 @@ def _product_in_blocks(parts_RK, weight_NK, widen=None):
     if R == 1 and not widen:
         # Reading is all there is to do, and the library's own threads do it at the limit.
         return (weight_NK @ parts_RK[0][0])[None]
-    y_RN = np.empty((R, N), dtype=parts_RK[0].dtype)
+    y_RN = np.empty((R, N), dtype=parts_RK[0].dtype if widen else np.result_type(parts_RK[0], weight_NK))
 
     def work(start, stop):
         blocks = [weight_NK[start:stop]]
@@ -177,7 +178,10 @@ def _product_in_blocks(parts_RK, weight_NK, widen=None):
             found += part
         y_RN[:, start:stop] = found
 
-    most = LARGE if R > FEW else max(1, (WIDENED if widen else PLAIN) // K)
+    if R > FEW:
+        most = min(LARGE, max(1, 2 * PLAIN // K)) if widen else LARGE
+    else:
+        most = max(1, (WIDENED if widen else PLAIN) // K)
     threads.split(work, N, N if N * K < SMALL and most >= N else threads.even(N, most))
     return y_RN
 
@@ -194,7 +198,7 @@ def _few_rows(x_RK, block_NK):
     (R, K), N = x_RK.shape, len(block_NK)
     y_RN = np.zeros((R, N), dtype=x_RK.dtype)
     # At least four rows of weights in a tile; if they are too long for that, in parts.
-    width = math.ceil(K / math.ceil(4 * R * K / TILE))
+    width = min(K, TILE // (4 * R))
     rows = min(64, TILE // (R * width) // 4 * 4)
     whole = N // rows * rows
     for start in range(0, K, width):

@@ -14,15 +14,20 @@ import numpy as np
 
 @functools.cache
 def count():
-    """Return how many threads to use: ``OMP_NUM_THREADS`` if it is set, else the cores this process may run on."""
-    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    """Return how many threads to use: as many as this process may use cores, or fewer by ``OMP_NUM_THREADS``."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(int(asked), allowed) if asked.isdigit() and int(asked) else allowed
+    return min(int(asked), allowed) if asked.isdecimal() and int(asked) else allowed
 
 
 @functools.cache
 def _pool():
     return concurrent.futures.ThreadPoolExecutor(count() - 1, thread_name_prefix="npgemma")
+
+
+# A process that is forked has none of its parent's threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def split(work, total, step):
@@ -31,7 +36,7 @@ def split(work, total, step):
     Parameters
     ----------
     work : callable
-        May only write to what belongs to its piece.
+        May only write to what belongs to its piece, and not split again.
     total : int
     step : int
     """
@@ -53,6 +58,8 @@ def split(work, total, step):
             # The calling thread works too: it is awake already.
             run()
         finally:
+            # After an error, or an interrupt, nothing more is begun.
+            pieces.clear()
             concurrent.futures.wait(running)
     for helper in running:
         helper.result()

@@ -1,8 +1,8 @@
-"""How fast npgemma is beside Hugging Face's transformers: ``python tests/against_hugging_face.py DIR [RUN ...]``.
+"""How fast npgemma is beside Hugging Face's transformers: ``python tests/against_hugging_face.py DIR``.
 
 ``DIR`` is a folder of ``python -m conversion synthesize``. Every run is a process of its own, one after the other, on
-the same picture and prompt, and each kind is measured like the other: the first token, then steps with one, two, four
-and sixteen rows that all go on from the same picture and prompt. The machine should have nothing else to do, and
+a picture and a short prompt, and each kind is measured like the other: the first token, then steps with one, two, four
+and sixteen rows that all go on from there. The machine should have nothing else to do, and
 memory for Hugging Face's float32 model, 17.5 GB. What was measured is kept in ``reports/against_hugging_face.json``.
 """
 
@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -67,7 +68,7 @@ def measure_hugging_face(folder, dtype):
                 start = time.perf_counter()
                 model(**new, use_cache=True, logits_to_keep=1)
                 seconds.append(time.perf_counter() - start)
-            found[f"token, batch {batch}"] = sorted(seconds[1:])[len(seconds) // 2]
+            found[f"token, batch {batch}"] = statistics.median(seconds[1:])
     return found | {"peak_bytes": peak_bytes()}
 
 
@@ -106,42 +107,49 @@ def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def about():
+def about(folder):
     """Return what was measured when, on what, with which versions."""
     import numpy
     import torch
     import transformers
 
+    from conversion.folder import describe
     from npgemma import threads
 
+    held = describe(folder)
     asked = ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(asked, check=True, capture_output=True, text=True)
     versions = {"numpy": numpy.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
     return {
         "date": str(datetime.date.today()),
         "commit": commit.stdout.strip(),
+        "checkpoint": f"{held['parameters']:,} parameters, {held['tensors'][0]['dtype']} file",
         "cores": threads.count(),
         "load_before": round(os.getloadavg()[0], 2),
         "versions": versions,
     }
 
 
-def main(folder, mode="all", *runs):
-    """Measure runs one after the other, each in a process of its own; or, as such a process, one."""
-    if mode in ("stages", "answer"):
-        kind, dtype = runs[0].rsplit(" ", 1)
-        if mode == "answer":
-            return answer_by_hugging_face(folder, dtype)
-        return print(json.dumps((measure_numpy if kind == "numpy" else measure_hugging_face)(folder, dtype)))
-    report = about() | {"checkpoint": folder, "runs": {}}
-    for run in runs or RUNS:
+def main(folder):
+    """Measure all runs one after the other, each in processes of its own."""
+    report = about(folder) | {"runs": {}}
+    for run in RUNS:
         command = [sys.executable, __file__, folder, "stages", run]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
         found["whole process"] = measure_whole(run, folder)
         report["runs"][run] = found
         print(run, found, flush=True)
-    return REPORT.write_text(json.dumps(report, indent=2) + "\n")
+    REPORT.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def one(folder, what, run):
+    """Do what one of these processes is for."""
+    kind, dtype = run.rsplit(" ", 1)
+    if what == "answer":
+        answer_by_hugging_face(folder, dtype)
+    else:
+        print(json.dumps((measure_numpy if kind == "numpy" else measure_hugging_face)(folder, dtype)))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    (main if len(sys.argv) == 2 else one)(*sys.argv[1:])

@@ -352,8 +352,8 @@ def test_too_little_memory_is_noticed_before_loading(tmp_path, params, monkeypat
     conversion.save(tmp_path, params, CONFIG, "bfloat16")
     monkeypatch.setattr(reading, "convert", lambda *_: pytest.fail("began to load"))
     _, tensors = reading.open_folder(tmp_path)
-    size = {dtype: reading._bytes(tensors, dtype, in_place=1) for dtype in reading.DTYPES}
-    assert sorted(size, key=size.get, reverse=True) == list(reading.DTYPES)
+    size = {dtype: reading._bytes(tensors, dtype, in_place=1) for dtype in reading.EVER_NARROWER}
+    assert sorted(size, key=size.get, reverse=True) == list(reading.EVER_NARROWER)
     for needed, fits in (("float64", "float32"), ("float32", "bfloat16"), ("float32", "int8"), ("float64", "int8")):
         monkeypatch.setattr(reading, "available_memory", lambda fits=fits: size[fits])
         refused(tmp_path, f"--dtype {fits} would fit", dtype=needed)

@@ -1,6 +1,8 @@
 """products.py and threads.py: the fast ways give what the plain way gives, on any number of cores."""
 
 import functools
+import multiprocessing
+import os
 import threading
 
 import numpy as np
@@ -54,13 +56,21 @@ def test_bfloat16_weights_give_what_their_float32_values_give(formula, activatio
 
 
 @pytest.mark.parametrize("rows", [2, 5, 32, 33])
-@pytest.mark.parametrize(("channels", "out"), [(6, 3), (6, 130), (5000, 9)])
-def test_few_rows_and_many(rows, channels, out, cores, dtype):
+@pytest.mark.parametrize(("channels", "out"), [(6, 3), (6, 130), (500, 9)])
+@pytest.mark.parametrize("tile", [products.TILE, 1500])
+def test_few_rows_and_many(rows, channels, out, tile, cores, block, dtype, monkeypatch):
     """In one tile, in several with some weights left over, in several parts of the channels; more rows than few."""
+    monkeypatch.setattr(products, "TILE", tile)
     x, weight = random((1, rows, channels), 0, dtype), random((out, channels), 1, dtype)
-    # Sums of 5000 terms: more exact than float64, where the machine has it.
+    # Sums of many terms: more exact than float64, where the machine has it.
     expected = np.einsum("BTD,VD->BTV", x.astype(np.longdouble), weight.astype(np.longdouble)).astype(dtype)
     assert_close(expected, ops.einsum("BTD,VD->BTV", x, weight), OPERATION[dtype])
+
+
+def test_tiles_of_long_rows():
+    """Where rounding could make a tile of less than four rows."""
+    x, weight = np.ones((1, 32, 15625), np.float32), np.ones((9, 15625), np.float32)
+    np.testing.assert_array_equal(ops.einsum("BTD,VD->BTV", x, weight), np.full((1, 32, 9), 15625))
 
 
 @pytest.mark.parametrize("formula", ["BTKGH,BSKH->BKGTS", "BKGTS,BSKH->BTKGH"])
@@ -89,6 +99,31 @@ def test_work_is_split_into_all_of_its_pieces(cores, total, step):
 
     threads.split(work, total, step)
     assert sorted(seen) == list(range(total))
+
+
+def test_after_an_error_nothing_more_is_begun(cores):
+    begun = []
+
+    def work(start, stop):
+        begun.append(start)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.split(work, 100, 1)
+    assert len(begun) <= cores
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_a_forked_process_starts_threads_of_its_own(monkeypatch):
+    monkeypatch.setattr(threads, "count", lambda: 2)
+    threads._pool.cache_clear()
+    threads.split(lambda start, stop: None, 2, 1)
+    child = multiprocessing.get_context("fork").Process(target=threads.split, args=(lambda start, stop: None, 2, 1))
+    child.start()
+    child.join(20)
+    child.kill()
+    threads._pool.cache_clear()
+    assert child.exitcode == 0
 
 
 def test_an_error_in_a_thread_is_an_error_here(cores):

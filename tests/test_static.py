@@ -1,5 +1,7 @@
 """torch_ref/static.py: steps of one shape give what growing ones give, and can be replayed."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def every_step(model, steps=6):
     valid_BS = paligemma.with_image(valid_BT, image_BPD)
     for step in range(steps):
         # One row ends on the way: from then on its tokens are padding.
-        running_B = torch.tensor([True, step < 3, True])
+        running_B = model.to_backend(np.array([True, step < 3, True]))
         valid_BS = torch.cat([valid_BS, running_B[:, None]], dim=1)
         found.append(model.paligemma.step(found[-1].argmax(-1)[:, None], valid_BS, params, config, cache).clone())
     return torch.stack(found), cache
@@ -109,6 +111,25 @@ def test_the_embedded_model_answers_alike():
     picture = npgemma.example_picture()
     expected, found = (model.generate_batch([picture], PROMPTS) for model in (plain, fixed))
     assert [answer.text for answer in found] == [answer.text for answer in expected]
+
+
+@torch.inference_mode()
+def test_a_step_needs_nothing_of_the_processor():
+    """On torch's device of shapes alone, to which the CPU is another device, as it is to CUDA."""
+    params = torch_ref.model.to_torch(conversion.random_params(CONFIG, 0), "bfloat16", "meta")
+    for fixed in (False, True):
+        logit_NBV, _ = every_step(torch_ref.Model(params, CONFIG, ".", "bfloat16", device="meta", static=fixed))
+        assert logit_NBV.shape == (7, 3, CONFIG.text.vocabulary)
+
+
+def test_the_loop_is_that_of_the_twin():
+    """But for its own cache and step; said again, not passed around, so that each can be read."""
+    ours, theirs = (
+        inspect.getsource(module.generate).partition("    prompt_tokens")[2] for module in (static, generate)
+    )
+    assert ours == theirs.replace("paligemma.prefill", "prefill").replace("paligemma.step", "step").replace(
+        "    # The last token is never fed back, so it needs no place.\n", ""
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

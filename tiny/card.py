@@ -108,9 +108,9 @@ fits it; the most probable token each time:
 
 `python -m tiny train` makes every file of the checkpoint. These took {training["minutes"]} minutes on
 {training["device"]} and {training["pictures"]:,} pictures, none seen twice: first the mask codebook, then the vision
-tower alone, asked of every patch what it shows, then the whole model on prompts and answers. `training_log.jsonl` has
-loss and accuracy on the way, `training.png` draws them. A picture is drawn from a seed (`scenes.py`); the seeds of the
-three sets never meet:
+tower alone, asked of every patch what it shows, then projector and decoder on prompts and answers.
+`training_log.jsonl` has loss and accuracy on the way, `training.png` draws them. A picture is drawn from a seed
+(`scenes.py`); the seeds of the three sets never meet:
 
 | set | seeds |
 |---|---|

@@ -1,7 +1,7 @@
 """Decoding for speed: a step in which no shape changes, so that on CUDA it is captured once and replayed.
 
-A step of the 3B model launches some hundred small kernels, and Python takes longer to launch them than a GPU to run
-them. A captured graph launches all of them at once, on the same memory each time. So here everything that differs
+A step of the 3B model launches about a thousand small kernels, and Python takes longer to launch them than a GPU to
+run them. A captured graph launches all of them at once, on the same memory each time. So here everything that differs
 from step to step is kept in arrays of one shape: the newest token, how far the cache is filled, and who may be seen.
 The layers are those of the twin; what comes out is the same but for the order of sums. There is no such file in the
 port.
@@ -88,18 +88,20 @@ def _same_shapes(p, config, cache):
 
 
 def _capture(p, config, cache):
-    # The first runs choose kernels and take memory, which a capture may not do; they need a stream of their own.
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            _same_shapes(p, config, cache)
-    torch.cuda.current_stream().wait_stream(stream)
-    cache.graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(cache.graph):
-        cache.logit_BV = _same_shapes(p, config, cache)
-    # Captured is not yet run.
-    cache.graph.replay()
+    with torch.cuda.device(cache.ids_BT.device):
+        # The first runs choose kernels and take memory, which a capture may not do; they need a stream of their own.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                _same_shapes(p, config, cache)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            cache.logit_BV = _same_shapes(p, config, cache)
+        cache.graph = graph
+        # What is captured has not run yet.
+        graph.replay()
 
 
 def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_tokens):
