@@ -100,6 +100,20 @@ def speed_table():
     return "\n".join(rows)
 
 
+def against_table():
+    """Lay out the last comparison with Hugging Face: reports/against_hugging_face.json."""
+    report = json.loads((ROOT / "reports" / "against_hugging_face.json").read_text())
+    runs = report["runs"]
+    rows = [f"| | {' | '.join(runs)} |", f"|---|{'---:|' * len(runs)}"]
+    for stage in next(iter(runs.values())):
+        divisor, unit = (1e9, "GB") if stage == "peak_bytes" else (1, "s")
+        cells = [f"{found[stage] / divisor:.2f} {unit}" for found in runs.values()]
+        rows.append(f"| {stage.replace('peak_bytes', 'peak memory')} | {' | '.join(cells)} |")
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    rows += ["", f"Measured {report['date']} on {report['cores']} cores ({versions}), commit {report['commit']}."]
+    return "\n".join(rows)
+
+
 def measure_parity():
     """Run ``cli.py parity`` in every dtype and keep the reports."""
     reports = {}

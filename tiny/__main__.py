@@ -12,12 +12,12 @@ from tiny.evaluate import evaluate
 COMMANDS = {
     "train": (
         "make the whole checkpoint: draw, train, measure, write the model card",
-        "Takes about two hours on two processor cores, on a GPU less; needs PyTorch. Goes on where it was stopped.",
+        "Took 108 minutes on two processor cores, beside other work; needs PyTorch. Goes on where it was stopped.",
         "folder to make; by default the embedded checkpoint is replaced",
     ),
     "evaluate": (
         "measure a checkpoint on held-out pictures and print the tables",
-        "In a folder that 'train' made, the model card is written anew. Takes a quarter of an hour.",
+        "In a folder that 'train' made, the model card is written anew. Takes about two minutes.",
         "folder in the hub's layout; by default the embedded checkpoint",
     ),
     "gallery": (

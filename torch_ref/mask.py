@@ -36,8 +36,8 @@ def prefix_lm(prefix_BS, valid_BS, new):
     Notes
     -----
     With a causal mask in place of this one answers still read well, and are wrong: the embedded model captions its
-    example as before, but asked to detect the red circle it finds the yellow triangle, for the picture's tokens never
-    see what is asked.
+    example as before, but asked to detect the red circle it finds nothing, for the picture's tokens never see what is
+    asked.
 
     References
     ----------
