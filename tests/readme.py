@@ -169,6 +169,7 @@ BLOCKS = {
     "path": path_table,
     "bounds": bounds_table,
     "speed": speed_table,
+    "against": against_table,
 }
 
 
