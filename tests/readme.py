@@ -17,7 +17,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 # What is measured for the table of speeds, of a folder made by ``python -m conversion synthesize``.
-BENCHED = [("numpy", "float32"), ("numpy", "bfloat16"), ("numpy", "int8"), ("torch", "float32")]
+BENCHED = [("numpy", "float32"), ("numpy", "bfloat16"), ("numpy", "int8")]
+BENCHED += [("torch", "float32"), ("torch", "bfloat16")]
 CHECKPOINT = "paligemma-3b-224, random weights, bfloat16 file"
 
 # The reader's path: file, what it teaches, what to try.

@@ -4,8 +4,12 @@ Docstrings stand in both files, so that each can be read alone; what differs is 
 norms and softmax still calculate in float32, as Hugging Face's and big_vision's do.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
+
+from npgemma.products import layout
 
 
 def at_least_float32(x):
@@ -26,7 +30,14 @@ def einsum(formula, *operands):
     -------
     array
     """
-    return torch.einsum(formula, *operands)
+    found = layout(formula)
+    if not found:
+        return torch.einsum(formula, *operands)
+    # A product with a weight is torch's linear layer, which on the CPU reads the weights faster than its einsum.
+    (kept, order), (x, weight) = found, operands
+    out_axes = [weight.shape[axis] for axis in order[: weight.ndim - (x.ndim - kept)]]
+    weight_NK = weight.permute(order).reshape(math.prod(out_axes), -1)
+    return F.linear(x.reshape(*x.shape[:kept], -1), weight_NK).reshape(*x.shape[:kept], *out_axes)
 
 
 def softmax(x):
