@@ -90,11 +90,13 @@ def speed_table():
     limits = [report["limits"] for report in reports]
     read = [limit["bytes_per_second"] / 1e9 for limit in limits]
     product = [limit["operations_per_second"] / 1e9 for limit in limits]
-    versions = ", ".join(f"{name} {version}" for name, version in reports[0]["machine"]["versions"].items())
+    versions = {name: version for report in reports for name, version in report["machine"]["versions"].items()}
+    versions = ", ".join(f"{name} {version}" for name, version in versions.items())
+    commits = " and ".join(sorted({report["commit"] for report in reports}))
     rows += [
         "",
         f"Measured {reports[0]['date']} on {reports[0]['machine']['threads']} cores ({versions}), commit "
-        f"{reports[0]['commit']}; in brackets, how much of the machine's limit was reached. In the same runs it read "
+        f"{commits}; in brackets, how much of the machine's limit was reached. In the same runs it read "
         f"{min(read):.0f} to {max(read):.0f} GB/s and multiplied matrices at {min(product):.0f} to {max(product):.0f} "
         "GFLOP/s.",
     ]
