@@ -5,9 +5,11 @@ of matrices, ``x_RK @ weight_NK.T``: R rows of activations, K channels that are 
 stores every weight as N rows of K, which is how they lie in memory.
 
 A token is R = 1, and then the limit is how fast the weights come out of memory; narrower weights come sooner, and are
-widened in blocks that fit the caches, and used there. The tokens of several answers are a few rows more:
-then the matrix library would take longer to rearrange the weights than to multiply them, unless it is given tiles
-(`_few_rows`). While a picture is read R is large and arithmetic is the limit.
+widened in blocks that fit the caches, and used there. The tokens of several answers are a few rows more: then the
+matrix library would take longer to rearrange the weights than to multiply them, unless it is given tiles (`_few_rows`).
+While a picture is read R is large, arithmetic is the limit, and blocks are larger than the caches.
+
+The other formulas, attention's, multiply activations by activations (`multiply_activations`).
 """
 
 import functools
@@ -187,6 +189,7 @@ def _product_in_blocks(parts_RK, weight_NK, widen=None):
 
 
 def _multiply_block(x_RK, block_NK):
+    """Multiply by weights that a thread has taken, in the way that is fastest for so many rows."""
     if len(x_RK) == 1:
         return (block_NK @ x_RK[0])[None]
     # The library multiplies faster with the weights on the left; what comes out is turned while it is in the cache.
@@ -196,7 +199,7 @@ def _multiply_block(x_RK, block_NK):
 def _few_rows(x_RK, block_NK):
     """Multiply by tiles of the weights, of at most `TILE` multiplications each."""
     (R, K), N = x_RK.shape, len(block_NK)
-    y_RN = np.zeros((R, N), dtype=x_RK.dtype)
+    y_RN = np.zeros((R, N), dtype=np.result_type(x_RK, block_NK))
     # At least four rows of weights in a tile; if they are too long for that, in parts.
     width = min(K, TILE // (4 * R))
     rows = min(64, TILE // (R * width) // 4 * 4)

@@ -1,7 +1,7 @@
 """Training, in three phases: the mask codebook, the vision tower on pictures alone, then the decoder on answers.
 
-Every so often all that is needed to go on is saved; a training that was stopped goes on where it was, and ends with
-the same weights. A phase is a function of its seeds alone.
+Every so often all that is needed to go on is saved; a training that was stopped goes on where it was, and on a
+processor ends with the same weights (on CUDA not tried). A phase is a function of its seeds alone.
 """
 
 import dataclasses
