@@ -41,7 +41,7 @@ def measure(model, batches=(1,), tokens=8, repeats=3, progress=lambda what: None
         lowest, over the median), the ``limit`` in seconds at the measured rates, and the ``percent`` of it that is
         reached; of steps also ``tokens_per_second``. And ``peak_bytes``, of memory.
     """
-    about = {"machine": machine()}
+    about = {"machine": machine(getattr(model, "device", "cpu"))}
     progress("what this machine can do")
     rates = limits(model)
     config, randomness = model.config, np.random.default_rng(0)
@@ -89,13 +89,16 @@ def measure(model, batches=(1,), tokens=8, repeats=3, progress=lambda what: None
     return about
 
 
-def machine():
+def machine(device="cpu"):
     """Return what runs here, and how busy it was before: a load of 1 keeps one core busy."""
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     if "torch" in sys.modules:
         versions["torch"] = str(sys.modules["torch"].__version__)
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    return {"processor": platform.machine(), "threads": threads.count(), "load_before": load, "versions": versions}
+    found = {"processor": platform.machine(), "threads": threads.count(), "load_before": load, "versions": versions}
+    if device != "cpu":
+        found["accelerator"] = sys.modules["torch"].cuda.get_device_name(device)
+    return found
 
 
 def limits(model, repeats=8):

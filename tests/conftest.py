@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(config, items):
         return
     for item in items:
         if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="full size: run with -m slow"))
+            item.add_marker(pytest.mark.skip(reason="long: run with -m slow"))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,7 +1,8 @@
 """Writes the generated parts of README.md: ``python tests/readme.py``; ``test_readme.py`` compares them.
 
 ``python tests/readme.py measure`` first measures the parity of the embedded checkpoint anew (``reports/parity.json``);
-``python tests/readme.py bench DIR`` the speed of a checkpoint (``reports/bench_*.json``). Speed needs a quiet machine.
+``python tests/readme.py bench DIR [cpu|cuda]`` the speed of a checkpoint (``reports/bench_*.json``), which needs a
+quiet machine.
 """
 
 import ast
@@ -17,8 +18,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 # What is measured for the table of speeds, of a folder made by ``python -m conversion synthesize``.
-BENCHED = [("numpy", "float32"), ("numpy", "bfloat16"), ("numpy", "int8")]
-BENCHED += [("torch", "float32"), ("torch", "bfloat16")]
+BENCHED = {
+    "cpu": ["numpy float32", "numpy bfloat16", "numpy int8", "torch float32", "torch bfloat16"],
+    "cuda": ["torch float32", "torch bfloat16", "torch bfloat16 --static"],
+}
 CHECKPOINT = "paligemma-3b-224, random weights, bfloat16 file"
 
 # The reader's path: file, what it teaches, what to try.
@@ -72,11 +75,19 @@ def path_table():
     return "\n".join(rows)
 
 
-def speed_table():
-    """Lay out the last bench of each kind: reports/bench_BACKEND_DTYPE.json."""
-    reports = [json.loads(path.read_text()) for path in sorted((ROOT / "reports").glob("bench_*.json"))]
+def each_device(table, kind):
+    """Lay out the reports of a kind, a table for each device that was measured."""
+    found = {}
+    for path in sorted((ROOT / "reports").glob(f"{kind}_*.json")):
+        report = json.loads(path.read_text())
+        found.setdefault(report["device"], []).append(report)
+    return "\n\n".join(map(table, found.values()))
+
+
+def speed_table(reports):
+    """Lay out the last bench of each kind on a device."""
     stages = list(dict.fromkeys(stage for report in reports for stage in report["stages"]))
-    heads = [f"{report['backend']}, {report['model']['dtype']}" for report in reports]
+    heads = [f"{report['backend']}, {report['model']['dtype']}" + ", static" * report["static"] for report in reports]
     rows = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
     for stage in stages:
         cells = []
@@ -95,7 +106,7 @@ def speed_table():
     commits = " and ".join(sorted({report["commit"] for report in reports}))
     rows += [
         "",
-        f"Measured {reports[0]['date']} on {reports[0]['machine']['threads']} cores ({versions}), commit "
+        f"Measured {reports[0]['date']} on {where(reports[0])} ({versions}), commit "
         f"{commits}; in brackets, how much of the machine's limit was reached. In the same runs it read "
         f"{min(read):.0f} to {max(read):.0f} GB/s and multiplied matrices at {min(product):.0f} to {max(product):.0f} "
         "GFLOP/s.",
@@ -103,17 +114,26 @@ def speed_table():
     return "\n".join(rows)
 
 
-def against_table():
-    """Lay out the last comparison with Hugging Face: reports/against_hugging_face.json."""
-    report = json.loads((ROOT / "reports" / "against_hugging_face.json").read_text())
+def where(report):
+    """Say on what was measured."""
+    return report["machine"].get("accelerator") or f"{report['machine']['threads']} cores"
+
+
+def against_table(reports):
+    """Lay out the last comparison with Hugging Face on a device."""
+    [report] = reports
     runs = report["runs"]
     rows = [f"| | {' | '.join(runs)} |", f"|---|{'---:|' * len(runs)}"]
-    for stage in next(iter(runs.values())):
+    for stage in (name for name in next(iter(runs.values())) if name != "rounds"):
         divisor, unit = (1e9, "GB") if stage == "peak_bytes" else (1, "s")
         cells = [f"{found[stage] / divisor:.2f} {unit}" for found in runs.values()]
         rows.append(f"| {stage.replace('peak_bytes', 'peak memory')} | {' | '.join(cells)} |")
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    rows += ["", f"Measured {report['date']} on {report['cores']} cores ({versions}), commit {report['commit']}."]
+    versions = ", ".join(f"{name} {version}" for name, version in report["machine"]["versions"].items())
+    rows += [
+        "",
+        f"Measured {report['date']} on {where(report)} ({versions}), commit {report['commit']}. To be "
+        f"given as much memory as float32 weights need took {report['memory']['seconds']:.1f} s, without any loading.",
+    ]
     return "\n".join(rows)
 
 
@@ -128,17 +148,21 @@ def measure_parity():
     (ROOT / "reports" / "parity.json").write_text(json.dumps(reports, indent=2) + "\n")
 
 
-def measure_speed(folder):
+def commit():
+    """Return the commit that is measured; a copy without its history does not know."""
+    asked = ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() or "unknown"
+
+
+def measure_speed(folder, device="cpu"):
     """Run ``cli.py bench`` once for each kind and keep the reports, with date and commit."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True, cwd=ROOT
-    )
-    about = {"date": str(datetime.date.today()), "commit": commit.stdout.strip()}
-    for backend, dtype in BENCHED:
-        command = [sys.executable, ROOT / "cli.py", "bench", "--checkpoint", folder, "--json"]
-        command += ["--backend", backend, "--dtype", dtype, "--batches", "1", "2", "4", "16"]
+    about = {"date": str(datetime.date.today()), "commit": commit()}
+    for kind in BENCHED[device]:
+        backend, dtype, *static = kind.split()
+        command = [sys.executable, ROOT / "cli.py", "bench", "--checkpoint", folder, "--json", "--device", device]
+        command += ["--backend", backend, "--dtype", dtype, "--batches", "1", "2", "4", "16", *static]
         report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        path = ROOT / "reports" / f"bench_{backend}_{dtype}.json"
+        path = ROOT / "reports" / f"bench_{device}_{backend}_{dtype}{'_static' if static else ''}.json"
         path.write_text(json.dumps(about | report | {"checkpoint": CHECKPOINT}, indent=2) + "\n")
 
 
@@ -171,8 +195,8 @@ BLOCKS = {
     "gallery": gallery_table,
     "path": path_table,
     "bounds": bounds_table,
-    "speed": speed_table,
-    "against": against_table,
+    "speed": lambda: each_device(speed_table, "bench"),
+    "against": lambda: each_device(against_table, "against_hugging_face"),
 }
 
 
@@ -189,6 +213,6 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["measure"]:
         measure_parity()
     if sys.argv[1:2] == ["bench"]:
-        measure_speed(sys.argv[2])
+        measure_speed(*sys.argv[2:])
     readme = ROOT / "README.md"
     readme.write_text(regenerate(readme.read_text()))

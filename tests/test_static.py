@@ -1,6 +1,7 @@
 """torch_ref/static.py: steps of one shape give what growing ones give, and can be replayed."""
 
 import inspect
+import shutil
 
 import numpy as np
 import pytest
@@ -79,15 +80,12 @@ def test_a_step_that_was_recorded_once_can_be_replayed():
 
     class Recording:
         def __init__(self):
-            def body(ids_BT, valid_BS, filled, k_LBSKH, v_LBSKH):
-                whole = static.KVCache(config.text, len(ids_BT), capacity, image_BPD)
-                whole.k_LBSKH, whole.v_LBSKH, whole.filled, whole.length = k_LBSKH, v_LBSKH, filled, cache.length
-                return paligemma.step(ids_BT, valid_BS, params, config, whole)
-
-            self.run = make_fx(body)(*self.memory())
+            # The recording would write over the cache; what it writes is taken from copies.
+            self.run = make_fx(lambda *memory: static.one_shape(*memory, params, config))(*self.memory())
 
         def memory(self):
-            return cache.ids_BT, cache.valid_BS, cache.filled, cache.k_LBSKH.clone(), cache.v_LBSKH.clone()
+            *told, k_LBSKH, v_LBSKH = cache.memory()
+            return *told, k_LBSKH.clone(), v_LBSKH.clone()
 
         def replay(self):
             memory = self.memory()
@@ -104,6 +102,66 @@ def test_a_step_that_was_recorded_once_can_be_replayed():
     found = torch.stack(found)
     found[4:, 1] = expected[4:, 1] = 0
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+
+
+def steps_of(run, lengths):
+    """Return the logits of a step at several fill levels of caches of several lengths, and what it stored."""
+    _, fixed = twins()
+    image_BPD, _, _, params, config = inputs(fixed)
+    randomness, found = torch.Generator().manual_seed(2), []
+    for capacity, filled in lengths:
+        cache = static.KVCache(config.text, 3, capacity, image_BPD)
+        cache.k_LBSKH.normal_(generator=randomness)
+        cache.v_LBSKH.normal_(generator=randomness)
+        cache.ids_BT.random_(4, 60, generator=randomness)
+        cache.valid_BS[:, :filled] = cache.valid_BS[:, -1] = True
+        cache.filled.fill_(filled)
+        logit_BV = run(params, config, cache)
+        found.append((logit_BV, cache.k_LBSKH, cache.v_LBSKH))
+    return found
+
+
+def compare_steps(run, monkeypatch, backend):
+    """Compare compiled steps with plain ones; return how many were compiled."""
+    compiled = static.compiled.__wrapped__(backend)
+    monkeypatch.setattr(static, "compiled", lambda: compiled)
+    lengths = [(9, 5), (9, 8), (14, 11), (30, 3)]
+    plain = steps_of(lambda params, config, cache: static.one_shape(*cache.memory(), params, config), lengths)
+    torch._dynamo.utils.counters.clear()
+    # Sums in another order; largest seen 8.9e-16.
+    torch.testing.assert_close(steps_of(run, lengths), plain, rtol=0, atol=1e-14)
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def taken_twice(params, config, cache):
+    """Take a step as a capture does: once to find out what is fastest, then once more, which changes nothing."""
+    run = static.fastest(params, config, cache)
+    assert run is static.compiled()
+    return run(*cache.memory(), params, config)
+
+
+@torch.inference_mode()
+def test_a_compiled_step_scores_alike_and_serves_answers_of_every_length(monkeypatch):
+    """Traced and made functional as for CUDA; what torch makes of it there needs a compiler, and a test of its own."""
+    assert compare_steps(taken_twice, monkeypatch, "aot_eager") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler")
+@torch.inference_mode()
+def test_a_step_compiled_for_the_processor_scores_alike(monkeypatch):
+    assert compare_steps(taken_twice, monkeypatch, "inductor") == 1
+
+
+@torch.inference_mode()
+def test_where_torch_cannot_compile_a_step_is_taken_all_the_same(monkeypatch):
+    def broken(graph, example_inputs):
+        raise RuntimeError("Failed to find C compiler")
+
+    compiled = static.compiled.__wrapped__(broken)
+    monkeypatch.setattr(static, "compiled", lambda: compiled)
+    with pytest.warns(UserWarning, match="cannot compile here.*Failed to find C compiler"):
+        steps_of(lambda *step: static.fastest(*step)(*step[2].memory(), *step[:2]), [(9, 5)])
 
 
 def test_the_embedded_model_answers_alike():

@@ -32,7 +32,8 @@ def load(path=None, dtype="float32", device="cpu", progress=None, static=False):
     progress : callable, optional
         Called as ``progress(done, total)`` in bytes while weights are read.
     static : bool
-        Decode with ``static.py``: on CUDA as a captured graph. For speed; its gain was not measured yet.
+        Decode with ``static.py``: on CUDA compiled, which takes a minute once, and as a captured graph. For speed; its
+        gain was not measured yet.
 
     Returns
     -------
