@@ -128,7 +128,7 @@ def compare_steps(run, monkeypatch, backend):
     lengths = [(9, 5), (9, 8), (14, 11), (30, 3)]
     plain = steps_of(lambda params, config, cache: static.one_shape(*cache.memory(), params, config), lengths)
     torch._dynamo.utils.counters.clear()
-    # Sums in another order; largest seen 8.9e-16.
+    # Sums in another order; largest seen 2.0e-15, with inductor.
     torch.testing.assert_close(steps_of(run, lengths), plain, rtol=0, atol=1e-14)
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
