@@ -139,7 +139,7 @@ def compiled(backend="inductor"):
 
 
 def fastest(p, config, cache):
-    """Take a step, compiled if that can be done here; after it, `cache` can be taken on from where it was.
+    """Take a step, compiled if that can be done here. Taken again, it writes the same to the same place.
 
     Parameters
     ----------
