@@ -52,9 +52,11 @@ def measure(model, batches=(1,), tokens=8, repeats=3, progress=lambda what: None
     parts, params, S = model.paligemma, model.params, config.image_tokens + PROMPT_TOKENS
 
     def empty_cache(batch):
+        """Return a cache with room for picture, prompt and the steps that are timed."""
         return model.sampling.KVCache(config.text, batch, S + tokens + 1, image_BPD)
 
     def prefill():
+        """Read picture and prompt of one row; return what they left behind."""
         cache = empty_cache(1)
         parts.prefill(image_BPD, ids_BT, valid_BT, params, config, cache)
         return cache

@@ -84,6 +84,7 @@ def quantize(stored, view, widen, release=lambda start, stop: None):
     K = rows_NK.shape[1]
 
     def work(start, stop):
+        """Round some rows, each by its own factor."""
         part = widen(rows_NK[start:stop]).astype(np.float32, copy=False)
         factor_N[start:stop] = factor = np.maximum(part.max(axis=1), -part.min(axis=1)) / HIGHEST
         # A row of zeros has any factor.

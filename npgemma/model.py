@@ -288,6 +288,7 @@ class Model:
         size = self.tokenizer.size
 
         def choose(logit_BV):
+            """Choose a token for each row."""
             self._check_finite(logit_BV)
             if not do_sample:
                 return self.sampling.greedy(logit_BV[:, :size])

@@ -86,6 +86,7 @@ def multiply_activations(formula, x, other):
     before_x, before_found = ((slice(None),) * letters.index("T") for letters in (operands, result))
 
     def work(start, stop):
+        """Multiply some of the queries."""
         tokens = slice(start, stop)
         found[(*before_found, tokens)] = np.einsum(formula, x[(*before_x, tokens)], other, optimize=True)
 
@@ -128,6 +129,7 @@ def _bfloat16_product(x_RK, bits_NK):
     if K % 2 or bits_NK.strides[1] != bits_NK.itemsize or bits_NK.strides[0] % 4:
 
         def widen(bits, parts):
+            """Write a block as float32."""
             np.left_shift(bits, 16, out=parts[0].view(np.uint32), dtype=np.uint32)
 
         return _product_in_blocks([x_RK], bits_NK, widen)
@@ -135,6 +137,7 @@ def _bfloat16_product(x_RK, bits_NK):
     # Two bfloat16 side by side are one 32-bit word, and two instructions take it apart. That leaves even and odd
     # channels in two halves, so the activations are parted alike.
     def part(words, parts):
+        """Write the two halves of a block's words as float32."""
         np.left_shift(words, 16, out=parts[0].view(np.uint32))
         np.bitwise_and(words, 0xFFFF0000, out=parts[1].view(np.uint32))
 
@@ -171,6 +174,7 @@ def _product_in_blocks(parts_RK, weight_NK, widen=None):
     y_RN = np.empty((R, N), dtype=parts_RK[0].dtype if widen else np.result_type(parts_RK[0], weight_NK))
 
     def work(start, stop):
+        """Multiply all rows by some of the weights."""
         blocks = [weight_NK[start:stop]]
         if widen:
             blocks = _buffer((stop - start) * K).reshape(len(parts_RK), stop - start, -1)

@@ -44,6 +44,7 @@ def split(work, total, step):
     helpers = min(count(), len(pieces)) - 1
 
     def run():
+        """Take pieces until none is left."""
         while pieces:
             try:
                 piece = pieces.popleft()
@@ -131,6 +132,7 @@ def in_pieces(function):
         found = np.empty_like(rows, order="C")
 
         def work(start, stop):
+            """Treat some of the rows."""
             found[start:stop] = function(rows[start:stop], *others)
 
         split(work, len(rows), even(len(rows), max(1, PIECE // rows.shape[1])))

@@ -160,8 +160,17 @@ def test_where_torch_cannot_compile_a_step_is_taken_all_the_same(monkeypatch):
 
     compiled = static.compiled.__wrapped__(broken)
     monkeypatch.setattr(static, "compiled", lambda: compiled)
+
+    def plain(params, config, cache):
+        return static.one_shape(*cache.memory(), params, config)
+
+    def fallen_back(params, config, cache):
+        assert static.fastest(params, config, cache) is static.one_shape
+        return plain(params, config, cache)
+
     with pytest.warns(UserWarning, match="cannot compile here.*Failed to find C compiler"):
-        steps_of(lambda *step: static.fastest(*step)(*step[2].memory(), *step[:2]), [(9, 5)])
+        found = steps_of(fallen_back, [(9, 5)])
+    torch.testing.assert_close(found, steps_of(plain, [(9, 5)]), rtol=0, atol=0)
 
 
 def test_the_embedded_model_answers_alike():

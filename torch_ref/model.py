@@ -94,6 +94,7 @@ def to_torch(params, dtype="float32", device="cpu"):
     """
 
     def convert(array):
+        """Return one array as torch's."""
         with warnings.catch_warnings():
             # A mapped file cannot be written to, and torch warns that it will not check; nothing here writes.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
