@@ -185,7 +185,7 @@ def first_output():
 
 
 def gallery_table():
-    from tiny import gallery
+    from tiny.training import gallery
 
     return gallery.table(ROOT / "tiny")
 

@@ -17,9 +17,9 @@ from test_image import bad_files
 import cli
 import npgemma
 from conversion.__main__ import main as conversion_command
-from tiny import drawing, gallery
-from tiny.evaluate import overlap
-from tiny.scenes import scene
+from tiny.training import drawing, gallery
+from tiny.training.evaluate import overlap
+from tiny.training.scenes import scene
 
 ROOT = pathlib.Path(__file__).parent.parent
 

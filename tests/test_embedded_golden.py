@@ -12,8 +12,8 @@ from safetensors import safe_open
 import npgemma
 import torch_ref
 from npgemma.image import load_pixels
-from tiny import scenes
-from tiny.evaluate import MAX_TOKENS, SCENES, held_out_examples, picture_of
+from tiny.training import scenes
+from tiny.training.evaluate import MAX_TOKENS, SCENES, held_out_examples, picture_of
 
 FILE = pathlib.Path(__file__).parent / "golden" / "embedded.safetensors"
 FOLDER = npgemma.embedded_checkpoint()

@@ -11,7 +11,7 @@ from conversion import codebook
 from npgemma import InputError, masks, record
 from npgemma.axes import suffix
 from npgemma.params import map_leaves
-from tiny.codebook import Codebook, Codes
+from tiny.training.codebook import Codebook, Codes
 
 # Width of the codes' vectors and channels of the inner layers: ours, the published ones, and an odd couple.
 SIZES = {"ours": (64, 32), "published": (512, 128), "odd": (20, 24)}

@@ -15,11 +15,11 @@ from conversion.codebook import FILE, read_codebook
 from npgemma.answer import place_mask
 from npgemma.masks import decode_masks
 from npgemma.params import leaves
-from tiny import drawing, gallery, prompts, scenes
-from tiny.__main__ import main
-from tiny.card import OVERLAPS, TASKS, card, overlap_table, table, write_card
-from tiny.codebook import Codebook
-from tiny.evaluate import Tally, codebook_of, evaluate, held_out_examples, overlap, score
+from tiny.training import drawing, gallery, prompts, scenes
+from tiny.training.__main__ import main
+from tiny.training.card import OVERLAPS, TASKS, card, overlap_table, table, write_card
+from tiny.training.codebook import Codebook
+from tiny.training.evaluate import Tally, codebook_of, evaluate, held_out_examples, overlap, score
 
 FOLDER = npgemma.embedded_checkpoint()
 # What a user of the checkpoint needs.
@@ -363,7 +363,7 @@ def test_masks_are_compared_with_the_picture():
 @pytest.fixture
 def short(monkeypatch):
     """A training of a few steps; whatever it sets for the process is set back."""
-    from tiny import train
+    from tiny.training import train
 
     monkeypatch.setattr(train, "CODEBOOK", (4, 2, 1e-3))
     monkeypatch.setattr(train, "TOWER", (4, 3, 1e-3))
@@ -424,7 +424,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, short, monkeyp
 
 def test_the_plot_shows_the_log(tmp_path):
     pytest.importorskip("matplotlib", reason="needs matplotlib: pip install 'npgemma[figures]'")
-    from tiny.plot import plot
+    from tiny.training.plot import plot
 
     with open(tmp_path / "plot.png", "wb") as file:
         plot(FOLDER / "training_log.jsonl", file)
@@ -457,8 +457,8 @@ def test_the_targets_stand_in_the_table(stated):
 
 def test_training_does_not_change_what_it_starts_from():
     """What a phase has reached is saved again with each later one: it must stay what it was."""
-    from tiny.start import initial_params
-    from tiny.train import Weights
+    from tiny.training.start import initial_params
+    from tiny.training.train import Weights
 
     params = initial_params(npgemma.load().config, 0)
     before = [array.clone() for *_, array in leaves(params)]

@@ -1,5 +1,1 @@
-"""The embedded PaliGemma: a small checkpoint in the hub's layout, and how it was made.
-
-``scenes.py`` draws pictures whose content is known, ``prompts.py`` says what can be asked about them, ``train.py``
-(with ``tower.py``) trains the model with the PyTorch twin, and ``evaluate.py`` measures it on pictures it has not seen.
-"""
+"""The embedded checkpoint, a small PaliGemma in the hub's layout; ``training`` is how it was made."""

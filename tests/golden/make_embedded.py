@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from tiny import scenes  # noqa: E402
-from tiny.evaluate import MAX_TOKENS, SCENES, held_out_examples, picture_of  # noqa: E402
+from tiny.training import scenes  # noqa: E402
+from tiny.training.evaluate import MAX_TOKENS, SCENES, held_out_examples, picture_of  # noqa: E402
 
 FILE = pathlib.Path(__file__).parent / "embedded.safetensors"
 # Of two tokens whose logits are closer than this, rounding may choose.

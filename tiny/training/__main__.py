@@ -1,13 +1,13 @@
-"""``python -m tiny train`` makes the embedded checkpoint again; ``evaluate`` measures one; ``gallery`` shows it."""
+"""``python -m tiny.training train`` makes the embedded checkpoint; ``evaluate`` measures one, ``gallery`` shows it."""
 
 import pathlib
 import sys
 
 from npgemma import InputError, embedded_checkpoint
 from npgemma.arguments import BAD_INPUT, Parser
-from tiny import gallery
-from tiny.card import RECORD, overlap_table, table, write_card
-from tiny.evaluate import evaluate
+from tiny.training import gallery
+from tiny.training.card import RECORD, overlap_table, table, write_card
+from tiny.training.evaluate import evaluate
 
 COMMANDS = {
     "train": (
@@ -30,7 +30,7 @@ COMMANDS = {
 
 def main(arguments=None):
     """Run the command; return its exit status."""
-    parser = Parser(prog="python -m tiny", description="The embedded checkpoint: make it, measure it, show it.")
+    parser = Parser(prog="python -m tiny.training", description="Make, measure and show the embedded checkpoint.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (summary, more, folder) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f"{summary}. {more}")
@@ -86,7 +86,7 @@ def _begun(folder):
 def _train(folder):
     """Train where PyTorch is installed."""
     try:
-        from tiny.train import train
+        from tiny.training.train import train
     except ModuleNotFoundError as missing:
         if missing.name != "torch":
             raise

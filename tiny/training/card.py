@@ -6,7 +6,7 @@ import npgemma
 from conversion.codebook import FILE
 from conversion.safetensors_file import replacing
 from npgemma.params import leaves
-from tiny import scenes
+from tiny.training import scenes
 
 # Task, an example of its prompt, what counts, and the part that should be right.
 TASKS = {
@@ -26,7 +26,7 @@ TASKS = {
 }
 # Mean overlaps that should be reached.
 OVERLAPS = {"detect": 0.85, "detect two": 0.85, "segment": 0.8}
-RECORD, EVALUATION, NOTES = "training.json", "evaluation.json", "notes.md"
+RECORD, EVALUATION, NOTES = "training.json", "evaluation.json", "training/notes.md"
 
 
 def table(evaluation):
@@ -60,9 +60,9 @@ def write_card(folder, evaluation):
     Parameters
     ----------
     folder : pathlib.Path
-        Made by `tiny.train.train`.
+        Made by `tiny.training.train.train`.
     evaluation : dict
-        From `tiny.evaluate.evaluate`.
+        From `tiny.training.evaluate.evaluate`.
     """
     with replacing(folder / EVALUATION) as file:
         file.write((json.dumps(evaluation, indent=2) + "\n").encode())
@@ -71,7 +71,7 @@ def write_card(folder, evaluation):
 
 
 def card(folder, evaluation):
-    """Return the text of the model card; what only a person can say of it stands in ``notes.md``, if there is one."""
+    """Return the text of the model card; what only a person can say of it stands in ``training/notes.md``."""
     model, training = npgemma.load(folder), json.loads((folder / RECORD).read_text())
     vision, text = model.config.vision, model.config.text
     parameters = sum(array.size for _, _, array in leaves(model.params))
@@ -102,11 +102,11 @@ fits it; the most probable token each time:
 
 {overlap_table(evaluation)}
 
-`python -m tiny evaluate` measures again. The numbers are also in `{EVALUATION}`.
+`python -m tiny.training evaluate` measures again. The numbers are also in `{EVALUATION}`.
 {notes}
 ## Made
 
-`python -m tiny train` makes every file of the checkpoint. These took {training["minutes"]} minutes on
+`python -m tiny.training train` makes every file of the checkpoint. These took {training["minutes"]} minutes on
 {training["device"]} and {training["pictures"]:,} pictures, none seen twice: first the mask codebook, then the vision
 tower alone, asked of every patch what it shows, then projector and decoder on prompts and answers.
 `training_log.jsonl` has loss and accuracy on the way, `training.png` draws them. A picture is drawn from a seed

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from npgemma.image import load_pixels
-from tiny import drawing, scenes
+from tiny.training import drawing, scenes
 
 # Every other training picture is drawn so many times larger and then resized as a photograph would be.
 LARGE = 4
@@ -48,7 +48,7 @@ def pixels_of(drawn, side):
 
     Parameters
     ----------
-    drawn : list of tiny.scenes.Scene
+    drawn : list of tiny.training.scenes.Scene
     side : int
         Of the model's picture, in pixels.
 

@@ -10,8 +10,8 @@ import npgemma
 from conversion.codebook import FILE, read_codebook
 from npgemma.answer import find_objects
 from npgemma.progress import Progress
-from tiny import drawing, scenes
-from tiny.prompts import examples
+from tiny.training import drawing, scenes
+from tiny.training.prompts import examples
 
 SCENES = 1000
 # Answered together.
@@ -96,8 +96,8 @@ def score(tallies, scene, example, found, mask_params=None):
     ----------
     tallies : dict of str to Tally
         By task; what is found is added.
-    scene : tiny.scenes.Scene
-    example : tiny.prompts.Example
+    scene : tiny.training.scenes.Scene
+    example : tiny.training.prompts.Example
     found : str
         The model's answer.
     mask_params : MaskParams, optional

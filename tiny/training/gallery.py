@@ -1,4 +1,4 @@
-"""Pictures and what the embedded model really says about them: ``python -m tiny gallery``."""
+"""Pictures and what the embedded model really says about them: ``python -m tiny.training gallery``."""
 
 import json
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from conversion.safetensors_file import replacing
 from npgemma.annotate import annotate
 from npgemma.answer import find_objects
 from npgemma.errors import InputError
-from tiny import drawing, scenes
-from tiny.evaluate import MAX_TOKENS, Tally, codebook_of, held_out_examples, picture_of, score
+from tiny.training import drawing, scenes
+from tiny.training.evaluate import MAX_TOKENS, Tally, codebook_of, held_out_examples, picture_of, score
 
 FOLDER, FILE = "gallery", "gallery.json"
 SIDE = 336
@@ -101,7 +101,7 @@ def make(folder):
     Parameters
     ----------
     folder : pathlib.Path
-        A checkpoint that `tiny.train.train` has made.
+        A checkpoint that `tiny.training.train.train` has made.
     """
     save(drawing.draw(scenes.scene(EXAMPLE_SEED), SIDE), folder / "example.png")
     model, mask_params, shown = npgemma.load(folder), codebook_of(folder), []

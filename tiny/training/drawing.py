@@ -6,7 +6,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tiny.scenes import COLOURS
+from tiny.training.scenes import COLOURS
 
 SUPERSAMPLING = 4
 # The ground is made of so many cells in a row; the noise differs from cell to cell.
@@ -24,7 +24,7 @@ def draw(scene, side, supersampling=SUPERSAMPLING):
 
     Parameters
     ----------
-    scene : tiny.scenes.Scene
+    scene : tiny.training.scenes.Scene
     side : int
         Of the square picture, in pixels.
     supersampling : int
@@ -48,7 +48,7 @@ def cover(scene, side, letters=False):
 
     Parameters
     ----------
-    scene : tiny.scenes.Scene
+    scene : tiny.training.scenes.Scene
     side : int
     letters : bool
         Of the text, show the letters and not the box around it.
@@ -85,7 +85,7 @@ def shown(scene):
 
     Parameters
     ----------
-    scene : tiny.scenes.Scene
+    scene : tiny.training.scenes.Scene
 
     Returns
     -------

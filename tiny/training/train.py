@@ -22,12 +22,12 @@ from conversion.hugging_face import write_tokenizer_files
 from conversion.safetensors_file import replacing
 from npgemma.params import leaves, map_leaves
 from npgemma.tokenizer import Tokenizer
-from tiny import drawing, language, scenes, tower
-from tiny.batches import Batches, load
-from tiny.card import RECORD
-from tiny.codebook import Codebook
-from tiny.plot import plot
-from tiny.start import initial_params, name_what_is_seen, prepare
+from tiny.training import drawing, language, scenes, tower
+from tiny.training.batches import Batches, load
+from tiny.training.card import RECORD
+from tiny.training.codebook import Codebook
+from tiny.training.plot import plot
+from tiny.training.start import initial_params, name_what_is_seen, prepare
 
 SEED = 0
 # Steps, pictures in a step, and the highest learning rate.
@@ -138,7 +138,7 @@ def fit(run, name, module, batches, loss_of, rate, check=None):
         Of the phase.
     module : torch.nn.Module
         What is trained, and what else must be kept.
-    batches : tiny.batches.Batches
+    batches : tiny.training.batches.Batches
         One for each step.
     loss_of : callable
         Takes a batch and the part of the training that is done; returns the loss and a dict of what came out right.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tiny.prompts import LOCATIONS
+from tiny.training.prompts import LOCATIONS
 
 
 def waves(count, channels):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tiny.scenes import COLOURS, SHAPES
+from tiny.training.scenes import COLOURS, SHAPES
 
 # Coordinates are told in so many steps, of ``<loc0000>`` to ``<loc1023>``.
 LOCATIONS = 1024
@@ -57,11 +57,11 @@ def examples(scene, shown, codes, randomness):
 
     Parameters
     ----------
-    scene : tiny.scenes.Scene
+    scene : tiny.training.scenes.Scene
     shown : list of (box, mask)
-        From `tiny.drawing.shown`.
+        From `tiny.training.drawing.shown`.
     codes : sequence of sequence of int
-        The masks in sixteen codes each, from `tiny.codebook.Codebook.encode`.
+        The masks in sixteen codes each, from `tiny.training.codebook.Codebook.encode`.
     randomness : numpy.random.Generator
         Chooses what is asked.
 

@@ -9,10 +9,10 @@ import conversion
 from conversion.vocabulary import SEGMENTS, write_tokenizer
 from npgemma.config import Config, TextConfig, VisionConfig
 from npgemma.params import map_leaves
-from tiny import drawing, scenes
-from tiny.places import waves
-from tiny.prompts import LOCATIONS, examples
-from tiny.tower import CHARACTERS, MASK_CODES
+from tiny.training import drawing, scenes
+from tiny.training.places import waves
+from tiny.training.prompts import LOCATIONS, examples
+from tiny.training.tower import CHARACTERS, MASK_CODES
 
 VISION = VisionConfig(width=128, mlp_width=512, layers=4, heads=4, image_size=112, patch_size=14)
 TEXT = {"width": 128, "mlp_width": 512, "layers": 3, "query_heads": 3, "key_value_heads": 1, "head_width": 128}
@@ -97,7 +97,7 @@ def name_what_is_seen(params, lesson, tokenizer):
     ----------
     params : Params
         Changed in place.
-    lesson : tiny.tower.Lesson
+    lesson : tiny.training.tower.Lesson
         After its training.
     tokenizer : npgemma.tokenizer.Tokenizer
     """

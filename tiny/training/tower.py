@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from conversion.codebook import CODES
 from conversion.vocabulary import LOCATIONS as LOCATION_PIECES
 from conversion.vocabulary import SEGMENTS as MASK_PIECES
-from tiny import batches, drawing, scenes
-from tiny.places import location_loss, narrowing, waves
-from tiny.prompts import LOCATIONS, forms
+from tiny.training import batches, drawing, scenes
+from tiny.training.places import location_loss, narrowing, waves
+from tiny.training.prompts import LOCATIONS, forms
 from torch_ref import siglip
 
 # What a patch can show; ground is 0, text the last.
@@ -38,10 +38,10 @@ def truth(scene, config, shown, codes):
 
     Parameters
     ----------
-    scene : tiny.scenes.Scene
+    scene : tiny.training.scenes.Scene
     config : npgemma.config.VisionConfig
     shown : list of (box, mask)
-        From `tiny.drawing.shown`.
+        From `tiny.training.drawing.shown`.
     codes : int array (objects, 16)
         Of the masks.
 
@@ -107,9 +107,9 @@ def batch(drawn, config, codebook):
 
     Parameters
     ----------
-    drawn : list of tiny.scenes.Scene
+    drawn : list of tiny.training.scenes.Scene
     config : npgemma.config.VisionConfig
-    codebook : tiny.codebook.Codebook
+    codebook : tiny.training.codebook.Codebook
         On the CPU.
 
     Returns

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from npgemma.tokenizer import Tokenizer
-from tiny import batches, drawing
-from tiny.places import location_loss, narrowing
-from tiny.prompts import LOCATIONS, TASKS, examples
-from tiny.start import first_location
+from tiny.training import batches, drawing
+from tiny.training.places import location_loss, narrowing
+from tiny.training.prompts import LOCATIONS, TASKS, examples
+from tiny.training.start import first_location
 from torch_ref import gemma, paligemma
 
 # So many prompts for every picture.
@@ -32,7 +32,7 @@ class Lesson:
     config : npgemma.config.Config
     folder : pathlib.Path
         Where the tokenizer is.
-    codebook : tiny.codebook.Codebook
+    codebook : tiny.training.codebook.Codebook
         Says masks in codes; on the CPU.
     seed : int
         With each picture, chooses the prompts.
