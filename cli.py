@@ -17,7 +17,7 @@ def main(arguments=None):
     try:
         # A terminal that cannot show a character gets its code instead of an error.
         sys.stdout.reconfigure(errors="backslashreplace")
-        from npgemma.arguments import parser_of
+        from npgemma.command.arguments import parser_of
 
         options = parser_of(command).parse_args(arguments[command != "generate" :])
         return run(command, options)
@@ -57,8 +57,8 @@ def run(command, options):
 
 def generate(options):
     """Print the answer for every picture."""
-    from npgemma.annotate import check_mask_folder, check_picture_name
-    from npgemma.progress import Progress
+    from npgemma.command.annotate import check_mask_folder, check_picture_name
+    from npgemma.command.progress import Progress
 
     progress = Progress()
     if options.annotate is not None:
@@ -89,7 +89,7 @@ def trace(options):
     """Write every named array of an answer to a file."""
     from conversion.safetensors_file import Spool
     from npgemma import record
-    from npgemma.progress import Progress
+    from npgemma.command.progress import Progress
 
     spool, progress = Spool(options.out), Progress()
     model, pictures = prepare(options, progress, most=1)
@@ -110,9 +110,9 @@ def trace(options):
 def parity(options):
     """Run both backends on one input and print how far they are apart."""
     import npgemma
-    from npgemma.parity import BOUNDS, DEVICE_FACTOR, Comparison
-    from npgemma.progress import Progress
-    from npgemma.tables import parity_table
+    from npgemma.command.progress import Progress
+    from npgemma.command.tables import parity_table
+    from npgemma.tools.compare import BOUNDS, DEVICE_FACTOR, Comparison
 
     torch_ref = import_twin()
     progress = Progress()
@@ -142,7 +142,7 @@ def inspect(options):
     """Print what a checkpoint holds, without loading it."""
     from conversion.folder import describe
     from npgemma import embedded_checkpoint
-    from npgemma.tables import inspect_table
+    from npgemma.command.tables import inspect_table
 
     report = describe(str(embedded_checkpoint()) if options.checkpoint is None else options.checkpoint)
     print(json.dumps(report) if options.json else inspect_table(report), flush=True)
@@ -151,9 +151,9 @@ def inspect(options):
 
 def bench(options):
     """Print how fast a model runs, beside how fast it could."""
-    from npgemma.bench import measure
-    from npgemma.progress import Progress
-    from npgemma.tables import bench_table
+    from npgemma.command.progress import Progress
+    from npgemma.command.tables import bench_table
+    from npgemma.tools.bench import measure
 
     progress = Progress()
     check_backend(options)
@@ -325,8 +325,8 @@ def as_json(path, prompt, generation, folder):
 
 def write_drawn(options, path, text, folder):
     """Write what was asked for of an answer's boxes and masks; say so if there is nothing to write."""
-    from npgemma.annotate import annotate, save_picture, write_masks
     from npgemma.answer import read_answer
+    from npgemma.command.annotate import annotate, save_picture, write_masks
 
     if not (options.annotate or options.mask_dir):
         return

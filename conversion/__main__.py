@@ -7,7 +7,7 @@ import numpy as np
 
 from conversion.vocabulary import write_tokenizer
 from conversion.write import DTYPES, initial, write_folder
-from npgemma.arguments import BAD_INPUT, Parser
+from npgemma.command.arguments import BAD_INPUT, Parser
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
 

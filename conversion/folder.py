@@ -8,12 +8,12 @@ import pathlib
 import numpy as np
 
 from conversion import safetensors_file
-from conversion.bfloat16 import narrow, widen_tensor
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
 from npgemma import config as configuration
 from npgemma.errors import InputError
-from npgemma.int8 import quantize
+from npgemma.fast.bfloat16 import narrow, widen_tensor
+from npgemma.fast.int8 import quantize
 from npgemma.ops import widen
 from npgemma.params import build
 
@@ -33,7 +33,7 @@ def read_folder(folder, dtype="float32", progress=None):
         Holds ``config.json`` and either ``model.safetensors`` or shards with their index.
     dtype : str
         ``float32``, ``float64``, ``bfloat16`` (matrices are returned as bits in uint16, the rest as float32) or
-        ``int8`` (matrices as `npgemma.int8.Int8Weight`).
+        ``int8`` (matrices as `npgemma.fast.int8.Int8Weight`).
     progress : callable, optional
         Called as ``progress(done, total)`` in bytes.
 

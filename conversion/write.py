@@ -6,10 +6,10 @@ import pathlib
 import numpy as np
 
 from conversion import safetensors_file
-from conversion.bfloat16 import narrow
 from conversion.layout import stored_leaves
 from npgemma.config import to_hub
-from npgemma.int8 import HIGHEST, Int8Weight
+from npgemma.fast.bfloat16 import narrow
+from npgemma.fast.int8 import HIGHEST, Int8Weight
 from npgemma.params import build, leaves
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}

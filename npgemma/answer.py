@@ -9,7 +9,7 @@ from PIL import Image
 
 from conversion import codebook
 from npgemma.image import open_picture, upright_rgb
-from npgemma.masks import decode_masks
+from npgemma.segmentation import decode_masks
 
 # ``<locYMIN><locXMIN><locYMAX><locXMAX> label``, with sixteen ``<seg>`` before the label where a mask was asked for;
 # several things are parted by semicolons.
@@ -82,7 +82,7 @@ def place_mask(mask_YX, box, size):
     Parameters
     ----------
     mask_YX : array
-        From `npgemma.masks.decode_masks`: over 0 is inside.
+        From `npgemma.segmentation.decode_masks`: over 0 is inside.
     box : (float, float, float, float)
         Left, top, right, bottom, in pixels.
     size : (int, int)

@@ -39,7 +39,7 @@ def load(path=None, dtype="float32", progress=None):
     dtype : str
         ``float32``; ``float64`` for proofs; ``bfloat16`` holds the matrices so, in half the memory, and widens them
         to float32 whenever they are used (NumPy cannot calculate in bfloat16); ``int8`` holds them in a quarter, as
-        whole numbers with a factor for each row (`npgemma.int8`), which costs some accuracy.
+        whole numbers with a factor for each row (`npgemma.fast.int8`), which costs some accuracy.
     progress : callable, optional
         Called as ``progress(done, total)`` in bytes while weights are read.
 

@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from npgemma.products import layout, multiply, multiply_activations
-from npgemma.threads import in_pieces
+from npgemma.fast.products import layout, multiply, multiply_activations
+from npgemma.fast.threads import in_pieces
 
 
 def widen(x):

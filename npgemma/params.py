@@ -148,7 +148,7 @@ class ConvolutionParams:
 
 @dataclass(frozen=True)
 class MaskBlockParams:
-    """`npgemma.masks.residual_block`."""
+    """`npgemma.segmentation.residual_block`."""
 
     near: ConvolutionParams
     far: ConvolutionParams
@@ -157,7 +157,7 @@ class MaskBlockParams:
 
 @dataclass(frozen=True)
 class MaskParams:
-    """The mask codebook's decoder; `npgemma.masks.decode_masks`. It comes in a file of its own."""
+    """The mask codebook's decoder; `npgemma.segmentation.decode_masks`. It comes in a file of its own."""
 
     code: Array = weight("QD")
     first: ConvolutionParams

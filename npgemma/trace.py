@@ -9,7 +9,7 @@ import numpy as np
 from npgemma.axes import suffix
 
 # The files whose functions are followed: the forward pass, and the losses.
-FORWARD = ("paligemma", "siglip", "projector", "gemma", "attention", "rope", "mask", "contrastive", "masks")
+FORWARD = ("paligemma", "siglip", "projector", "gemma", "attention", "rope", "mask", "contrastive", "segmentation")
 PACKAGES = ("npgemma", "torch_ref")
 
 

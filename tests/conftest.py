@@ -1,12 +1,18 @@
 """What all tests share: small models with every axis of another size, and the checkpoint the suite runs on."""
 
 import dataclasses
+import pathlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+# The rooms of tests/ are named like the packages they test: the packages come first.
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent / folder) for folder in (".", "tests", "reports")]
+
 from support import CONFIGS
 
 import conversion

@@ -1,13 +1,24 @@
 """Small models and inputs for the parity tests: all axis sizes distinct, nothing that is one or zero."""
 
+import io
+import pathlib
+import struct
+import subprocess
+import sys
+import zlib
+
 import numpy as np
 import torch
+from PIL import Image
 
 import conversion
 import torch_ref.model
+from conversion import safetensors_file
 from npgemma.config import Config, TextConfig, VisionConfig
-from npgemma.parity import difference
+from npgemma.tools.compare import difference
 from npgemma.trace import to_numpy
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 _VISION = VisionConfig(width=24, mlp_width=40, layers=2, heads=3, image_size=28, patch_size=7, epsilon=1e-6)
 _TEXT = {"width": 30, "mlp_width": 56, "layers": 3, "vocabulary": 101, "context": 64}
@@ -61,3 +72,44 @@ def assert_close(expected, found, bound, what=""):
     assert expected.dtype == found.dtype, f"{what}: {expected.dtype} became {found.dtype}"
     apart = difference(expected, found)
     assert apart.relative_l2 <= bound, f"{what}: relative L2 {apart.relative_l2:.2e} is over {bound:.2e} ({apart})"
+
+
+def start(*arguments, **settings):
+    """The same as a process of its own."""
+    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **(pipes | settings))
+
+
+def rewrite(folder, change):
+    """Write a folder's tensors again, as ``change(name, dtype, array)`` lists them."""
+    path = folder / "model.safetensors"
+    tensors = [(t.name, t.dtype, np.array(t.array)) for t in safetensors_file.read(path)]
+    tensors = [new for old in tensors for new in change(*old)]
+    safetensors_file.write(path, [(n, d, a.shape) for n, d, a in tensors], [a for _, _, a in tensors])
+
+
+def bomb(path):
+    """A PNG of a few bytes that claims 40000 x 40000 pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 40000, 40000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"x") + chunk(b"IEND", b""))
+
+
+def bad_files(folder):
+    good = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3)).astype(np.uint8)).save(good, "PNG")
+    good = good.getvalue()
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.png").write_text("not a picture")
+    (folder / "truncated.png").write_bytes(good[: len(good) // 2])
+    (folder / "damaged.png").write_bytes(good[:60] + b"\xff" * 40 + good[100:])
+    bomb(folder / "bomb.png")
+    (folder / "folder.png").mkdir()
+    return {
+        "empty.png": "not a picture", "text.png": "not a picture", "truncated.png": "decoded", "damaged.png": "decoded",
+        "bomb.png": "million pixels", "folder.png": "folder", "missing.png": "no picture",
+    }  # fmt: skip

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from conversion.codebook import CODES, layout, read_codebook
-from npgemma.annotate import COLOURS, annotate, write_masks
 from npgemma.answer import Found, as_json, find_objects, place_mask, read_answer
-from npgemma.masks import decode_masks
+from npgemma.command.annotate import COLOURS, annotate, write_masks
+from npgemma.segmentation import decode_masks
 
 SIZE = (100, 200)  # columns, rows
 

@@ -14,11 +14,12 @@ from safetensors.numpy import load_file, save_file
 import conversion
 import npgemma
 import npgemma.gemma
-from conversion import bfloat16, safetensors_file
+from conversion import safetensors_file
+from npgemma.fast import bfloat16
 from npgemma.image import load_pixels
 from npgemma.ops import widen
 from npgemma.params import leaves
-from npgemma.parity import difference
+from npgemma.tools.compare import difference
 from npgemma.trace import to_numpy
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"

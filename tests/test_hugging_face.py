@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 import npgemma
 import torch_ref
 from npgemma.config import from_hub
-from npgemma.parity import difference
+from npgemma.tools.compare import difference
 from npgemma.trace import to_numpy
 
 transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'npgemma[oracle]'")

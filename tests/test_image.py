@@ -1,12 +1,9 @@
 """image.py: every kind of picture a person has, and files that are none."""
 
-import io
-import struct
-import zlib
-
 import numpy as np
 import pytest
 from PIL import Image
+from support import bad_files
 
 from npgemma.errors import InputError
 from npgemma.image import load_pixels, open_picture, upright_rgb
@@ -114,32 +111,6 @@ def test_a_path_an_image_and_an_array_are_the_same(tmp_path):
 def test_arrays_that_are_no_pictures(array):
     with pytest.raises(InputError, match="uint8"):
         load_pixels(array, 4)
-
-
-def bomb(path):
-    """A PNG of a few bytes that claims 40000 x 40000 pixels."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 40000, 40000, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"x") + chunk(b"IEND", b""))
-
-
-def bad_files(folder):
-    good = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3)).astype(np.uint8)).save(good, "PNG")
-    good = good.getvalue()
-    (folder / "empty.png").write_bytes(b"")
-    (folder / "text.png").write_text("not a picture")
-    (folder / "truncated.png").write_bytes(good[: len(good) // 2])
-    (folder / "damaged.png").write_bytes(good[:60] + b"\xff" * 40 + good[100:])
-    bomb(folder / "bomb.png")
-    (folder / "folder.png").mkdir()
-    return {
-        "empty.png": "not a picture", "text.png": "not a picture", "truncated.png": "decoded", "damaged.png": "decoded",
-        "bomb.png": "million pixels", "folder.png": "folder", "missing.png": "no picture",
-    }  # fmt: skip
 
 
 def test_files_that_are_no_pictures(tmp_path):

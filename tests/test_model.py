@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_conversion import rewrite
+from support import rewrite
 
 import npgemma
 import torch_ref

@@ -6,10 +6,10 @@ from support import CONFIGS, assert_close, inputs, models
 
 import npgemma
 import torch_ref
-from conversion.bfloat16 import narrow
+from npgemma.fast.bfloat16 import narrow
 from npgemma.ops import widen
 from npgemma.params import build, leaves, map_leaves
-from npgemma.parity import BOUNDS, DEVICE_FACTOR, Comparison, difference
+from npgemma.tools.compare import BOUNDS, DEVICE_FACTOR, Comparison, difference
 from npgemma.trace import to_numpy
 from torch_ref.model import to_torch
 

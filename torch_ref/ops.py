@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from npgemma.products import layout
+from npgemma.fast.products import layout
 
 
 def at_least_float32(x):

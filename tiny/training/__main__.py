@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 from npgemma import InputError, embedded_checkpoint
-from npgemma.arguments import BAD_INPUT, Parser
+from npgemma.command.arguments import BAD_INPUT, Parser
 from tiny.training import gallery
 from tiny.training.card import RECORD, overlap_table, table, write_card
 from tiny.training.evaluate import evaluate

@@ -1,7 +1,7 @@
 """The mask codebook: a small autoencoder that says a mask in sixteen of 128 codes (a VQ-VAE), and its training.
 
 The layers and their names are those of big_vision's ``vae-oid.npz``, with fewer channels. Only the decoder is needed
-to read an answer; `npgemma.masks` has it in NumPy.
+to read an answer; `npgemma.segmentation` has it in NumPy.
 
 References: van den Oord et al., arXiv 1711.00937 (vector quantisation; appendix A.1: moving averages); Ning et al.,
 arXiv 2301.02229 (masks as codes).

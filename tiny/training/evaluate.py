@@ -9,7 +9,7 @@ import numpy as np
 import npgemma
 from conversion.codebook import FILE, read_codebook
 from npgemma.answer import find_objects
-from npgemma.progress import Progress
+from npgemma.command.progress import Progress
 from tiny.training import drawing, scenes
 from tiny.training.prompts import examples
 

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 
 import npgemma
 from conversion.safetensors_file import replacing
-from npgemma.annotate import annotate
 from npgemma.answer import find_objects
+from npgemma.command.annotate import annotate
 from npgemma.errors import InputError
 from tiny.training import drawing, scenes
 from tiny.training.evaluate import MAX_TOKENS, Tally, codebook_of, held_out_examples, picture_of, score

@@ -10,8 +10,9 @@ import pytest
 from support import assert_close, random
 from tolerances import OPERATION
 
-from conversion.bfloat16 import narrow
-from npgemma import ops, products, threads
+from npgemma import ops
+from npgemma.fast import products, threads
+from npgemma.fast.bfloat16 import narrow
 from npgemma.params import LayerNormParams
 
 # Formula, shape of the activations, shape of the weight as stored, and the order that makes the weight's axes of it.

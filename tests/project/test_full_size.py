@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from test_cli import ROOT, start
+from support import ROOT, start
 
 import npgemma
 

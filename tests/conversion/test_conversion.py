@@ -6,15 +6,16 @@ import struct
 import numpy as np
 import pytest
 import torch
-from support import CONFIGS
+from support import CONFIGS, rewrite
 
 import conversion
-from conversion import bfloat16, safetensors_file
 from conversion import folder as reading
-from conversion.bfloat16 import narrow
+from conversion import safetensors_file
 from conversion.layout import STORED, canonical, stored_leaves
 from conversion.write import SHARD_BYTES, initial, write_folder
 from npgemma.errors import InputError
+from npgemma.fast import bfloat16
+from npgemma.fast.bfloat16 import narrow
 from npgemma.ops import widen
 from npgemma.params import leaves, map_leaves
 
@@ -128,14 +129,6 @@ GENERATIONS = {
     },
     "5, saved": {"vision_tower.vision_model.": "vision_tower."},
 }
-
-
-def rewrite(folder, change):
-    """Write a folder's tensors again, as ``change(name, dtype, array)`` lists them."""
-    path = folder / "model.safetensors"
-    tensors = [(t.name, t.dtype, np.array(t.array)) for t in safetensors_file.read(path)]
-    tensors = [new for old in tensors for new in change(*old)]
-    safetensors_file.write(path, [(n, d, a.shape) for n, d, a in tensors], [a for _, _, a in tensors])
 
 
 def renamed(name, generation):

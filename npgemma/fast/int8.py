@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npgemma import threads
+from npgemma.fast import threads
 
 HIGHEST = 127
 # Entries rounded at a time.

@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 @pytest.mark.parametrize("name", BLOCKS)
 def test_generated_blocks_are_up_to_date(name):
     block = re.search(rf"<!-- generated: {name} -->\n(.*?)\n<!-- end -->", README, re.S)[1]
-    assert block == BLOCKS[name](), "run: python tests/readme.py"
+    assert block == BLOCKS[name](), "run: python reports/readme.py"
 
 
 def test_generating_again_changes_nothing():

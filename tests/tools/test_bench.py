@@ -9,9 +9,9 @@ import cli
 import conversion
 import npgemma
 import torch_ref
-from npgemma import bench
 from npgemma.config import PUBLISHED, Config, TextConfig, VisionConfig
 from npgemma.params import leaves
+from npgemma.tools import bench
 
 STAGES = ["vision tower", "prefill", "token, batch 1", "token, batch 3"]
 

@@ -8,9 +8,10 @@ from tolerances import OPERATION
 
 import conversion
 import npgemma
-from conversion.bfloat16 import narrow
-from npgemma import int8, ops
-from npgemma.int8 import Int8Weight, quantize
+from npgemma import ops
+from npgemma.fast import int8
+from npgemma.fast.bfloat16 import narrow
+from npgemma.fast.int8 import Int8Weight, quantize
 from npgemma.params import leaves
 
 

@@ -8,12 +8,12 @@ from support import CONFIGS, inputs, models, random
 
 import npgemma
 import torch_ref.siglip
-from npgemma.parity import BOUNDS, Comparison, difference
+from npgemma.tools.compare import BOUNDS, Comparison, difference
 
 
 def test_equal_arrays_differ_by_nothing():
     x = random((3, 4), 0)
-    assert difference(x, x.copy()) == npgemma.parity.Difference(0.0, 1.0, 0.0)
+    assert difference(x, x.copy()) == npgemma.tools.compare.Difference(0.0, 1.0, 0.0)
 
 
 def test_a_wrong_scale_shows_in_the_norm_ratio():

@@ -3,13 +3,12 @@
 import ast
 import difflib
 import inspect
-import pathlib
 import subprocess
 import sys
 
 import pytest
+from support import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 # Files that are no twins: loading differs, and what torch decodes with for speed the port does not have.
 OTHERS = ("__init__", "model", "static")
 TWINS = sorted(p.stem for p in (ROOT / "torch_ref").glob("*.py") if p.stem not in OTHERS)

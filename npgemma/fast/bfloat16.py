@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npgemma import threads
+from npgemma.fast import threads
 
 # Entries widened at a time by a thread, and entries after which memory of the file is given back.
 PIECE, STRETCH = 2**16, 2**24

@@ -2,12 +2,12 @@
 
 import importlib
 import json
-import pathlib
 
 import numpy as np
 import PIL
 import pytest
 from safetensors import safe_open
+from support import ROOT
 
 import npgemma
 import torch_ref
@@ -15,7 +15,7 @@ from npgemma.image import load_pixels
 from tiny.training import scenes
 from tiny.training.evaluate import MAX_TOKENS, SCENES, held_out_examples, picture_of
 
-FILE = pathlib.Path(__file__).parent / "golden" / "embedded.safetensors"
+FILE = ROOT / "tests" / "golden" / "embedded.safetensors"
 FOLDER = npgemma.embedded_checkpoint()
 
 

@@ -1,4 +1,4 @@
-"""How fast npgemma is beside Hugging Face's transformers: ``python tests/against_hugging_face.py DIR [cpu|cuda]``.
+"""How fast npgemma is beside Hugging Face's transformers: ``python reports/against_hugging_face.py DIR [cpu|cuda]``.
 
 ``DIR`` is a folder of ``python -m conversion synthesize``. Every run is a process of its own, one after the other, on
 a picture and a short prompt, and each kind is measured like the other: the first token, then steps with one, two, four
@@ -22,7 +22,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "reports")]
 
 from readme import commit  # noqa: E402
 
@@ -59,7 +59,7 @@ def hugging_face(folder, dtype, device):
 
 
 def measure_hugging_face(folder, dtype, device):
-    """Time Hugging Face's stages as `npgemma.bench.measure` does ours."""
+    """Time Hugging Face's stages as `npgemma.tools.bench.measure` does ours."""
     import torch
 
     model, load, inputs = hugging_face(folder, dtype, device)
@@ -111,7 +111,7 @@ def ours(kind, folder, dtype, device):
 
 def measure_ours(kind, folder, dtype, device):
     """Time our own stages."""
-    from npgemma.bench import measure
+    from npgemma.tools.bench import measure
 
     report = measure(ours(kind, folder, dtype, device), BATCHES, STEPS - 1, repeats=1)
     seconds = {stage: numbers["seconds"] for stage, numbers in report["stages"].items()}
@@ -158,7 +158,7 @@ def memory(_, folder, device):
     import numpy as np
 
     from conversion.folder import describe
-    from npgemma import threads
+    from npgemma.fast import threads
 
     start = time.perf_counter()
     numbers = np.empty(describe(folder)["parameters"], dtype=np.float32)
@@ -177,7 +177,7 @@ def about(folder, device):
     import transformers
 
     from conversion.folder import describe
-    from npgemma.bench import machine
+    from npgemma.tools.bench import machine
 
     held, here = describe(folder), machine(device)
     here["versions"]["transformers"] = transformers.__version__

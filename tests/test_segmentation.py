@@ -6,9 +6,9 @@ import torch
 from support import assert_close, random, tensor
 from tolerances import MASKS
 
-import torch_ref.masks as twin
+import torch_ref.segmentation as twin
 from conversion import codebook
-from npgemma import InputError, masks, record
+from npgemma import InputError, record, segmentation
 from npgemma.axes import suffix
 from npgemma.params import map_leaves
 from tiny.training.codebook import Codebook, Codes
@@ -36,7 +36,7 @@ def file(request, tmp_path):
 def test_the_decoder_is_its_twin_and_torchs_layers(file, dtype):
     path, arrays, (width, channels) = file
     params = codebook.read_codebook(path, dtype)
-    ours = masks.decode_masks(CODES, params)
+    ours = segmentation.decode_masks(CODES, params)
     assert ours.shape == (3, 64, 64)
     assert_close(ours, twin.decode_masks(tensor(CODES), map_leaves(tensor, params)), MASKS[dtype])
     network = Codebook(channels, width).to(tensor(ours).dtype)
@@ -62,7 +62,7 @@ def test_a_file_of_the_published_layout_has_its_size(tmp_path):
 def test_every_name_fits_its_array(file):
     path, _, _ = file
     with record() as trace:
-        masks.decode_masks(CODES, codebook.read_codebook(path))
+        segmentation.decode_masks(CODES, codebook.read_codebook(path))
     assert {suffix(name.rpartition("/")[2]) for name in trace} == {"BM", "BMD", "BYX", "BYXC"}
 
 

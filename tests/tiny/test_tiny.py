@@ -13,8 +13,8 @@ from PIL import Image
 import npgemma
 from conversion.codebook import FILE, read_codebook
 from npgemma.answer import place_mask
-from npgemma.masks import decode_masks
 from npgemma.params import leaves
+from npgemma.segmentation import decode_masks
 from tiny.training import drawing, gallery, prompts, scenes
 from tiny.training.__main__ import main
 from tiny.training.card import OVERLAPS, TASKS, card, overlap_table, table, write_card

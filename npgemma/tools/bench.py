@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from npgemma import threads
+from npgemma.fast import threads
 from npgemma.params import leaves
 
 PROMPT_TOKENS = 6

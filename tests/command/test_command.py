@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -11,8 +10,7 @@ import time
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from test_conversion import rewrite
-from test_image import bad_files
+from support import ROOT, bad_files, rewrite, start
 
 import cli
 import npgemma
@@ -20,8 +18,6 @@ from conversion.__main__ import main as conversion_command
 from tiny.training import drawing, gallery
 from tiny.training.evaluate import overlap
 from tiny.training.scenes import scene
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -41,13 +37,6 @@ def run(capsys, random_folder, picture):
         return status, output.out, output.err
 
     return run
-
-
-def start(*arguments, **settings):
-    """The same as a process of its own."""
-    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **(pipes | settings))
 
 
 # What works

@@ -18,8 +18,8 @@ import threading
 
 import numpy as np
 
-from npgemma import threads
-from npgemma.int8 import Int8Weight
+from npgemma.fast import threads
+from npgemma.fast.int8 import Int8Weight
 
 # What a thread takes at a time: of narrow weights so many that they fit the caches when widened, of others more, and
 # with many rows of activations so many rows of weights. Smaller pieces cost: threads wait for each other in Python.

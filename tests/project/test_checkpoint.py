@@ -9,7 +9,7 @@ import torch
 import npgemma
 import torch_ref.model
 from npgemma.image import load_pixels
-from npgemma.parity import BOUNDS, DEVICE_FACTOR, Comparison
+from npgemma.tools.compare import BOUNDS, DEVICE_FACTOR, Comparison
 from npgemma.trace import to_numpy
 
 PROMPT = "caption en"
@@ -50,7 +50,7 @@ def test_the_twin_on_cuda_is_the_port(both, example):
     twin = torch_ref.Model(params, model.config, model.folder, device="cuda")
     pixels, ids = example
     expected, found = (to_numpy(m.logits(pixels, [ids], len(ids))) for m in (model, twin))
-    assert npgemma.parity.difference(expected, found).relative_l2 < DEVICE_FACTOR["cuda"] * BOUNDS["float32"]
+    assert npgemma.tools.compare.difference(expected, found).relative_l2 < DEVICE_FACTOR["cuda"] * BOUNDS["float32"]
 
 
 def test_steps_through_the_cache_are_one_pass(both, example):
@@ -72,7 +72,7 @@ def test_a_padded_row_is_the_row_alone(both, example):
     valid = np.array([[True] * len(longer), [False] * padding + [True] * len(ids)])
     batch = model.logits(np.concatenate([pixels, pixels]), rows, len(longer), valid)[1, -1]
     alone = model.logits(pixels, [ids], len(ids))[0, -1]
-    assert npgemma.parity.difference(alone, batch).relative_l2 < BOUNDS["float32"]
+    assert npgemma.tools.compare.difference(alone, batch).relative_l2 < BOUNDS["float32"]
 
 
 def test_published_backbone_numbers(both, checkpoint):

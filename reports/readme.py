@@ -1,7 +1,7 @@
-"""Writes the generated parts of README.md: ``python tests/readme.py``; ``test_readme.py`` compares them.
+"""Writes the generated parts of README.md: ``python reports/readme.py``; ``test_readme.py`` compares them.
 
-``python tests/readme.py measure`` first measures the parity of the embedded checkpoint anew (``reports/parity.json``);
-``python tests/readme.py bench DIR [cpu|cuda]`` the speed of a checkpoint (``reports/bench_*.json``), which needs a
+``python reports/readme.py measure`` first measures the parity of the embedded checkpoint (``reports/parity.json``);
+``python reports/readme.py bench DIR [cpu|cuda]`` the speed of a checkpoint (``reports/bench_*.json``), which needs a
 quiet machine.
 """
 
@@ -40,7 +40,7 @@ PATH = [
     ("paligemma.py", "the parts joined", "scale the picture tokens like text: which tests notice?"),
     ("cache.py", "what past tokens leave behind", "how many bytes are 1000 tokens of the 3B model?"),
     ("generate.py", "from scores to an answer", "set the temperature to 0.01, to 100"),
-    ("masks.py", "sixteen codes become a mask", "change one code: which part of the mask changes?"),
+    ("segmentation.py", "sixteen codes become a mask", "change one code: which part of the mask changes?"),
     ("answer.py", "an answer becomes boxes and masks", "divide by 1024 instead: what moves?"),
     ("model.py", "everything together", "let it choose rows without a piece"),
     ("config.py", "the sizes, those of the published models too", "read `PUBLISHED`"),
@@ -167,7 +167,7 @@ def measure_speed(folder, device="cpu"):
 
 
 def bounds_table():
-    from npgemma.parity import BOUNDS
+    from npgemma.tools.compare import BOUNDS
 
     rows = ["| dtype | bound | largest of a whole answer | arrays | where |", "|---|---:|---:|---:|---|"]
     for dtype, report in json.loads((ROOT / "reports" / "parity.json").read_text()).items():

@@ -1,0 +1,1 @@
+"""What is done with traces and models: comparing, measuring."""
