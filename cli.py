@@ -97,7 +97,7 @@ def trace(options):
     with record(options.only, spool.add):
         answer = model.generate(pixels, **settings(options))
     if not spool.entries:
-        raise_input_error(f"no array matches --only '{options.only}': names look like prefill.0/decode.0/block.0/x_BTD")
+        raise_input_error(f"no array matches --only '{options.only}': names look like step.0/logit_BV")
     about = {"image": path, "prompt": options.prompt, "backend": options.backend, "dtype": options.dtype}
     spool.close({**about, "token_ids": json.dumps(answer.token_ids)})
     print(f"{len(spool.entries)} arrays of '{answer.text}' written to {options.out}", file=sys.stderr)
@@ -198,7 +198,7 @@ def prepare(options, progress, most=None):
     if options.only_cpu:
         options.device = "cpu"
     check_backend(options)
-    check_settings(options.max_tokens, options.temperature, options.top_p, options.top_k, options.seed)
+    check_settings(options.max_new_tokens, options.temperature, options.top_p, options.top_k, options.seed)
     folder = str(npgemma.embedded_checkpoint()) if options.checkpoint is None else options.checkpoint
     paths = options.image or [str(npgemma.example_picture())]
     if most and len(paths) > most:
@@ -293,7 +293,7 @@ def raise_input_error(message):
 
 def settings(options):
     """Return the arguments of ``Model.generate``."""
-    names = ("prompt", "max_tokens", "do_sample", "temperature", "top_p", "top_k", "seed")
+    names = ("prompt", "max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "seed")
     return {name: getattr(options, name) for name in names}
 
 

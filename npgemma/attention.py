@@ -22,7 +22,7 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
 
     Returns
     -------
-    read_BTNH : array
+    mixed_BTNH : array
         For each query head the weighted mean of the values.
 
     References
@@ -36,6 +36,6 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     if mask_BTS is not None:
         score_BKGTS = np.where(mask_BTS[:, None, None], score_BKGTS, -math.inf)
     weight_BKGTS = softmax(score_BKGTS)
-    read_BTKGH = einsum("BKGTS,BSKH->BTKGH", weight_BKGTS, v_BSKH)
-    read_BTNH = read_BTKGH.reshape(B, T, N, H)
-    return read_BTNH
+    mixed_BTKGH = einsum("BKGTS,BSKH->BTKGH", weight_BKGTS, v_BSKH)
+    mixed_BTNH = mixed_BTKGH.reshape(B, T, N, H)
+    return mixed_BTNH

@@ -7,7 +7,7 @@ their axes. None of this is a comment that can go stale: `npgemma.trace.record` 
 while it runs, and a test compares every one of them with the array it names.
 
 At a call letters may be renamed: in ``paligemma.py`` T counts text tokens and S picture and text together, which
-`gemma.decode` takes as its T; the vision tower's T and D are P and E outside it. Inside a function a letter has one
+`gemma.run_blocks` takes as its T; the vision tower's T and D are P and E outside it. Inside a function a letter has one
 size.
 
 The letters are those of big_vision (``big_vision/models/ppp/gemma.py``), the code of the model's authors, plus what

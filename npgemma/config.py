@@ -50,9 +50,9 @@ class TextConfig:
     # Not width / query_heads: Gemma chooses the head width freely.
     head_width: int = field(default=256, metadata={"hub": "head_dim"})
     vocabulary: int = field(default=256000, metadata={"hub": "vocab_size"})
-    context: int = field(default=8192, metadata={"hub": "max_position_embeddings"})
+    context_length: int = field(default=8192, metadata={"hub": "max_position_embeddings"})
     epsilon: float = field(default=1e-6, metadata={"hub": "rms_norm_eps"})
-    rotary_base: float = field(default=10000.0, metadata={"hub": "rope_theta"})
+    rope_theta: float = field(default=10000.0, metadata={"hub": "rope_theta"})
 
 
 @dataclass(frozen=True)
@@ -250,8 +250,8 @@ def _check_sizes(config, document):
         (text.head_width % 2 == 0, f"head_dim is {text.head_width}, but rotary positions need an even number"),
         (projected == text.width, f"projection_dim is {projected}, but the decoder's hidden_size is {text.width}"),
         (
-            config.image_tokens < text.context,
-            f"{config.image_tokens} image tokens do not fit the context of {text.context}",
+            config.image_tokens < text.context_length,
+            f"{config.image_tokens} image tokens do not fit the context of {text.context_length}",
         ),
         (
             max(config.pad_token, config.eos_token, config.bos_token) < text.vocabulary,

@@ -58,10 +58,10 @@ def load(path=None, dtype="float32", progress=None):
     return Model(params, config, folder, dtype, time.perf_counter() - start)
 
 
-def check_settings(max_tokens, temperature, top_p, top_k, seed):
+def check_settings(max_new_tokens, temperature, top_p, top_k, seed):
     """Refuse settings of `Model.generate` that cannot be."""
-    if max_tokens < 1:
-        raise InputError(f"max_tokens should be at least 1, found {max_tokens}")
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens should be at least 1, found {max_new_tokens}")
     if not 0 < temperature < float("inf"):
         raise InputError(f"temperature should be a number above 0, found {temperature}")
     if not 0 < top_p <= 1:
@@ -140,7 +140,7 @@ class Model:
         self,
         image,
         prompt="caption en",
-        max_tokens=100,
+        max_new_tokens=100,
         do_sample=False,
         temperature=1.0,
         top_p=1.0,
@@ -155,7 +155,7 @@ class Model:
         image : str, os.PathLike, PIL.Image.Image or uint8 array
             As for `npgemma.image.load_pixels`; or pixels that it returned.
         prompt : str
-        max_tokens : int
+        max_new_tokens : int
             The most tokens of the answer.
         do_sample : bool
             Draw by probability instead of taking the most probable token. The next four count only then.
@@ -177,14 +177,14 @@ class Model:
             If an argument cannot be, the prompt does not fit the model's context, or a weight is not finite.
         """
         only = None if watch is None else lambda generations: watch(generations[0])
-        settings = max_tokens, do_sample, temperature, top_p, top_k, seed
+        settings = max_new_tokens, do_sample, temperature, top_p, top_k, seed
         return self.generate_batch([image], [prompt], *settings, only)[0]
 
     def generate_batch(
         self,
         images,
         prompts,
-        max_tokens=100,
+        max_new_tokens=100,
         do_sample=False,
         temperature=1.0,
         top_p=1.0,
@@ -199,7 +199,7 @@ class Model:
         images : list
             A picture for each prompt, each as for `generate`; or one, for all of them.
         prompts : list of str
-        max_tokens, do_sample, temperature, top_p, top_k : optional
+        max_new_tokens, do_sample, temperature, top_p, top_k : optional
             As for `generate`, the same for all.
         seed : int, optional
             Prompt i is answered with the seed ``seed + i``.
@@ -216,7 +216,7 @@ class Model:
         InputError
             As `generate`; and if there are not as many pictures as prompts.
         """
-        check_settings(max_tokens, temperature, top_p, top_k, seed)
+        check_settings(max_new_tokens, temperature, top_p, top_k, seed)
         if not prompts or len(images) not in (1, len(prompts)):
             raise InputError(f"expected one picture for each of {len(prompts)} prompts, found {len(images)}")
         choose = self.chooser(do_sample, temperature, top_p, top_k, seed, len(prompts))
@@ -231,7 +231,7 @@ class Model:
         timings = {"load": self.load_seconds, "vision": seen - start}
         generations = [Generation(timings=timings) for _ in prompts]
         arguments = image_BPD, self.to_backend(ids_BT), self.to_backend(valid_BT), self.params, self.config
-        for step, id_B in enumerate(self.sampling.generate(*arguments, choose, max_tokens)):
+        for step, id_B in enumerate(self.sampling.generate(*arguments, choose, max_new_tokens)):
             for generation, token in zip(generations, id_B.tolist()):
                 self._add(generation, token)
             if step == 0:
@@ -319,7 +319,7 @@ class Model:
 
     def _check_room(self, ids_BT):
         """Refuse a prompt that leaves no room for an answer."""
-        used, context = self.config.image_tokens + ids_BT.shape[1], self.config.text.context
+        used, context = self.config.image_tokens + ids_BT.shape[1], self.config.text.context_length
         if used >= context:
             raise InputError(
                 f"the prompt has {ids_BT.shape[1]} tokens, which with {self.config.image_tokens} picture tokens do not "
@@ -340,7 +340,7 @@ class Model:
             raise InputError(f"token ids should lie between 0 and {rows - 1}, found {found}")
         if valid_BT.shape != ids_BT.shape:
             raise InputError(f"valid should have the shape of ids, {ids_BT.shape}, found {valid_BT.shape}")
-        if self.config.image_tokens + ids_BT.shape[1] > self.config.text.context:
+        if self.config.image_tokens + ids_BT.shape[1] > self.config.text.context_length:
             self._check_room(ids_BT)
 
     def _check_finite(self, logits):

@@ -44,10 +44,10 @@ class VisionAttentionParams:
 
     q: Array = weight("DNH")
     q_bias: Array = bias("NH")
-    k: Array = weight("DNH")
-    k_bias: Array = bias("NH")
-    v: Array = weight("DNH")
-    v_bias: Array = bias("NH")
+    k: Array = weight("DKH")
+    k_bias: Array = bias("KH")
+    v: Array = weight("DKH")
+    v_bias: Array = bias("KH")
     o: Array = weight("NHD")
     o_bias: Array = bias("D")
 
@@ -76,9 +76,9 @@ class VisionBlockParams:
 class VisionParams:
     """SigLIP; `npgemma.siglip.encode`."""
 
-    patch: Array = weight("CyxD")
-    patch_bias: Array = bias("D")
-    position: Array = bias("TD")
+    patch_embedding: Array = weight("CyxD")
+    patch_embedding_bias: Array = bias("D")
+    position_embedding: Array = bias("TD")
     blocks: tuple[VisionBlockParams, ...]
     norm: LayerNormParams
 
@@ -122,7 +122,7 @@ class BlockParams:
 
 @dataclass(frozen=True)
 class TextParams:
-    """Gemma; `npgemma.gemma.decode`. The embedding table is the output head too."""
+    """Gemma; `npgemma.gemma.run_blocks`. The embedding table is the output head too."""
 
     embedding: Array = weight("VD")
     blocks: tuple[BlockParams, ...]

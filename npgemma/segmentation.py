@@ -28,12 +28,12 @@ def decode_masks(code_BM, p):
     """
     chosen_BMD = p.code[code_BM]
     grid = chosen_BMD.reshape(len(code_BM), SIDE, SIDE, -1)
-    x_BYXC = relu(convolve(grid, p.first))
+    hidden_BYXC = relu(convolve(grid, p.first))
     for block_params in p.blocks:
-        x_BYXC = residual_block(x_BYXC, block_params)
+        hidden_BYXC = residual_block(hidden_BYXC, block_params)
     for doubling_params in p.doublings:
-        x_BYXC = relu(convolve_transposed(x_BYXC, doubling_params))
-    mask_BYX = convolve(x_BYXC, p.last)[..., 0]
+        hidden_BYXC = relu(convolve_transposed(hidden_BYXC, doubling_params))
+    mask_BYX = convolve(hidden_BYXC, p.last)[..., 0]
     return mask_BYX
 
 
@@ -47,9 +47,9 @@ def residual_block(x_BYXC, p):
 
     Returns
     -------
-    x_BYXC : array
+    out_BYXC : array
     """
-    read_BYXC = relu(convolve(x_BYXC, p.near))
-    read_BYXC = relu(convolve(read_BYXC, p.far))
-    x_BYXC = x_BYXC + convolve(read_BYXC, p.each)
-    return x_BYXC
+    near_BYXC = relu(convolve(x_BYXC, p.near))
+    far_BYXC = relu(convolve(near_BYXC, p.far))
+    out_BYXC = x_BYXC + convolve(far_BYXC, p.each)
+    return out_BYXC

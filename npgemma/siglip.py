@@ -24,10 +24,10 @@ def encode(pixels_BYXC, p, config):
     features_BTD : array
         One vector for each patch, in reading order: left to right, then top to bottom.
     """
-    x_BTD = embed_patches(patchify(pixels_BYXC, config.patch_size), p)
+    hidden_BTD = embed_patches(patchify(pixels_BYXC, config.patch_size), p)
     for block_params in p.blocks:
-        x_BTD = block(x_BTD, block_params, config)
-    features_BTD = layer_norm(x_BTD, p.norm, config.epsilon)
+        hidden_BTD = block(hidden_BTD, block_params, config)
+    features_BTD = layer_norm(hidden_BTD, p.norm, config.epsilon)
     return features_BTD
 
 
@@ -47,8 +47,8 @@ def patchify(pixels_BYXC, patch_size):
     """
     B, Y, X, C = pixels_BYXC.shape
     rows, columns = Y // patch_size, X // patch_size
-    pixels_BYXC = pixels_BYXC[:, : rows * patch_size, : columns * patch_size]
-    grid = pixels_BYXC.reshape(B, rows, patch_size, columns, patch_size, C)
+    whole = pixels_BYXC[:, : rows * patch_size, : columns * patch_size]
+    grid = whole.reshape(B, rows, patch_size, columns, patch_size, C)
     patch_BTCyx = grid.transpose(0, 1, 3, 5, 2, 4).reshape(B, rows * columns, C, patch_size, patch_size)
     return patch_BTCyx
 
@@ -66,12 +66,12 @@ def embed_patches(patch_BTCyx, p):
 
     Returns
     -------
-    x_BTD : array
+    embedded_BTD : array
         The residual stream.
     """
-    embedded_BTD = einsum("BTCyx,CyxD->BTD", patch_BTCyx, p.patch) + p.patch_bias
-    x_BTD = embedded_BTD + p.position
-    return x_BTD
+    projected_BTD = einsum("BTCyx,CyxD->BTD", patch_BTCyx, p.patch_embedding) + p.patch_embedding_bias
+    embedded_BTD = projected_BTD + p.position_embedding
+    return embedded_BTD
 
 
 def block(x_BTD, p, config):
@@ -85,13 +85,13 @@ def block(x_BTD, p, config):
 
     Returns
     -------
-    x_BTD : array
+    out_BTD : array
     """
-    attended_BTD = self_attention(layer_norm(x_BTD, p.attn_norm, config.epsilon), p.attn)
-    middle_BTD = x_BTD + attended_BTD
-    transformed_BTD = mlp(layer_norm(middle_BTD, p.mlp_norm, config.epsilon), p.mlp)
-    x_BTD = middle_BTD + transformed_BTD
-    return x_BTD
+    attn_out_BTD = self_attention(layer_norm(x_BTD, p.attn_norm, config.epsilon), p.attn)
+    mid_BTD = x_BTD + attn_out_BTD
+    mlp_out_BTD = mlp(layer_norm(mid_BTD, p.mlp_norm, config.epsilon), p.mlp)
+    out_BTD = mid_BTD + mlp_out_BTD
+    return out_BTD
 
 
 def self_attention(x_BTD, p):
@@ -108,10 +108,10 @@ def self_attention(x_BTD, p):
     out_BTD : array
     """
     q_BTNH = einsum("BTD,DNH->BTNH", x_BTD, p.q) + p.q_bias
-    k_BTNH = einsum("BTD,DNH->BTNH", x_BTD, p.k) + p.k_bias
-    v_BTNH = einsum("BTD,DNH->BTNH", x_BTD, p.v) + p.v_bias
-    read_BTNH = attend(q_BTNH, k_BTNH, v_BTNH)
-    out_BTD = einsum("BTNH,NHD->BTD", read_BTNH, p.o) + p.o_bias
+    k_BTKH = einsum("BTD,DKH->BTKH", x_BTD, p.k) + p.k_bias
+    v_BTKH = einsum("BTD,DKH->BTKH", x_BTD, p.v) + p.v_bias
+    mixed_BTNH = attend(q_BTNH, k_BTKH, v_BTKH)
+    out_BTD = einsum("BTNH,NHD->BTD", mixed_BTNH, p.o) + p.o_bias
     return out_BTD
 
 

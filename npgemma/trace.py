@@ -17,9 +17,9 @@ PACKAGES = ("npgemma", "torch_ref")
 def record(only="*", sink=None):
     """Record every named array of the forward passes that run inside a ``with`` block.
 
-    As each function of the forward pass returns, its local variables whose names end in axis letters are read. A
-    name says where in the calls the array stood: ``prefill.0/decode.0/block.3/grouped_query_attention.0/q_BTNH``; the
-    number counts calls of one function within its caller. Both backends give the same names.
+    As each function of the forward pass returns, its local variables whose names end in axis letters are read. The name
+    of an array is the path of calls to it: ``prefill.0/run_blocks.0/block.3/grouped_query_attention.0/q_BTNH``; the
+    number counts the calls of one function within its caller. Both backends give the same names.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def record(only="*", sink=None):
     >>> import npgemma
     >>> model = npgemma.load()
     >>> with npgemma.record(only="*/attend.0/weight_BKGTS") as trace:
-    ...     answer = model.generate(npgemma.example_picture(), "caption en", max_tokens=1)
+    ...     answer = model.generate(npgemma.example_picture(), "caption en", max_new_tokens=1)
     >>> next(iter(trace))
     'encode_image.0/encode.0/block.0/self_attention.0/attend.0/weight_BKGTS'
     """

@@ -68,7 +68,7 @@ def random_folder(tmp_path_factory):
     sentences = ["a small red circle and a large blue square", "answer en how many objects", "caption en"] * 5
     pieces = write_tokenizer(folder / "tokenizer.model", sentences)
     config = CONFIGS["two key/value heads"]
-    text = dataclasses.replace(config.text, vocabulary=pieces + 13, context=96)
+    text = dataclasses.replace(config.text, vocabulary=pieces + 13, context_length=96)
     config = dataclasses.replace(config, text=text, image_token=pieces)
     conversion.save(folder, conversion.random_params(config, 0), config)
     return folder

@@ -21,7 +21,7 @@ from npgemma.trace import to_numpy
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 _VISION = VisionConfig(width=24, mlp_width=40, layers=2, heads=3, image_size=28, patch_size=7, epsilon=1e-6)
-_TEXT = {"width": 30, "mlp_width": 56, "layers": 3, "vocabulary": 101, "context": 64}
+_TEXT = {"width": 30, "mlp_width": 56, "layers": 3, "vocabulary": 101, "context_length": 64}
 
 # The ways in which heads can share keys and values.
 CONFIGS = {

@@ -10,7 +10,7 @@ from npgemma import axes, record
 from npgemma.axes import AXES, sizes, suffix
 from npgemma.trace import FORWARD
 
-TOWERS = {"encode_image.0/encode.0": "vision", "project.0": "projector", "decode.0": "text", "unembed.0": "text"}
+TOWERS = {"encode_image.0/encode.0": "vision", "project.0": "projector", "run_blocks.0": "text", "unembed.0": "text"}
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ TOWERS = {"encode_image.0/encode.0": "vision", "project.0": "projector", "decode
         ("token_ids", None),
         ("x", None),
         ("_BT", None),
-        ("max_tokens", None),
+        ("max_new_tokens", None),
         ("loss_", None),
     ],
 )

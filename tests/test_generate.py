@@ -12,11 +12,11 @@ from npgemma.trace import to_numpy
 CONFIG = CONFIGS["two key/value heads"]
 
 
-def answer(model, pixels, ids, valid, max_tokens=12, choose=None):
+def answer(model, pixels, ids, valid, max_new_tokens=12, choose=None):
     image = model.paligemma.encode_image(model.to_activation(pixels), model.params, model.config)
     steps = model.sampling.generate(
         image, model.to_backend(ids), model.to_backend(valid), model.params, model.config,
-        choose or model.sampling.greedy, max_tokens,
+        choose or model.sampling.greedy, max_new_tokens,
     )  # fmt: skip
     return np.stack([to_numpy(id_B) for id_B in steps], axis=1)
 
@@ -73,7 +73,7 @@ def test_the_context_ends_an_answer():
     """64 tokens of context, 16 of the picture, 11 of the prompt: 37 are left."""
     model, _ = models(CONFIG)
     pixels, ids, _, valid = inputs(CONFIG)
-    assert answer(model, pixels, ids, valid, max_tokens=1000).shape[1] <= 37
+    assert answer(model, pixels, ids, valid, max_new_tokens=1000).shape[1] <= 37
 
 
 def test_greedy_takes_the_first_of_equals():

@@ -23,7 +23,7 @@ def model(request, random_folder):
 
 
 def test_an_answer_has_text_ids_and_timings(model, picture):
-    answer = model.generate(picture, "caption en", max_tokens=5)
+    answer = model.generate(picture, "caption en", max_new_tokens=5)
     assert len(answer.token_ids) == 5
     assert answer.text == model.tokenizer.decode(answer.token_ids)
     assert set(answer.timings) == {"load", "vision", "prefill", "seconds_per_token"}
@@ -31,13 +31,13 @@ def test_an_answer_has_text_ids_and_timings(model, picture):
 
 
 def test_one_token_has_no_time_for_further_ones(model, picture):
-    assert model.generate(picture, max_tokens=1).timings["seconds_per_token"] is None
+    assert model.generate(picture, max_new_tokens=1).timings["seconds_per_token"] is None
 
 
 def test_every_form_of_picture_gives_the_same_answer(model, picture):
     image = Image.open(picture)
     forms = [str(picture), picture, image, np.asarray(image), load_pixels(picture, 28)]
-    answers = [model.generate(form, max_tokens=6).token_ids for form in forms]
+    answers = [model.generate(form, max_new_tokens=6).token_ids for form in forms]
     assert all(answer == answers[0] for answer in answers)
 
 
@@ -45,7 +45,7 @@ def test_answers_of_a_batch_are_those_of_each_alone(model, picture):
     """Prompts of three lengths, two pictures; drawn, so that the random numbers count too."""
     prompts = ["caption en", "", "answer en how many objects and how many circles"]
     images = [picture, np.asarray(Image.open(picture))[::-1], picture]
-    settings = {"max_tokens": 8, "do_sample": True, "temperature": 1.5}
+    settings = {"max_new_tokens": 8, "do_sample": True, "temperature": 1.5}
     found = model.generate_batch(images, prompts, seed=5, **settings)
     alone = [model.generate(*pair, seed=5 + i, **settings) for i, pair in enumerate(zip(images, prompts))]
     assert [answer.token_ids for answer in found] == [answer.token_ids for answer in alone]
@@ -54,8 +54,8 @@ def test_answers_of_a_batch_are_those_of_each_alone(model, picture):
 
 def test_one_picture_serves_all_prompts_of_a_batch(model, picture):
     prompts = ["caption en", "answer en how many objects"]
-    found = model.generate_batch([picture], prompts, max_tokens=5)
-    assert [a.token_ids for a in found] == [model.generate(picture, p, max_tokens=5).token_ids for p in prompts]
+    found = model.generate_batch([picture], prompts, max_new_tokens=5)
+    assert [a.token_ids for a in found] == [model.generate(picture, p, max_new_tokens=5).token_ids for p in prompts]
 
 
 @pytest.mark.parametrize(("images", "prompts"), [(2, 3), (3, 2), (0, 1), (1, 0)])
@@ -66,7 +66,7 @@ def test_a_batch_needs_a_picture_for_each_prompt(model, picture, images, prompts
 
 def test_greedy_is_argmax_of_the_logits(model, picture):
     """Token by token against one pass over the whole sequence."""
-    answer = model.generate(picture, "caption en", max_tokens=6).token_ids
+    answer = model.generate(picture, "caption en", max_new_tokens=6).token_ids
     prompt = model.tokenizer.prompt("caption en")
     logits = to_numpy(model.logits(load_pixels(picture, 28), [prompt + answer[:-1]], len(prompt)))
     assert logits[0, -6:, : model.tokenizer.size].argmax(axis=-1).tolist() == answer
@@ -74,37 +74,37 @@ def test_greedy_is_argmax_of_the_logits(model, picture):
 
 def test_rows_without_a_piece_are_never_chosen(random_folder, picture):
     model = npgemma.load(random_folder)
-    before = model.generate(picture, max_tokens=4).token_ids
+    before = model.generate(picture, max_new_tokens=4).token_ids
     rewrite_embedding = np.array(model.params.text.embedding)
     rewrite_embedding[model.tokenizer.size :] *= 1e3
     text = dataclasses.replace(model.params.text, embedding=rewrite_embedding)
     model.params = dataclasses.replace(model.params, text=text)
-    assert model.generate(picture, max_tokens=4).token_ids == before
+    assert model.generate(picture, max_new_tokens=4).token_ids == before
 
 
 def test_a_seed_repeats_and_another_does_not(model, picture):
-    settings = {"max_tokens": 12, "do_sample": True, "temperature": 1.5, "top_p": 0.95, "top_k": 500}
+    settings = {"max_new_tokens": 12, "do_sample": True, "temperature": 1.5, "top_p": 0.95, "top_k": 500}
     first = model.generate(picture, seed=1, **settings).token_ids
     assert model.generate(picture, seed=1, **settings).token_ids == first
     assert model.generate(picture, seed=2, **settings).token_ids != first
 
 
 def test_both_backends_draw_the_same_tokens(random_folder, picture):
-    settings = {"max_tokens": 12, "do_sample": True, "top_p": 0.9, "seed": 3}
+    settings = {"max_new_tokens": 12, "do_sample": True, "top_p": 0.9, "seed": 3}
     ours, theirs = (load(random_folder).generate(picture, **settings).token_ids for load in LOADERS.values())
     assert ours == theirs
 
 
 def test_watch_sees_the_answer_grow(model, picture):
     seen = []
-    model.generate(picture, max_tokens=5, watch=lambda g: seen.append((len(g.token_ids), g.text)))
+    model.generate(picture, max_new_tokens=5, watch=lambda g: seen.append((len(g.token_ids), g.text)))
     assert [count for count, _ in seen] == [1, 2, 3, 4, 5]
     assert all(after.startswith(before) for (_, before), (_, after) in itertools.pairwise(seen))
 
 
 def test_the_context_bounds_prompt_and_answer(model, picture):
     """96 tokens: 16 of the picture; 'x' and newline and <bos> leave 77."""
-    assert len(model.generate(picture, "x", max_tokens=10**9).token_ids) <= 77
+    assert len(model.generate(picture, "x", max_new_tokens=10**9).token_ids) <= 77
     with pytest.raises(npgemma.InputError, match="context of 96"):
         model.generate(picture, "x " * 50)
 
@@ -112,7 +112,7 @@ def test_the_context_bounds_prompt_and_answer(model, picture):
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
@@ -161,7 +161,7 @@ def test_weights_that_are_not_numbers_are_named(copied, picture, backend):
 
     rewrite(copied, change)
     with pytest.raises(npgemma.InputError, match=r"weight text\.blocks\.1\.mlp\.up in .* not numbers"):
-        LOADERS[backend](copied).generate(picture, max_tokens=3)
+        LOADERS[backend](copied).generate(picture, max_new_tokens=3)
 
 
 def test_a_folder_without_tokenizer_gives_logits_but_no_text(copied, picture):
@@ -184,4 +184,4 @@ def test_a_tokenizer_of_another_model(copied, picture):
 
 def test_bfloat16_answers_from_both_backends(random_folder, picture):
     for load in LOADERS.values():
-        assert len(load(random_folder, "bfloat16").generate(picture, max_tokens=3).token_ids) == 3
+        assert len(load(random_folder, "bfloat16").generate(picture, max_new_tokens=3).token_ids) == 3

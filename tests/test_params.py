@@ -20,7 +20,7 @@ def test_every_leaf_has_its_declared_shape_and_axes(name):
 def test_names_are_paths():
     config = CONFIGS["two key/value heads"]
     names = [leaf.name for leaf in declared(config)]
-    assert names[0] == "vision.patch"
+    assert names[0] == "vision.patch_embedding"
     assert "text.blocks.2.attn.q" in names
     assert len(names) == len(set(names))
 

@@ -52,9 +52,10 @@ def torch_layer(p, dtype):
 
 def test_patches_and_their_product_are_a_convolution(params, dtype):
     pixels = random((2, 28, 28, 3), 1, dtype)
-    kernel = tensor(params.patch).permute(3, 0, 1, 2)
-    expected = F.conv2d(tensor(pixels).permute(0, 3, 1, 2), kernel, tensor(params.patch_bias), stride=VISION.patch_size)
-    expected = expected.flatten(2).transpose(1, 2) + tensor(params.position)
+    kernel = tensor(params.patch_embedding).permute(3, 0, 1, 2)
+    bias, stride = tensor(params.patch_embedding_bias), VISION.patch_size
+    expected = F.conv2d(tensor(pixels).permute(0, 3, 1, 2), kernel, bias, stride=stride)
+    expected = expected.flatten(2).transpose(1, 2) + tensor(params.position_embedding)
     patches = siglip.patchify(pixels, VISION.patch_size)
     assert_close(expected, siglip.embed_patches(patches, params), OPERATION[dtype])
     twin_patches = twin.patchify(tensor(pixels), VISION.patch_size)

@@ -20,7 +20,7 @@ def test_both_backends_give_the_same_names_in_the_same_order():
         twin.logits(*inputs(CONFIG))
     assert list(ours) == list(theirs)
     assert "encode_image.0/encode.0/block.1/self_attention.0/attend.0/weight_BKGTS" in ours
-    assert "logits.0/decode.0/block.2/grouped_query_attention.0/attend.0/weight_BKGTS" in ours
+    assert "logits.0/run_blocks.0/block.2/grouped_query_attention.0/attend.0/weight_BKGTS" in ours
 
 
 def test_what_is_recorded_is_what_was_computed():
@@ -49,9 +49,9 @@ def test_arrays_are_copies():
 def test_only_and_sink():
     model, _ = models(CONFIG)
     seen = []
-    with record(only="*/block.1/x_BTD", sink=lambda name, array: seen.append(name)) as trace:
+    with record(only="*/block.1/out_BTD", sink=lambda name, array: seen.append(name)) as trace:
         model.logits(*inputs(CONFIG))
-    assert seen == ["encode_image.0/encode.0/block.1/x_BTD", "logits.0/decode.0/block.1/x_BTD"]
+    assert seen == ["encode_image.0/encode.0/block.1/out_BTD", "logits.0/run_blocks.0/block.1/out_BTD"]
     assert not trace
 
 

@@ -38,7 +38,7 @@ def embed_tokens(ids_BT, p):
     return text_BTD
 
 
-def decode(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
+def run_blocks(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
     """Run all blocks and the final norm.
 
     Parameters
@@ -60,14 +60,15 @@ def decode(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
         Ready for `unembed`.
     """
     new = x_BTD.shape[1]
-    angle_BTh = angles(positions(valid_BS, new), config.head_width, config.rotary_base)
+    angle_BTh = angles(positions(valid_BS, new), config.head_width, config.rope_theta)
     mask_BTS = prefix_lm(prefix_BS, valid_BS, new)
+    hidden_BTD = x_BTD
     for i, block_params in enumerate(p.blocks):
         layer_cache = None if cache is None else cache.layer(i)
-        x_BTD = block(x_BTD, angle_BTh, mask_BTS, block_params, config, layer_cache)
+        hidden_BTD = block(hidden_BTD, angle_BTh, mask_BTS, block_params, config, layer_cache)
     if cache is not None:
         cache.advance(new)
-    final_BTD = rms_norm(x_BTD, p.norm, config.epsilon)
+    final_BTD = rms_norm(hidden_BTD, p.norm, config.epsilon)
     return final_BTD
 
 
@@ -87,14 +88,14 @@ def block(x_BTD, angle_BTh, mask_BTS, p, config, cache=None):
 
     Returns
     -------
-    x_BTD : array
+    out_BTD : array
     """
     normed_BTD = rms_norm(x_BTD, p.attn_norm, config.epsilon)
-    attended_BTD = grouped_query_attention(normed_BTD, angle_BTh, mask_BTS, p.attn, cache)
-    middle_BTD = x_BTD + attended_BTD
-    transformed_BTD = geglu(rms_norm(middle_BTD, p.mlp_norm, config.epsilon), p.mlp)
-    x_BTD = middle_BTD + transformed_BTD
-    return x_BTD
+    attn_out_BTD = grouped_query_attention(normed_BTD, angle_BTh, mask_BTS, p.attn, cache)
+    mid_BTD = x_BTD + attn_out_BTD
+    mlp_out_BTD = geglu(rms_norm(mid_BTD, p.mlp_norm, config.epsilon), p.mlp)
+    out_BTD = mid_BTD + mlp_out_BTD
+    return out_BTD
 
 
 def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
@@ -121,8 +122,8 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
     k_BTKH = rotate(einsum("BTD,DKH->BTKH", x_BTD, p.k), angle_BTh)
     v_BTKH = einsum("BTD,DKH->BTKH", x_BTD, p.v)
     k_BSKH, v_BSKH = (k_BTKH, v_BTKH) if cache is None else cache.extend(k_BTKH, v_BTKH)
-    read_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
-    out_BTD = einsum("BTNH,NHD->BTD", read_BTNH, p.o)
+    mixed_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+    out_BTD = einsum("BTNH,NHD->BTD", mixed_BTNH, p.o)
     return out_BTD
 
 
@@ -155,7 +156,7 @@ def unembed(final_BTD, p):
     Parameters
     ----------
     final_BTD : array
-        From `decode`.
+        From `run_blocks`.
     p : TextParams
 
     Returns

@@ -7,7 +7,7 @@ from torch_ref.cache import KVCache
 from torch_ref.ops import softmax
 
 
-def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_tokens):
+def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens):
     """Yield the answer's tokens, one for each row at a time.
 
     Parameters
@@ -23,25 +23,25 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_tokens):
     choose : callable
         Takes ``logit_BV`` and returns ``id_B``: `greedy`, or `sample` with its settings bound. It must pass over
         rows that belong to no token; `npgemma.model.Model.chooser` makes one that does.
-    max_tokens : int
+    max_new_tokens : int
         The most tokens to add; fewer if the context ends before, none if the prompt fills it.
 
     Yields
     ------
     id_B : int array
-        The newest token of each row. Its last one is ``<eos>``, unless ``max_tokens`` ends it first; a row that has
+        The newest token of each row. Its last one is ``<eos>``, unless ``max_new_tokens`` ends it first; a row that has
         ended goes on with ``<pad>`` while others are still running.
     """
     prompt_tokens = image_BPD.shape[1] + ids_BT.shape[1]
-    max_tokens = min(max_tokens, config.text.context - prompt_tokens)
-    if max_tokens < 1:
+    most = min(max_new_tokens, config.text.context_length - prompt_tokens)
+    if most < 1:
         return
     # The last token is never fed back, so it needs no place.
-    cache = KVCache(config.text, len(ids_BT), prompt_tokens + max_tokens - 1, image_BPD)
+    cache = KVCache(config.text, len(ids_BT), prompt_tokens + most - 1, image_BPD)
     valid_BS = paligemma.with_image(valid_BT, image_BPD)
     running_B = torch.ones(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
     logit_BV = paligemma.prefill(image_BPD, ids_BT, valid_BT, p, config, cache)
-    for remaining in range(max_tokens, 0, -1):
+    for remaining in range(most, 0, -1):
         id_B = torch.where(running_B, choose(logit_BV), config.pad_token)
         yield id_B
         running_B = running_B & (id_B != config.eos_token)

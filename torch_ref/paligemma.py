@@ -72,7 +72,7 @@ def logits(image_BPD, ids_BT, prefix_BT, valid_BT, p, config):
     """
     prefix_BS, valid_BS = with_image(prefix_BT, image_BPD), with_image(valid_BT, image_BPD)
     x_BSD = torch.cat([image_BPD, gemma.embed_tokens(ids_BT, p.text)], dim=1)
-    final_BSD = gemma.decode(x_BSD, prefix_BS, valid_BS, p.text, config.text)
+    final_BSD = gemma.run_blocks(x_BSD, prefix_BS, valid_BS, p.text, config.text)
     logit_BSV = gemma.unembed(final_BSD, p.text)
     return logit_BSV
 
@@ -100,7 +100,7 @@ def prefill(image_BPD, ids_BT, valid_BT, p, config, cache):
     """
     valid_BS = with_image(valid_BT, image_BPD)
     x_BSD = torch.cat([image_BPD, gemma.embed_tokens(ids_BT, p.text)], dim=1)
-    final_BSD = gemma.decode(x_BSD, valid_BS, valid_BS, p.text, config.text, cache)
+    final_BSD = gemma.run_blocks(x_BSD, valid_BS, valid_BS, p.text, config.text, cache)
     logit_BV = gemma.unembed(final_BSD[:, -1:], p.text)[:, 0]
     return logit_BV
 
@@ -127,6 +127,6 @@ def step(ids_BT, valid_BS, p, config, cache):
     """
     x_BTD = gemma.embed_tokens(ids_BT, p.text)
     # A token of the answer looks back on everything, so who belongs to the prefix no longer matters.
-    final_BTD = gemma.decode(x_BTD, torch.zeros_like(valid_BS), valid_BS, p.text, config.text, cache)
+    final_BTD = gemma.run_blocks(x_BTD, torch.zeros_like(valid_BS), valid_BS, p.text, config.text, cache)
     logit_BV = gemma.unembed(final_BTD, p.text)[:, 0]
     return logit_BV

@@ -3,10 +3,10 @@
 import torch
 
 
-def angles(position_BT, head_width, base):
+def angles(position_BT, head_width, rope_theta):
     """Return the angle by which each pair of channels is turned at each position.
 
-    ``angle[h] = position / base^(h / (H / 2))``: the first pair turns by one radian a token, later ones ever slower.
+    ``angle[h] = position / rope_theta^(h / (H / 2))``: the first pair rotates by one radian a token, later ones slower.
 
     Parameters
     ----------
@@ -14,7 +14,7 @@ def angles(position_BT, head_width, base):
         Positions of the tokens, counted from 0.
     head_width : int
         ``H``, even.
-    base : float
+    rope_theta : float
         10000 in Gemma.
 
     Returns
@@ -28,10 +28,10 @@ def angles(position_BT, head_width, base):
 
     References
     ----------
-    Su et al., arXiv 2104.09864, section 3.2.2 (their ``theta_i``, with i from 1, is our ``base^(-h / (H / 2))``).
+    Su et al., arXiv 2104.09864, section 3.2.2 (their ``theta_i``, with i from 1, is our ``rope_theta^(-h / (H / 2))``).
     """
     half = head_width // 2
-    frequency_h = base ** (-torch.arange(half, dtype=torch.float64, device=position_BT.device) / half)
+    frequency_h = rope_theta ** (-torch.arange(half, dtype=torch.float64, device=position_BT.device) / half)
     angle_BTh = position_BT[:, :, None] * frequency_h
     return angle_BTh
 
@@ -61,6 +61,6 @@ def rotate(x_BTNH, angle_BTh):
     # All heads turn alike: an axis of length one stands for them.
     cos = torch.cos(angle_BTh)[:, :, None].to(x_BTNH.dtype)
     sin = torch.sin(angle_BTh)[:, :, None].to(x_BTNH.dtype)
-    turned = [first_BTNh * cos - second_BTNh * sin, second_BTNh * cos + first_BTNh * sin]
-    rotated_BTNH = torch.cat(turned, dim=-1)
+    halves = [first_BTNh * cos - second_BTNh * sin, second_BTNh * cos + first_BTNh * sin]
+    rotated_BTNH = torch.cat(halves, dim=-1)
     return rotated_BTNH

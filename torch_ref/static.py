@@ -190,12 +190,12 @@ def _capture(p, config, cache):
         graph.replay()
 
 
-def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_tokens):
+def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens):
     """Yield the answer's tokens, as `torch_ref.generate.generate` does.
 
     Parameters
     ----------
-    image_BPD, ids_BT, valid_BT, p, config, choose, max_tokens
+    image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens
         As there.
 
     Yields
@@ -203,14 +203,14 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_tokens):
     id_B : int array
     """
     prompt_tokens = image_BPD.shape[1] + ids_BT.shape[1]
-    max_tokens = min(max_tokens, config.text.context - prompt_tokens)
-    if max_tokens < 1:
+    most = min(max_new_tokens, config.text.context_length - prompt_tokens)
+    if most < 1:
         return
-    cache = KVCache(config.text, len(ids_BT), prompt_tokens + max_tokens - 1, image_BPD)
+    cache = KVCache(config.text, len(ids_BT), prompt_tokens + most - 1, image_BPD)
     valid_BS = paligemma.with_image(valid_BT, image_BPD)
     running_B = torch.ones(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
     logit_BV = prefill(image_BPD, ids_BT, valid_BT, p, config, cache)
-    for remaining in range(max_tokens, 0, -1):
+    for remaining in range(most, 0, -1):
         id_B = torch.where(running_B, choose(logit_BV), config.pad_token)
         yield id_B
         running_B = running_B & (id_B != config.eos_token)

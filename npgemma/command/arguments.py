@@ -37,7 +37,7 @@ def parser_of(command):
         add_bench_options(parser)
         return parser
     add_model_options(parser)
-    add_generation_options(parser, max_tokens=100 if command == "generate" else 8)
+    add_generation_options(parser, max_new_tokens=100 if command == "generate" else 8)
     if command == "generate":
         parser.add_argument("--annotate", metavar="FILE", help="picture to write, with the answer's boxes and masks")
         parser.add_argument("--mask-dir", metavar="DIR", help="folder to write the answer's masks to, as pictures")
@@ -96,13 +96,14 @@ def add_backend_options(parser):
         )
 
 
-def add_generation_options(parser, max_tokens):
+def add_generation_options(parser, max_new_tokens):
     """Add what says how tokens are chosen."""
     parser.add_argument(
+        "--max-new-tokens",
         "--max-tokens",
         "--max_tokens_to_generate",
         type=int,
-        default=max_tokens,
+        default=max_new_tokens,
         metavar="N",
         help="default: %(default)s",
     )

@@ -162,8 +162,10 @@ def place(name):
 
     Examples
     --------
-    >>> place("prefill.0/decode.0/block.3/attend.0/q_BTNH"), place("step.7/unembed.0/logit_BTV"), place("step.7/ids_BT")
-    ('prefill.0/decode.0/block.3', 'step.*/unembed.0', 'step.*')
+    >>> place("prefill.0/run_blocks.0/block.3/attend.0/q_BTNH")
+    'prefill.0/run_blocks.0/block.3'
+    >>> place("step.7/unembed.0/logit_BTV"), place("step.7/ids_BT")
+    ('step.*/unembed.0', 'step.*')
     """
     name = re.sub(r"^step\.\d+", "step.*", name)
     block = re.match(r".*?/block\.\d+", name)

@@ -46,7 +46,7 @@ def run(capsys, random_folder, picture):
 def test_text_to_stdout_and_nothing_else_anywhere(run, backend, random_folder, picture):
     status, out, err = run("--backend", backend, "--max-tokens", 5)
     assert (status, err) == (0, "")
-    assert out == npgemma.load(random_folder).generate(picture, max_tokens=5).text + "\n"
+    assert out == npgemma.load(random_folder).generate(picture, max_new_tokens=5).text + "\n"
 
 
 def test_json(run, picture):
@@ -188,7 +188,7 @@ def test_trace(run, tmp_path, backend):
     assert (status, stdout) == (0, "")
     assert "arrays" in err
     trace = load_file(out)
-    assert trace["prefill.0/decode.0/block.1/grouped_query_attention.0/q_BTNH"].dtype == np.float32
+    assert trace["prefill.0/run_blocks.0/block.1/grouped_query_attention.0/q_BTNH"].dtype == np.float32
     assert trace["step.0/ids_BT"].shape == (1, 1)
     assert list(tmp_path.iterdir()) == [out]
 
@@ -259,7 +259,7 @@ def assert_refused(outcome, says=""):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--max-tokens", "0"], "max_tokens"),
+        (["--max-tokens", "0"], "max_new_tokens"),
         (["--max-tokens", "many"], "--max-tokens"),
         (["--temperature", "0"], "temperature"),
         (["--temperature", "nan"], "temperature"),
@@ -314,7 +314,7 @@ def test_weights_that_are_not_numbers(run, copied, monkeypatch, tmp_path, comman
 
     monkeypatch.chdir(tmp_path)
     rewrite(copied, change)
-    assert_refused(run(*command, "--checkpoint", copied), "vision.position")
+    assert_refused(run(*command, "--checkpoint", copied), "vision.position_embedding")
     assert not (tmp_path / "x.safetensors").exists()
 
 

@@ -91,7 +91,7 @@ def test_what_is_written_is_read_back(name):
 
 def test_rotary_base_in_the_newer_place():
     document = changed("text_config.rope_parameters", {"rope_type": "default", "rope_theta": 5000.0})
-    assert from_hub(document).text.rotary_base == 5000.0
+    assert from_hub(document).text.rope_theta == 5000.0
 
 
 def test_paligemma_2_is_refused_by_name():

@@ -294,7 +294,7 @@ def observe(model, asked, prefix):
     real = inputs["attention_mask"].bool()
     assert (again - seen["logits.0/logit_BSV"])[real].abs().max() < 2e-5 * again.std(), "positions are not relative"
     for i, (q, k) in enumerate(turned):
-        path = f"logits.0/decode.0/block.{i}/grouped_query_attention.0/"
+        path = f"logits.0/run_blocks.0/block.{i}/grouped_query_attention.0/"
         seen[path + "q_BTNH"], seen[path + "k_BSKH"] = q.transpose(1, 2), k.transpose(1, 2)
     return {name: _ours(name, array.numpy(), asked["valid"], model) for name, array in seen.items()}
 
@@ -302,8 +302,8 @@ def observe(model, asked, prefix):
 def watched(model):
     """Yield each module to watch with the names of its outputs."""
     tower, text = model.model.vision_tower, model.model.language_model
-    vision, decode = "encode_image.0/encode.0/", "logits.0/decode.0/"
-    yield tower.embeddings, [vision + "embed_patches.0/x_BTD"]
+    vision, decode = "encode_image.0/encode.0/", "logits.0/run_blocks.0/"
+    yield tower.embeddings, [vision + "embed_patches.0/embedded_BTD"]
     yield tower.post_layernorm, [vision + "features_BTD"]
     yield model.model.multi_modal_projector, ["encode_image.0/image_BPD"]
     yield text.embed_tokens, ["logits.0/embed_tokens.0/text_BTD"]
@@ -314,9 +314,9 @@ def watched(model):
     ):
         for i, layer in enumerate(layers):
             block = f"{path}block.{i}/"
-            yield layer.self_attn, [block + "attended_BTD", f"{block}{attention}.0/attend.0/weight_BKGTS"]
-            yield layer.mlp, [block + "transformed_BTD"]
-            yield layer, [block + "x_BTD"]
+            yield layer.self_attn, [block + "attn_out_BTD", f"{block}{attention}.0/attend.0/weight_BKGTS"]
+            yield layer.mlp, [block + "mlp_out_BTD"]
+            yield layer, [block + "out_BTD"]
 
 
 def _keeper(seen, names):

@@ -34,10 +34,10 @@ def example(both):
 def test_every_named_array_of_a_whole_answer(both, example):
     model, twin = both
     with npgemma.record() as expected:
-        ours = model.generate(example[0], PROMPT, max_tokens=4)
+        ours = model.generate(example[0], PROMPT, max_new_tokens=4)
     comparison = Comparison(expected, BOUNDS["float32"])
     with npgemma.record(sink=comparison.sink):
-        theirs = twin.generate(example[0], PROMPT, max_tokens=4)
+        theirs = twin.generate(example[0], PROMPT, max_new_tokens=4)
     assert comparison.passed, [place for place in comparison.places() if place[3].relative_l2 > comparison.bound]
     assert ours.token_ids == theirs.token_ids
 
@@ -56,7 +56,7 @@ def test_the_twin_on_cuda_is_the_port(both, example):
 def test_steps_through_the_cache_are_one_pass(both, example):
     """Greedy answers, scored again in one pass without a cache, are its argmax at every position."""
     for model in both:
-        answer = model.generate(example[0], PROMPT, max_tokens=6).token_ids
+        answer = model.generate(example[0], PROMPT, max_new_tokens=6).token_ids
         ids = example[1] + answer[:-1]
         logits = to_numpy(model.logits(example[0], [ids], len(example[1])))[0, -len(answer) :]
         chosen = logits[:, : model.tokenizer.size].argmax(axis=-1)
@@ -100,4 +100,4 @@ def test_published_answers(both, checkpoint, prompt, answer):
     if not picture.exists():
         pytest.skip("needs google/paligemma-3b-pt-224 with cow_beach_1.png in its folder: pass --checkpoint DIR")
     for model in both:
-        assert model.generate(picture, prompt, max_tokens=10).text == answer
+        assert model.generate(picture, prompt, max_new_tokens=10).text == answer

@@ -44,6 +44,18 @@ def test_every_file_of_the_forward_pass_has_a_twin():
     assert set(FORWARD) | {"ops", "cache", "generate"} == set(TWINS)
 
 
+@pytest.mark.parametrize("package", ["npgemma", "torch_ref"])
+@pytest.mark.parametrize("module", TWINS)
+def test_no_forward_function_rebinds_an_argument(package, module):
+    """What came in keeps its name to the end, so that a trace holds a block's input beside its output."""
+    for function in ast.walk(ast.parse((ROOT / package / f"{module}.py").read_text())):
+        if isinstance(function, ast.FunctionDef):
+            arguments = {argument.arg for argument in ast.walk(function.args) if isinstance(argument, ast.arg)}
+            names = [n for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+            rebound = {name.id for name in names} & arguments
+            assert not rebound, f"{package}/{module}.py: {function.name} binds {sorted(rebound)} anew"
+
+
 @pytest.mark.parametrize("module", [m for m in TWINS if m not in ("ops", "generate", "contrastive")])
 def test_the_diff_is_short(module):
     """Layers differ in a few lines only; ops is where the backends really differ."""

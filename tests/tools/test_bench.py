@@ -69,7 +69,7 @@ def test_what_cannot_be_measured_is_one_sentence(arguments, says, capsys):
 def test_stand_in_weights_have_the_sizes_of_real_ones(dtype, tmp_path, monkeypatch, capsys):
     vision = VisionConfig(width=24, mlp_width=40, layers=2, heads=3, image_size=28, patch_size=7)
     sizes = {"width": 30, "mlp_width": 56, "layers": 3, "query_heads": 4, "key_value_heads": 1, "head_width": 10}
-    config = Config(vision, TextConfig(**sizes, vocabulary=101, context=300), image_token=97)
+    config = Config(vision, TextConfig(**sizes, vocabulary=101, context_length=300), image_token=97)
     conversion.save(tmp_path, conversion.random_params(config, 0), config)
     read, _ = conversion.read_folder(tmp_path, dtype)
     for (name, _, real), (_, _, made) in zip(leaves(read), leaves(conversion.stand_in_params(config, dtype))):

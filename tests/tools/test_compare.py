@@ -112,18 +112,18 @@ def _shifted(valid_BS, new):
 
 
 def _no_position(patch_BTCyx, p, right=torch_ref.siglip.embed_patches):
-    return right(patch_BTCyx, dataclasses.replace(p, position=0 * p.position))
+    return right(patch_BTCyx, dataclasses.replace(p, position_embedding=0 * p.position_embedding))
 
 
 MISTAKES = {
     "patch positions forgotten": ("torch_ref.siglip.embed_patches", _no_position, "encode_image.0/encode.0"),
-    "w for 1 + w": ("torch_ref.gemma.rms_norm", _plain_gain, "logits.0/decode.0/block.0"),
+    "w for 1 + w": ("torch_ref.gemma.rms_norm", _plain_gain, "logits.0/run_blocks.0/block.0"),
     "LayerNorm epsilon 1e-5": ("torch_ref.siglip.layer_norm", _large_epsilon, "encode_image.0/encode.0/block.0"),
     "exact GELU in SigLIP": ("torch_ref.siglip.gelu", _exact_gelu, "encode_image.0/encode.0/block.0"),
-    "exact GELU in Gemma": ("torch_ref.gemma.gelu", _exact_gelu, "logits.0/decode.0/block.0"),
-    "rotary pairs of neighbours": ("torch_ref.gemma.rotate", _neighbours, "logits.0/decode.0/block.0"),
-    "causal prefix": ("torch_ref.gemma.prefix_lm", _causal, "logits.0/decode.0"),
-    "wrong positions": ("torch_ref.gemma.positions", _shifted, "logits.0/decode.0"),
+    "exact GELU in Gemma": ("torch_ref.gemma.gelu", _exact_gelu, "logits.0/run_blocks.0/block.0"),
+    "rotary pairs of neighbours": ("torch_ref.gemma.rotate", _neighbours, "logits.0/run_blocks.0/block.0"),
+    "causal prefix": ("torch_ref.gemma.prefix_lm", _causal, "logits.0/run_blocks.0"),
+    "wrong positions": ("torch_ref.gemma.positions", _shifted, "logits.0/run_blocks.0"),
 }
 
 

@@ -109,7 +109,7 @@ class Lesson:
         image_RPD = paligemma.encode_image(batch["pixels"], params, self.config)[batch["picture"]]
         prefix_RS, valid_RS = (paligemma.with_image(batch[flag], image_RPD) for flag in ("prefix", "valid"))
         x_RSD = torch.cat([image_RPD, gemma.embed_tokens(batch["ids"], params.text)], dim=1)
-        final_RSD = gemma.decode(x_RSD, prefix_RS, valid_RS, params.text, self.config.text)
+        final_RSD = gemma.run_blocks(x_RSD, prefix_RS, valid_RS, params.text, self.config.text)
         # Only the answer's tokens are scored: over the whole vocabulary that saves much.
         answered_RT = batch["target"] != NOTHING
         final_MD = final_RSD[:, image_RPD.shape[1] :][answered_RT]

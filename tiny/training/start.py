@@ -39,7 +39,7 @@ def prepare(folder):
     corpus = [*sentences, *words, *(f" {word}" for word in words), *CHARACTERS]
     pieces = write_tokenizer(folder / "tokenizer.model", corpus)
     rows = 64 * math.ceil((pieces + 1) / 64)
-    return Config(VISION, TextConfig(**TEXT, vocabulary=rows, context=CONTEXT), image_token=pieces)
+    return Config(VISION, TextConfig(**TEXT, vocabulary=rows, context_length=CONTEXT), image_token=pieces)
 
 
 def _sentences(seed):
@@ -75,7 +75,8 @@ def initial_params(config, seed):
     per_side, width = config.vision.image_size // config.vision.patch_size, config.text.width
     along = waves(per_side, config.vision.width // 2)
     # In reading order the row changes slowly and the column fast.
-    params.vision.position.copy_(torch.cat([along.repeat_interleave(per_side, dim=0), along.repeat(per_side, 1)], 1))
+    places = torch.cat([along.repeat_interleave(per_side, dim=0), along.repeat(per_side, 1)], dim=1)
+    params.vision.position_embedding.copy_(places)
     # In the lower half of the tower, keys start as the queries: a patch looks first at patches like itself, those near.
     for block in params.vision.blocks[: config.vision.layers // 2]:
         block.attn.q.mul_(1.5)

@@ -106,7 +106,7 @@ class Weights(torch.nn.Module):
 
 
 def _is_matrix(name):
-    return name.rpartition(".")[2] in ("q", "k", "v", "o", "up", "gate", "down", "linear", "patch")
+    return name.rpartition(".")[2] in ("q", "k", "v", "o", "up", "gate", "down", "linear", "patch_embedding")
 
 
 def _rows(axes, array):
