@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from conversion.vocabulary import write_tokenizer
-from conversion.write import DTYPES, initial, write_folder
+from conversion.write import FILE_DTYPES, initial, write_folder
 from npgemma.command.arguments import BAD_INPUT, Parser
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
@@ -22,7 +22,7 @@ def main(arguments=None):
     )
     command.add_argument("config", metavar="CONFIG", choices=PUBLISHED, help=", ".join(PUBLISHED))
     command.add_argument("folder", metavar="DIR", type=pathlib.Path, help="folder to write")
-    command.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the file")
+    command.add_argument("--dtype", choices=FILE_DTYPES, default="bfloat16", help="of the file")
     command.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:

@@ -7,21 +7,44 @@ import pathlib
 
 import numpy as np
 
-from conversion import safetensors_file
+from conversion import codebook, hub_config, safetensors_file
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
-from npgemma import config as configuration
 from npgemma.errors import InputError
-from npgemma.fast.bfloat16 import narrow, widen_tensor
+from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen_in_pieces
+from npgemma.fast.dtypes import DTYPES
 from npgemma.fast.int8 import quantize
-from npgemma.ops import widen
 from npgemma.params import build
 
 INDEX = "model.safetensors.index.json"
 # A tensor's dtype, in the file's words.
 ACCEPTED = ("F32", "F16", "BF16")
-# What weights can be held as: each takes less memory than the one before, and is less exact.
-EVER_NARROWER = ("float64", "float32", "bfloat16", "int8")
+
+
+def read_checkpoint(folder, dtype="float32", progress=None):
+    """Read all that a model needs but its tokenizer; what is small is read first, so that its errors are told soon.
+
+    Parameters
+    ----------
+    folder, dtype, progress
+        As for `read_folder`.
+
+    Returns
+    -------
+    params : Params
+    config : Config
+    mask_params : MaskParams or None
+        None where the folder has no mask codebook.
+
+    Raises
+    ------
+    InputError
+        As `read_folder` and `conversion.codebook.read_codebook`.
+    """
+    open_folder(folder)
+    path = pathlib.Path(folder) / codebook.FILE
+    mask_params = codebook.read_codebook(path) if path.exists() else None
+    return *read_folder(folder, dtype, progress), mask_params
 
 
 def read_folder(folder, dtype="float32", progress=None):
@@ -32,8 +55,8 @@ def read_folder(folder, dtype="float32", progress=None):
     folder : str or os.PathLike
         Holds ``config.json`` and either ``model.safetensors`` or shards with their index.
     dtype : str
-        ``float32``, ``float64``, ``bfloat16`` (matrices are returned as bits in uint16, the rest as float32) or
-        ``int8`` (matrices as `npgemma.fast.int8.Int8Weight`).
+        ``float32``, ``float64``, ``bfloat16`` (matrices as `npgemma.fast.bfloat16.BFloat16Weight`, the rest as float32)
+        or ``int8`` (matrices as `npgemma.fast.int8.Int8Weight`).
     progress : callable, optional
         Called as ``progress(done, total)`` in bytes.
 
@@ -56,11 +79,12 @@ def read_folder(folder, dtype="float32", progress=None):
         nonlocal done
         stored, tensor = tensors[leaf.name]
         if dtype == "int8" and leaf.kind == "weight":
-            array = quantize(tensor.array, stored.view, widen, tensor.release)
-        elif dtype == "float32" and tensor.dtype == "BF16":
-            array = stored.view(widen_tensor(tensor))
+            array = quantize(tensor.array, stored.view, tensor.wide, tensor.release)
+        elif dtype == "bfloat16" and leaf.kind == "weight":
+            bits = tensor.array if tensor.dtype == "BF16" else narrow(tensor.array)
+            array = BFloat16Weight(stored.view(bits))
         else:
-            array = stored.view(convert(tensor.array, dtype, leaf.kind))
+            array = stored.view(_plain(tensor, DTYPES[dtype].activations))
         done += tensor.bytes
         if progress:
             progress(done, total)
@@ -81,7 +105,7 @@ def read_config(folder):
     if not os.path.isdir(folder):
         found = "a file" if os.path.isfile(folder) else "nothing"
         raise InputError(f"a checkpoint should be a folder; at '{folder}' there is {found}")
-    return configuration.from_hub(_read_json(folder / "config.json"))
+    return hub_config.from_hub(_read_json(folder / "config.json"))
 
 
 def read_tensors(folder):
@@ -189,13 +213,12 @@ def _check_tied(head, embedding):
         raise InputError(f"tensor {head.name} differs from {embedding.name}; in PaliGemma the two are one table")
 
 
-def convert(array, dtype, kind="weight"):
-    """Bring a stored array (uint16: bfloat16 bits) to the dtype wanted, without a copy where it has it already."""
-    if dtype == "bfloat16" and kind == "weight":
-        return array if array.dtype == np.uint16 else narrow(array)
-    wide = np.float64 if dtype == "float64" else np.float32
+def _plain(tensor, dtype):
+    """Read a tensor as float32 or float64, without a copy where the file has it so already."""
+    if tensor.dtype == "BF16" and dtype == "float32":
+        return widen_in_pieces(tensor.array, tensor.release)
     # A file may place a tensor at an odd address, which NumPy can read but BLAS and torch cannot.
-    return np.require(widen(array).astype(wide, copy=False), requirements="A")
+    return np.require(tensor.wide(tensor.array).astype(dtype, copy=False), requirements="A")
 
 
 def _check_memory(tensors, dtype, folder):
@@ -203,14 +226,14 @@ def _check_memory(tensors, dtype, folder):
     free, needed = available_memory(), _bytes(tensors, dtype, in_place=0)
     if free is None or needed <= free:
         return
-    narrower = EVER_NARROWER[EVER_NARROWER.index(dtype) + 1 :]
+    narrower = list(DTYPES)[list(DTYPES).index(dtype) + 1 :]
     # Also what is mapped should stay in memory, or every token reads it from the disk again.
     fitting = [(name, size) for name in narrower if (size := _bytes(tensors, name, in_place=1)) <= free]
     found = f"the weights in '{folder}' need {needed / 1e9:.1f} GB as {dtype}, but {free / 1e9:.1f} GB are free"
     advice = ", and nothing narrower would fit"
     if fitting:
         name, size = fitting[0]
-        only = "--backend numpy " if name == "int8" else ""
+        only = "" if DTYPES[name].torch else "--backend numpy "
         advice = f"; {only}--dtype {name} would fit, with {size / 1e9:.1f} GB"
     raise InputError(found + advice)
 
@@ -219,8 +242,7 @@ def _bytes(tensors, dtype, in_place):
     """Return how much memory the weights take; what is used as it lies in the file is counted ``in_place`` times."""
     total = 0
     for leaf, tensor in tensors.values():
-        narrow_bytes = {"bfloat16": 2, "int8": 1}.get(dtype) if leaf.kind == "weight" else None
-        held = narrow_bytes or (8 if dtype == "float64" else 4)
+        held = DTYPES[dtype if leaf.kind == "weight" else DTYPES[dtype].activations].bytes
         mapped = (held, tensor.dtype) in ((2, "BF16"), (4, "F32"))
         total += (in_place if mapped else 1) * tensor.array.size * held
     return total

@@ -8,7 +8,7 @@ import json
 
 import sentencepiece
 
-from conversion.safetensors_file import replacing
+from npgemma.files import replacing
 
 # Hugging Face's picture token, one id after the last piece.
 IMAGE = "<image>"

@@ -4,7 +4,6 @@ The library checks every header (lengths, offsets, shapes, overlaps) before we b
 because the library copies each tensor and its NumPy side does not know bfloat16.
 """
 
-import contextlib
 import json
 import math
 import mmap
@@ -17,6 +16,8 @@ import numpy as np
 import safetensors
 
 from npgemma.errors import InputError
+from npgemma.fast.bfloat16 import widen
+from npgemma.files import replacing
 
 # The file's words for dtypes. bfloat16 is held as its bits: see conversion/bfloat16.py.
 NUMPY = {
@@ -55,6 +56,10 @@ class Tensor:
             first, last = (edge // mmap.PAGESIZE * mmap.PAGESIZE for edge in edges)
             if last > first:
                 self.file.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+    def wide(self, part):
+        """Return a part of the array as numbers that NumPy can calculate with: bfloat16 as float32."""
+        return widen(part) if self.dtype == "BF16" else part
 
     @property
     def bytes(self):
@@ -164,18 +169,3 @@ class Spool:
     def _next(self, entry):
         _, word, shape = entry
         return np.frombuffer(self.waiting.read(math.prod(shape) * np.dtype(NUMPY[word]).itemsize), np.uint8)
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Open a file for writing that takes its name only if all goes well; otherwise nothing is left of it."""
-    path = pathlib.Path(os.path.realpath(path))  # what a link points to is written, not the link
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-        os.replace(part, path)
-    except OSError as problem:
-        raise InputError(f"cannot write '{path}': {problem.strerror or problem}") from None
-    finally:
-        part.unlink(missing_ok=True)

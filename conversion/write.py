@@ -6,13 +6,15 @@ import pathlib
 import numpy as np
 
 from conversion import safetensors_file
+from conversion.hub_config import to_hub
 from conversion.layout import stored_leaves
-from npgemma.config import to_hub
-from npgemma.fast.bfloat16 import narrow
+from npgemma.fast import dtypes
+from npgemma.fast.bfloat16 import BFloat16Weight, narrow
 from npgemma.fast.int8 import HIGHEST, Int8Weight
+from npgemma.files import replacing
 from npgemma.params import build, leaves
 
-DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHARD_BYTES = 5_000_000_000  # the hub's customary size
 
 
@@ -33,12 +35,12 @@ def write_folder(folder, config, arrays, dtype="float32", shard_bytes=SHARD_BYTE
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    size = safetensors_file.NUMPY[DTYPES[dtype]]
+    size = safetensors_file.NUMPY[FILE_DTYPES[dtype]]
     shards = _shards(stored_leaves(config).values(), np.dtype(size).itemsize, shard_bytes)
     names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
     names = names if len(names) > 1 else ["model.safetensors"]
     for name, shard in zip(names, shards):
-        entries = [(leaf.stored_name, DTYPES[dtype], leaf.stored_shape) for leaf in shard]
+        entries = [(leaf.stored_name, FILE_DTYPES[dtype], leaf.stored_shape) for leaf in shard]
         safetensors_file.write(folder / name, entries, (cast(arrays(leaf), dtype) for leaf in shard))
     if len(names) > 1:
         places = {leaf.stored_name: name for name, shard in zip(names, shards) for leaf in shard}
@@ -114,12 +116,12 @@ def stand_in_params(config, dtype="float32"):
         shape, view = stored[leaf.name].stored_shape, stored[leaf.name].view
         values = pool * np.float32(np.prod(shape[1:]) ** -0.5 if leaf.kind == "weight" else 1)
         if dtype == "bfloat16" and leaf.kind == "weight":
-            return view(fill(narrow(values), shape))
+            return BFloat16Weight(view(fill(narrow(values), shape)))
         if dtype == "int8" and leaf.kind == "weight":
             factor = np.abs(values).max() / HIGHEST
             number_NK = fill((values / factor).astype(np.int8), (shape[0], int(np.prod(shape[1:]))))
             return Int8Weight(number_NK, np.full(shape[0], factor), lambda array: view(array.reshape(shape)))
-        return view(fill(values.astype("float64" if dtype == "float64" else "float32"), shape))
+        return view(fill(values.astype(dtypes.DTYPES[dtype].activations), shape))
 
     return build(config, make)
 
@@ -162,5 +164,5 @@ def _shards(stored, item_bytes, shard_bytes):
 
 
 def _write_json(path, document):
-    with safetensors_file.replacing(path) as file:
+    with replacing(path) as file:
         file.write((json.dumps(document, indent=2, sort_keys=True) + "\n").encode())

@@ -1,7 +1,65 @@
 """PaliGemma in NumPy, to be read. Start with ``axes.py`` and ``ops.py``; the README has the whole path."""
 
+import pathlib
+import time
+
+from npgemma.backend import numpy_backend
 from npgemma.errors import InputError
-from npgemma.model import Generation, Model, embedded_checkpoint, example_picture, load
+from npgemma.model import Generation, Model
+from npgemma.sampling import Sampling
 from npgemma.trace import record
 
-__all__ = ["Generation", "InputError", "Model", "embedded_checkpoint", "example_picture", "load", "record"]
+__all__ = [
+    "Generation",
+    "InputError",
+    "Model",
+    "Sampling",
+    "embedded_checkpoint",
+    "example_image",
+    "load",
+    "record",
+]
+
+
+def embedded_checkpoint():
+    """Return the folder of the embedded checkpoint, the small PaliGemma that comes with the project."""
+    return pathlib.Path(__file__).resolve().parent.parent / "tiny"
+
+
+def example_image():
+    """Return the path of the image that comes with the project."""
+    return embedded_checkpoint() / "example.png"
+
+
+def load(path=None, *, dtype="float32", device="cpu", static=False, progress=None):
+    """Load a checkpoint folder for the NumPy backend.
+
+    Parameters
+    ----------
+    path : str or os.PathLike, optional
+        A folder in the layout of Hugging Face's hub; by default the embedded checkpoint.
+    dtype : str
+        ``float32``; ``float64`` for proofs; ``bfloat16`` holds the matrices so, in half the memory, and widens them
+        to float32 whenever they are used (NumPy cannot calculate in bfloat16); ``int8`` holds them in a quarter, as
+        whole numbers with a factor for each row (`npgemma.fast.int8`), which costs some accuracy.
+    device, static : str, bool
+        Options of `torch_ref.load`; NumPy has ``cpu`` and False only.
+    progress : callable, optional
+        Called as ``progress(done, total)`` in bytes while weights are read.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    InputError
+        If the folder is not a PaliGemma checkpoint, is damaged, or its weights do not fit into memory.
+    """
+    import conversion  # the one place where the model knows of checkpoints
+
+    backend = numpy_backend(dtype, device, static)
+    folder = pathlib.Path(embedded_checkpoint() if path is None else path)
+    start = time.perf_counter()
+    params, config, mask_params = conversion.read_checkpoint(folder, dtype, progress)
+    return Model(params, config, backend, folder, mask_params, time.perf_counter() - start)

@@ -1,33 +1,32 @@
 """Reading an answer: which things it names, where they are, and which pixels are theirs."""
 
-import os
 import re
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from conversion import codebook
-from npgemma.image import open_picture, upright_rgb
 from npgemma.segmentation import decode_masks
 
 # ``<locYMIN><locXMIN><locYMAX><locXMAX> label``, with sixteen ``<seg>`` before the label where a mask was asked for;
 # several things are parted by semicolons.
 _OBJECT = re.compile(r"((?:<loc\d{4}>){4})((?:<seg\d{3}>){16})?\s*([^;<>]*)")
 HIGHEST_LOCATION = 1023
+# `npgemma.record` does not follow this file: it comes after the forward pass.
+RECORDED = False
 
 
 @dataclass(frozen=True)
 class Found:
-    """A thing in a picture.
+    """A thing in an image.
 
     Parameters
     ----------
     label : str
     box : (float, float, float, float)
-        Left, top, right, bottom, in pixels from the picture's top left corner.
+        Left, top, right, bottom, in pixels from the image's top left corner.
     mask : bool array (rows, columns), optional
-        Which of the picture's pixels show it.
+        Which of the image's pixels show it.
     """
 
     label: str
@@ -43,7 +42,7 @@ def find_objects(text, size, mask_params=None):
     text : str
         ``<loc0102><loc0051><loc0512><loc0900> cat ; <loc...> dog``; other text is passed over.
     size : (int, int)
-        Columns and rows of the picture that was asked about, as a person sees it (`npgemma.image.upright_rgb`).
+        Columns and rows of the image that was asked about, as a person sees it (`npgemma.image.upright_rgb`).
     mask_params : MaskParams, optional
         From `conversion.codebook.read_codebook`; without it masks are left out.
 
@@ -77,7 +76,7 @@ def find_objects(text, size, mask_params=None):
 
 
 def place_mask(mask_YX, box, size):
-    """Stretch a mask over its box in the picture.
+    """Stretch a mask over its box in the image.
 
     Parameters
     ----------
@@ -86,7 +85,7 @@ def place_mask(mask_YX, box, size):
     box : (float, float, float, float)
         Left, top, right, bottom, in pixels.
     size : (int, int)
-        Columns and rows of the picture.
+        Columns and rows of the image.
 
     Returns
     -------
@@ -100,35 +99,11 @@ def place_mask(mask_YX, box, size):
     columns, rows = size
     left, top = min(round(box[0]), columns - 1), min(round(box[1]), rows - 1)
     right, bottom = max(round(box[2]), left + 1), max(round(box[3]), top + 1)
-    picture = Image.fromarray(np.asarray(mask_YX, dtype=np.float32))
+    cells = Image.fromarray(np.asarray(mask_YX, dtype=np.float32))
     inside = np.zeros((rows, columns), dtype=bool)
-    stretched = picture.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    stretched = cells.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     inside[top:bottom, left:right] = np.asarray(stretched) > 0
     return inside
-
-
-def read_answer(path, text, folder):
-    """Return a picture as a person sees it, and the things in it that an answer names.
-
-    Parameters
-    ----------
-    path : str
-        Of the picture; not opened if the answer names no place in it.
-    text : str
-        The answer.
-    folder : str
-        The checkpoint's: its mask codebook is read if the answer has masks and there is one.
-
-    Returns
-    -------
-    picture : PIL.Image.Image or None
-    objects : list of Found
-    """
-    if "<loc" not in text:
-        return None, []
-    picture, codes = upright_rgb(open_picture(path)), os.path.join(folder, codebook.FILE)
-    mask_params = codebook.read_codebook(codes) if "<seg" in text and os.path.exists(codes) else None
-    return picture, find_objects(text, picture.size, mask_params)
 
 
 def as_json(thing):

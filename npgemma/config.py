@@ -1,36 +1,22 @@
-"""The sizes of a model, read from the hub's ``config.json``.
+"""The sizes of a model. `PUBLISHED` has those of Google's; ``conversion/hub_config.py`` reads others from a folder."""
 
-A hub file leaves out every value that equals the default of Hugging Face's configuration class, so the defaults below
-are those of ``SiglipVisionConfig`` and ``GemmaConfig``, not the sizes of PaliGemma. `PUBLISHED` holds those.
-"""
-
-import dataclasses
-from dataclasses import dataclass, field
-
-from npgemma.errors import InputError
+from dataclasses import dataclass
 
 # The first id without a piece in the published tokenizer.
 IMAGE_TOKEN = 257152
-# No published model comes near; a larger figure is a damaged file, and believing it would cost all memory.
-LARGEST_SIZE = 2**24
-MOST_LAYERS = 1024
-LARGEST_NUMBER = 1e12
 
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """Sizes of the SigLIP vision tower.
+    """Sizes of the SigLIP vision tower."""
 
-    The hub's name of each value stands beside it; ``hub`` marks values that are read, all others are fixed.
-    """
-
-    width: int = field(default=768, metadata={"hub": "hidden_size"})
-    mlp_width: int = field(default=3072, metadata={"hub": "intermediate_size"})
-    layers: int = field(default=12, metadata={"hub": "num_hidden_layers"})
-    heads: int = field(default=12, metadata={"hub": "num_attention_heads"})
-    image_size: int = field(default=224, metadata={"hub": "image_size"})
-    patch_size: int = field(default=16, metadata={"hub": "patch_size"})
-    epsilon: float = field(default=1e-6, metadata={"hub": "layer_norm_eps"})
+    width: int
+    mlp_width: int
+    layers: int
+    heads: int
+    image_size: int  # of the square image, in pixels
+    patch_size: int
+    epsilon: float = 1e-6  # in LayerNorm
 
     @property
     def head_width(self):
@@ -42,17 +28,16 @@ class VisionConfig:
 class TextConfig:
     """Sizes of the Gemma decoder."""
 
-    width: int = field(default=3072, metadata={"hub": "hidden_size"})
-    mlp_width: int = field(default=24576, metadata={"hub": "intermediate_size"})
-    layers: int = field(default=28, metadata={"hub": "num_hidden_layers"})
-    query_heads: int = field(default=16, metadata={"hub": "num_attention_heads"})
-    key_value_heads: int = field(default=16, metadata={"hub": "num_key_value_heads"})
-    # Not width / query_heads: Gemma chooses the head width freely.
-    head_width: int = field(default=256, metadata={"hub": "head_dim"})
-    vocabulary: int = field(default=256000, metadata={"hub": "vocab_size"})
-    context_length: int = field(default=8192, metadata={"hub": "max_position_embeddings"})
-    epsilon: float = field(default=1e-6, metadata={"hub": "rms_norm_eps"})
-    rope_theta: float = field(default=10000.0, metadata={"hub": "rope_theta"})
+    width: int
+    mlp_width: int
+    layers: int
+    query_heads: int
+    key_value_heads: int
+    head_width: int  # not width / query_heads: Gemma chooses it freely
+    vocabulary: int  # rows of the embedding table
+    context_length: int = 8192  # the most tokens of image, prompt and answer together
+    epsilon: float = 1e-6  # in RMSNorm
+    rope_theta: float = 10000.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +46,7 @@ class Config:
 
     vision: VisionConfig
     text: TextConfig
-    # Hugging Face writes it where pictures stand. It is never looked up.
+    # Hugging Face writes it where images stand. It is never looked up.
     image_token: int = IMAGE_TOKEN
     pad_token: int = 0
     eos_token: int = 1
@@ -69,7 +54,7 @@ class Config:
 
     @property
     def image_tokens(self):
-        """Tokens that one picture becomes: one for each patch."""
+        """Tokens that one image becomes: one for each patch."""
         return (self.vision.image_size // self.vision.patch_size) ** 2
 
 
@@ -83,181 +68,3 @@ def _published(image_size):
 
 
 PUBLISHED = {f"paligemma-3b-{size}": _published(size) for size in (224, 448, 896)}
-
-
-def from_hub(document):
-    """Read the contents of a hub ``config.json``.
-
-    Parameters
-    ----------
-    document : dict
-        The parsed file.
-
-    Returns
-    -------
-    Config
-
-    Raises
-    ------
-    InputError
-        If the file describes another model, PaliGemma 2, or sizes that no model can have.
-    """
-    if not isinstance(document, dict):
-        raise InputError(f"config.json should hold an object, found {type(document).__name__}")
-    _check_family(document)
-    vision_part, text_part = document.get("vision_config"), document.get("text_config")
-    for name, part in (("vision_config", vision_part), ("text_config", text_part)):
-        if not isinstance(part, dict):
-            raise InputError(f"config.json should hold an object '{name}', found {part!r}: is this PaliGemma's file?")
-    _check_variants(vision_part, text_part)
-    rotary = text_part.get("rope_parameters") or {}
-    text_part = {**text_part, **({"rope_theta": rotary["rope_theta"]} if "rope_theta" in rotary else {})}
-    image_token = document.get("image_token_index", document.get("image_token_id", IMAGE_TOKEN))
-    config = Config(
-        _read(VisionConfig, vision_part, "vision_config"),
-        _read(TextConfig, text_part, "text_config"),
-        image_token=_integer(image_token, "image_token_index"),
-        pad_token=_special(document, "pad_token_id", 0),
-        eos_token=_special(document, "eos_token_id", 1),
-        bos_token=_special(document, "bos_token_id", 2),
-    )
-    _check_sizes(config, document)
-    return config
-
-
-def to_hub(config, dtype="float32"):
-    """Return the hub's ``config.json`` for a configuration, with every value written out."""
-    vision = {f.metadata["hub"]: getattr(config.vision, f.name) for f in dataclasses.fields(VisionConfig)}
-    text = {f.metadata["hub"]: getattr(config.text, f.name) for f in dataclasses.fields(TextConfig)}
-    return {
-        "architectures": ["PaliGemmaForConditionalGeneration"],
-        "model_type": "paligemma",
-        "bos_token_id": config.bos_token,
-        "eos_token_id": config.eos_token,
-        "pad_token_id": config.pad_token,
-        "image_token_index": config.image_token,
-        "hidden_size": config.text.width,
-        "projection_dim": config.text.width,
-        "vocab_size": config.text.vocabulary,
-        "torch_dtype": dtype,
-        "text_config": {
-            "model_type": "gemma",
-            "hidden_activation": "gelu_pytorch_tanh",
-            "num_image_tokens": config.image_tokens,
-            **text,
-        },
-        "vision_config": {
-            "model_type": "siglip_vision_model",
-            "hidden_act": "gelu_pytorch_tanh",
-            "num_image_tokens": config.image_tokens,
-            "projection_dim": config.text.width,
-            "vision_use_head": False,
-            **vision,
-        },
-    }
-
-
-def _check_family(document):
-    """Accept PaliGemma 1 and say what else it is."""
-    family = document.get("model_type")
-    text_part = document.get("text_config")
-    text_family = text_part.get("model_type", "gemma") if isinstance(text_part, dict) else None
-    if family == "paligemma" and text_family == "gemma2":
-        raise InputError("this is a PaliGemma 2 checkpoint (its decoder is Gemma 2); npgemma runs PaliGemma 1 so far")
-    if family != "paligemma" or text_family not in ("gemma", None):
-        found = family if family != "paligemma" else f"paligemma with a '{text_family}' decoder"
-        raise InputError(f"config.json should describe a 'paligemma' model, found {found!r}: pass PaliGemma's folder")
-
-
-def _check_variants(vision_part, text_part):
-    """Refuse settings that ask for arithmetic this model never had."""
-    # Gemma's "gelu" has always meant the tanh form (transformers PR 29402), so that name is accepted for the decoder.
-    allowed = {
-        "vision_config.hidden_act": (vision_part.get("hidden_act"), ("gelu_pytorch_tanh",)),
-        "vision_config.num_channels": (vision_part.get("num_channels"), (3,)),
-        "text_config.hidden_act": (text_part.get("hidden_act"), ("gelu_pytorch_tanh", "gelu")),
-        "text_config.hidden_activation": (text_part.get("hidden_activation"), ("gelu_pytorch_tanh", "gelu")),
-        "text_config.attention_bias": (text_part.get("attention_bias"), (False,)),
-        "text_config.tie_word_embeddings": (text_part.get("tie_word_embeddings"), (True,)),
-        "text_config.rope_scaling": (text_part.get("rope_scaling"), ()),
-        "text_config.rope_parameters": (_rope_type(text_part.get("rope_parameters")), ("default",)),
-    }
-    for name, (found, known) in allowed.items():
-        if found is not None and found not in known:
-            expected = " or ".join(map(repr, known)) or "nothing"
-            raise InputError(f"config.json's {name} should be {expected}, found {found!r}: this is not PaliGemma")
-
-
-def _rope_type(parameters):
-    if parameters is None:
-        return None
-    if not isinstance(parameters, dict):
-        raise InputError(f"config.json's text_config.rope_parameters should be an object, found {parameters!r}")
-    return parameters.get("rope_type", "default")
-
-
-def _read(kind, part, where):
-    """Read one tower's values, each checked for its type and range."""
-    values = {}
-    for entry in dataclasses.fields(kind):
-        hub = entry.metadata["hub"]
-        value = part.get(hub)
-        if value is None:
-            continue
-        read = _integer if entry.type is int else _positive
-        values[entry.name] = read(value, f"{where}.{hub}")
-    return kind(**values)
-
-
-def _integer(value, name, least=1):
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST_SIZE:
-        raise InputError(
-            f"config.json's {name} should be a whole number from {least} to {LARGEST_SIZE}, found {value!r}"
-        )
-    return value
-
-
-def _special(document, name, default):
-    value = document.get(name, default)
-    return _integer(default if value is None else value, name, least=0)
-
-
-def _positive(value, name):
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < LARGEST_NUMBER:
-        raise InputError(f"config.json's {name} should be a number above 0 and below {LARGEST_NUMBER}, found {value!r}")
-    return float(value)
-
-
-def _check_sizes(config, document):
-    """Refuse sizes that contradict each other."""
-    vision, text = config.vision, config.text
-    projected = document.get("projection_dim", text.width)
-    checks = [
-        (vision.layers <= MOST_LAYERS, f"num_hidden_layers of vision_config is {vision.layers}, over {MOST_LAYERS}"),
-        (text.layers <= MOST_LAYERS, f"num_hidden_layers of text_config is {text.layers}, over {MOST_LAYERS}"),
-        (
-            vision.width % vision.heads == 0,
-            f"vision_config has {vision.width} channels, which {vision.heads} heads cannot share evenly",
-        ),
-        (
-            vision.image_size >= vision.patch_size,
-            f"a picture of {vision.image_size} pixels is smaller than one patch of {vision.patch_size}",
-        ),
-        (
-            text.query_heads % text.key_value_heads == 0,
-            f"{text.query_heads} query heads cannot share {text.key_value_heads} key/value heads evenly",
-        ),
-        (text.head_width % 2 == 0, f"head_dim is {text.head_width}, but rotary positions need an even number"),
-        (projected == text.width, f"projection_dim is {projected}, but the decoder's hidden_size is {text.width}"),
-        (
-            config.image_tokens < text.context_length,
-            f"{config.image_tokens} image tokens do not fit the context of {text.context_length}",
-        ),
-        (
-            max(config.pad_token, config.eos_token, config.bos_token) < text.vocabulary,
-            f"a special token's id lies outside the vocabulary of {text.vocabulary}",
-        ),
-    ]
-    for good, problem in checks:
-        if not good:
-            raise InputError(f"config.json describes a model that cannot be: {problem}")

@@ -9,7 +9,7 @@ import math
 
 from npgemma.attention import attend
 from npgemma.mask import positions, prefix_lm
-from npgemma.ops import einsum, gelu, rms_norm, widen
+from npgemma.ops import einsum, gelu, rms_norm
 from npgemma.rope import angles, rotate
 
 
@@ -33,7 +33,7 @@ def embed_tokens(ids_BT, p):
     projector learned to give them their size. Older versions of Hugging Face (before its pull request 44432) divide
     the picture by the factor first and then multiply everything: the same, and often misread.
     """
-    vector_BTD = widen(p.embedding[ids_BT])
+    vector_BTD = p.embedding[ids_BT]
     text_BTD = vector_BTD * math.sqrt(p.embedding.shape[1])
     return text_BTD
 

@@ -1,35 +1,54 @@
-"""Any picture to pixels: what happens before the network, kept apart from it so that both can be tested alone."""
+"""Any image to pixels: what happens before the network, kept apart from it so that both can be tested alone."""
 
 import contextlib
 import os
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from npgemma.errors import InputError
 
+# `npgemma.record` does not follow this file: it comes before the forward pass.
+RECORDED = False
 
-def load_pixels(image, size):
-    """Read a picture and bring it to the model's square.
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image as the model takes it, and the size it had before.
+
+    Parameters
+    ----------
+    pixels_BYXC : float32 array
+        One square image, RGB, from -1 to 1.
+    size : (int, int)
+        Columns and rows of the image as a person sees it: what boxes are told in.
+    """
+
+    pixels_BYXC: np.ndarray
+    size: tuple[int, int]
+
+
+def load_image(image, side):
+    """Read an image and resize it to the model's square.
 
     Parameters
     ----------
     image : str, os.PathLike, PIL.Image.Image or uint8 array
         A file in any format and mode that Pillow reads, a Pillow image, or an array (Y, X), (Y, X, 3) or (Y, X, 4)
         of values from 0 to 255.
-    size : int
-        Side of the square in pixels: ``config.vision.image_size``.
+    side : int
+        Of the square, in pixels: ``config.vision.image_size``.
 
     Returns
     -------
-    pixels_BYXC : float32 array
-        One picture, RGB, from -1 (0) to 1 (255).
+    LoadedImage
 
     Raises
     ------
     InputError
-        If there is no such file or it cannot be read as a picture.
+        If there is no such file or it cannot be read as an image.
 
     Notes
     -----
@@ -37,13 +56,30 @@ def load_pixels(image, size):
     values again. big_vision resizes bilinearly and gemma.cpp takes the nearest pixel; that alone moves pixels by up to
     30 of 255, more than any rounding in the network, so compare implementations on the same pixels.
     """
-    picture = upright_rgb(open_picture(image))
-    values_YXC = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
+    upright = upright_rgb(open_image(image))
+    values_YXC = np.asarray(upright.resize((side, side), Image.Resampling.BICUBIC))
     pixels_BYXC = (values_YXC.astype(np.float32) / np.float32(127.5) - 1)[None]
-    return pixels_BYXC
+    return LoadedImage(pixels_BYXC, upright.size)
 
 
-def open_picture(image):
+def load_pixels(image, size):
+    """Return the pixels of an image alone: ``load_image(image, size).pixels_BYXC``.
+
+    Parameters
+    ----------
+    image : str, os.PathLike, PIL.Image.Image or uint8 array
+    size : int
+        Side of the square.
+
+    Returns
+    -------
+    pixels_BYXC : float32 array
+        One image, RGB, from -1 (0) to 1 (255).
+    """
+    return load_image(image, size).pixels_BYXC
+
+
+def open_image(image):
     """Return a fully decoded Pillow image; of an animation, the first frame.
 
     Parameters
@@ -68,63 +104,61 @@ def open_picture(image):
             or not image.size
         ):
             raise InputError(
-                "a picture given as an array should be uint8 of shape (rows, columns, 3) with values from 0 to 255, "
+                "an image given as an array should be uint8 of shape (rows, columns, 3) with values from 0 to 255, "
                 f"found {image.dtype} of shape {image.shape}"
             )
         return Image.fromarray(image)
     path = os.fspath(image)
     if not os.path.exists(path):
-        raise InputError(f"no picture at '{path}': check the path")
+        raise InputError(f"no image at '{path}': check the path")
     if os.path.isdir(path):
-        raise InputError(f"'{path}' is a folder, not a picture: name the file in it")
+        raise InputError(f"'{path}' is a folder, not an image: name the file in it")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of damaged metadata, which matter to nobody here, and of pictures from 89 megapixels, which
+            # Pillow warns of damaged metadata, which matter to nobody here, and of images from 89 megapixels, which
             # a phone can take; from 179 it refuses, and that stands.
             warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                picture.load()
-                picture.getexif()  # some formats read it only now, while the file is open
+            with Image.open(path) as opened:
+                opened.load()
+                opened.getexif()  # some formats read it only now, while the file is open
     except Image.DecompressionBombError:
         most = 2 * Image.MAX_IMAGE_PIXELS // 10**6
-        raise InputError(f"picture '{path}' has more than {most} million pixels: scale it down first") from None
+        raise InputError(f"image '{path}' has more than {most} million pixels: scale it down first") from None
     except Image.UnidentifiedImageError:
-        raise InputError(
-            f"'{path}' is not a picture in a format that Pillow reads: convert it to PNG or JPEG"
-        ) from None
+        raise InputError(f"'{path}' is not an image in a format that Pillow reads: convert it to PNG or JPEG") from None
     # Pillow's decoders raise whatever a damaged file leads them to: OSError, SyntaxError, ValueError, struct.error.
     except Exception as problem:
-        raise InputError(f"picture '{path}' cannot be decoded ({problem}): is the file complete?") from None
-    return picture
+        raise InputError(f"image '{path}' cannot be decoded ({problem}): is the file complete?") from None
+    return opened
 
 
-def upright_rgb(picture):
-    """Turn a picture as its EXIF data ask, and bring it to 8-bit RGB.
+def upright_rgb(image):
+    """Turn an image as its EXIF data ask, and bring it to 8-bit RGB.
 
     Transparent parts are put on white, as viewers show them. Greys of more than 8 bits keep their whole range;
     Pillow's own conversion would cut it off at 255.
 
     Parameters
     ----------
-    picture : PIL.Image.Image
+    image : PIL.Image.Image
 
     Returns
     -------
     PIL.Image.Image
         Mode RGB.
     """
-    # Damaged EXIF data, which raise anything, say nothing of how the picture should be turned.
+    # Damaged EXIF data, which raise anything, say nothing of how the image should be rotated.
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I") or picture.mode == "F":
-        values_YX = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        values_YX = np.nan_to_num(np.asarray(image, dtype=np.float64))
         # Modes do not tell the range: take the smallest customary one that holds the values.
         full = next((top for top in (1, 255, 65535) if values_YX.max() <= top), values_YX.max())
-        full = max(full, 65535) if picture.mode.startswith("I;16") else full
-        picture = Image.fromarray((values_YX.clip(0) / full * 255).round().astype(np.uint8))
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+        full = max(full, 65535) if image.mode.startswith("I;16") else full
+        image = Image.fromarray((values_YX.clip(0) / full * 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

@@ -1,64 +1,47 @@
 """The operations that torch has as primitives, spelt out in a few lines each; the layers only compose them.
 
-Weights held as bfloat16 are widened by `widen`: where a table is looked up (`gemma.embed_tokens`); in `einsum`, by
-``products.py``. Large arrays are taken in pieces, on all cores (``threads.py``). If something must be less clear to be
-faster, it belongs there.
+What makes them fast stands in ``fast/``: large arrays are taken in pieces, on all cores (`in_pieces`), and products in
+blocks (`fast_product`). Readers may skip that room.
 """
 
 import math
 
 import numpy as np
 
-from npgemma.fast.products import layout, multiply, multiply_activations
+from npgemma.fast.products import fast_product
 from npgemma.fast.threads import in_pieces
 
-
-def widen(x):
-    """Return the values of an array as numbers NumPy can calculate with.
-
-    NumPy has no bfloat16, so an array of bfloat16 is held as its bits, in ``uint16``. A bfloat16 is the upper half of
-    a float32: shifting its bits up by 16 gives exactly the same number. Any other array is returned as it is.
-
-    Parameters
-    ----------
-    x : array of any shape
-        ``uint16`` stands for bfloat16 bits.
-
-    Returns
-    -------
-    array
-        float32 for bfloat16 bits, otherwise ``x`` itself.
-
-    Examples
-    --------
-    >>> widen(np.array([0x3F80, 0xC049], dtype=np.uint16))
-    array([ 1.      , -3.140625], dtype=float32)
-    """
-    if x.dtype != np.uint16:
-        return x
-    bits = x.astype(np.uint32)
-    bits <<= 16
-    return bits.view(np.float32)
+# `npgemma.record` does not follow this file: its functions take arrays of any axes.
+RECORDED = False
 
 
 def einsum(formula, *operands):
-    """Multiply and sum over the axes that a formula names, ``"BTD,DF->BTF"``: letters missing on the right are summed.
+    """Multiply, then sum over the axes that the result does not have.
 
-    One fast way for products with weights and one for those of attention: ``products.py``.
+    ``einsum("BTD,DF->BTF", x, w)[b, t, f] = sum over d of x[b, t, d] * w[d, f]``: `numpy.einsum`.
 
     Parameters
     ----------
     formula : str
         Axis letters of every operand, then of the result.
     *operands : arrays
-        A weight may be held as bfloat16 bits (`widen`).
+        The second may be a weight held in a narrow dtype.
 
     Returns
     -------
     array
+
+    Examples
+    --------
+    Two tokens of two channels, and a weight that swaps the channels:
+
+    >>> einsum("TD,DF->TF", np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.0, 1.0], [1.0, 0.0]]))
+    array([[2., 1.],
+           [4., 3.]])
     """
-    found = layout(formula)
-    return multiply(*operands, *found) if found else multiply_activations(formula, *operands)
+    # The definition is the second line. The first gives the same numbers sooner: npgemma/fast/, which readers may skip.
+    product = fast_product(formula, *operands)
+    return np.einsum(formula, *operands, optimize=True) if product is None else product
 
 
 @in_pieces

@@ -2,15 +2,16 @@
 
 import contextlib
 import fnmatch
+import inspect
 import sys
 
 import numpy as np
 
 from npgemma.axes import suffix
 
-# The files whose functions are followed: the forward pass, and the losses.
-FORWARD = ("paligemma", "siglip", "projector", "gemma", "attention", "rope", "mask", "contrastive", "segmentation")
-PACKAGES = ("npgemma", "torch_ref")
+# What is followed: the functions of all files of these two rooms. A file says ``RECORDED = False`` if it is not part of
+# the forward pass. Methods, generators and names with an underscore in front are passed over.
+ROOMS = ("npgemma", "torch_ref")
 
 
 @contextlib.contextmanager
@@ -52,7 +53,7 @@ def record(only="*", sink=None):
     >>> import npgemma
     >>> model = npgemma.load()
     >>> with npgemma.record(only="*/attend.0/weight_BKGTS") as trace:
-    ...     answer = model.generate(npgemma.example_picture(), "caption en", max_new_tokens=1)
+    ...     answer = model.generate(npgemma.example_image(), "caption en", max_new_tokens=1)
     >>> next(iter(trace))
     'encode_image.0/encode.0/block.0/self_attention.0/attend.0/weight_BKGTS'
     """
@@ -101,8 +102,16 @@ class _Recorder:
 
 
 def _is_forward(frame):
-    package, _, module = frame.f_globals.get("__name__", "").partition(".")
-    return package in PACKAGES and module in FORWARD and not frame.f_code.co_name.startswith(("_", "<"))
+    room, _, module = frame.f_globals.get("__name__", "").partition(".")
+    code = frame.f_code
+    return (
+        room in ROOMS
+        and module.isidentifier()
+        and frame.f_globals.get("RECORDED", True)
+        and not code.co_name.startswith(("_", "<"))
+        and not code.co_flags & inspect.CO_GENERATOR
+        and code.co_varnames[:1] != ("self",)
+    )
 
 
 def _fits(letters, shape, sizes):

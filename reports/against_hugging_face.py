@@ -53,7 +53,7 @@ def hugging_face(folder, dtype, device):
     inputs = {
         "input_ids": ids.to(device),
         "attention_mask": torch.ones_like(ids, device=device),
-        "pixel_values": torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, model.dtype),
+        "pixel_values": torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, model.backend.dtype),
     }
     return model, seconds, inputs
 
@@ -103,10 +103,10 @@ def ours(kind, folder, dtype, device):
     import npgemma
 
     if kind == "numpy":
-        return npgemma.load(folder, dtype)
+        return npgemma.load(folder, dtype=dtype)
     import torch_ref
 
-    return torch_ref.load(folder, dtype, device, static="--static" in kind)
+    return torch_ref.load(folder, dtype=dtype, device=device, static="--static" in kind)
 
 
 def measure_ours(kind, folder, dtype, device):

@@ -180,7 +180,7 @@ def bounds_table():
 def first_output():
     import npgemma
 
-    answer = npgemma.load().generate(npgemma.example_picture())
+    answer = npgemma.load().generate(npgemma.example_image())
     return f"```\n$ python cli.py\n{answer.text}\n```"
 
 

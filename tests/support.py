@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 
 import conversion
-import torch_ref.model
+import npgemma
 from conversion import safetensors_file
+from npgemma.backend import numpy_backend
 from npgemma.config import Config, TextConfig, VisionConfig
 from npgemma.tools.compare import difference
 from npgemma.trace import to_numpy
+from torch_ref.backend import to_torch, torch_backend
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -46,10 +48,17 @@ def random(shape, seed, dtype="float64", scale=1.0):
 def models(config, dtype="float32", seed=0, device="cpu"):
     """The same random weights in both backends, as models without a tokenizer."""
     params = conversion.random_params(config, seed, dtype)
-    twin_params = torch_ref.model.to_torch(params, dtype, device)
-    from npgemma import Model
+    return on_numpy(params, config, dtype), on_torch(to_torch(params, dtype, device), config, dtype, device)
 
-    return Model(params, config, "", dtype), torch_ref.Model(twin_params, config, "", dtype, device=device)
+
+def on_numpy(params, config, dtype="float32", folder=""):
+    """Weights on the NumPy backend."""
+    return npgemma.Model(params, config, numpy_backend(dtype), folder)
+
+
+def on_torch(params, config, dtype="float32", device="cpu", static=False, folder=""):
+    """Tensors on the torch backend."""
+    return npgemma.Model(params, config, torch_backend(dtype, device, static), folder)
 
 
 def inputs(config, dtype="float32", batch=BATCH, seed=1):
@@ -110,6 +119,6 @@ def bad_files(folder):
     bomb(folder / "bomb.png")
     (folder / "folder.png").mkdir()
     return {
-        "empty.png": "not a picture", "text.png": "not a picture", "truncated.png": "decoded", "damaged.png": "decoded",
-        "bomb.png": "million pixels", "folder.png": "folder", "missing.png": "no picture",
+        "empty.png": "not an image", "text.png": "not an image", "truncated.png": "decoded", "damaged.png": "decoded",
+        "bomb.png": "million pixels", "folder.png": "folder", "missing.png": "no image",
     }  # fmt: skip

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from conversion.codebook import CODES, layout, read_codebook
-from npgemma.answer import Found, as_json, find_objects, place_mask, read_answer
+from npgemma.answer import Found, as_json, find_objects, place_mask
 from npgemma.command.annotate import COLOURS, annotate, write_masks
 from npgemma.segmentation import decode_masks
 
@@ -128,12 +128,3 @@ def test_masks_are_drawn_half_transparent_and_written(tmp_path):
     [path] = write_masks(tmp_path / "made", "/pictures/photo.jpg", things)
     assert path == str(tmp_path / "made" / "photo-1-a-cat.png")
     np.testing.assert_array_equal(np.asarray(Image.open(path).convert("L")) == 255, mask)
-
-
-def test_an_answer_is_read_with_the_checkpoints_codebook(mask_params, tmp_path):
-    Image.new("RGB", SIZE).save(tmp_path / "picture.png")
-    text = segment_text(range(16))
-    picture, [found] = read_answer(str(tmp_path / "picture.png"), text, str(tmp_path))
-    assert picture.size == SIZE
-    assert found.mask is not None
-    assert read_answer("/nowhere.png", "a cat", str(tmp_path)) == (None, [])

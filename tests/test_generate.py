@@ -13,10 +13,10 @@ CONFIG = CONFIGS["two key/value heads"]
 
 
 def answer(model, pixels, ids, valid, max_new_tokens=12, choose=None):
-    image = model.paligemma.encode_image(model.to_activation(pixels), model.params, model.config)
-    steps = model.sampling.generate(
-        image, model.to_backend(ids), model.to_backend(valid), model.params, model.config,
-        choose or model.sampling.greedy, max_new_tokens,
+    image = model.backend.encode_image(model.backend.to_activation(pixels), model.params, model.config)
+    steps = model.backend.generate(
+        image, model.backend.to_array(ids), model.backend.to_array(valid), model.params, model.config,
+        choose or model.backend.greedy, max_new_tokens,
     )  # fmt: skip
     return np.stack([to_numpy(id_B) for id_B in steps], axis=1)
 
@@ -48,7 +48,7 @@ def test_a_row_that_has_ended_waits_with_padding(backend):
     pixels, ids, _, valid = inputs(CONFIG)
     script = np.array([[7, 8, 1, 9, 9, 9], [7, 8, 9, 9, 1, 9]]).T
     steps = iter(script)
-    found = answer(model, pixels, ids, valid, choose=lambda logit: model.to_backend(next(steps)))
+    found = answer(model, pixels, ids, valid, choose=lambda logit: model.backend.to_array(next(steps)))
     assert found.tolist() == [[7, 8, 1, 0, 0], [7, 8, 9, 9, 1]]
 
 

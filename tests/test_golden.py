@@ -17,7 +17,6 @@ import npgemma.gemma
 from conversion import safetensors_file
 from npgemma.fast import bfloat16
 from npgemma.image import load_pixels
-from npgemma.ops import widen
 from npgemma.params import leaves
 from npgemma.tools.compare import difference
 from npgemma.trace import to_numpy
@@ -107,15 +106,15 @@ def test_every_activation_is_hugging_faces(backend, variant):
 def answer(model, variant):
     """Our greedy answer to the golden prompts: the tokens, and the logits they were chosen by."""
     asked, prefix, logits = golden(variant), ABOUT["variants"][variant]["prefix"], []
-    ids, valid = (model.to_backend(asked[name][:, :prefix]) for name in ("ids", "valid"))
-    image = model.paligemma.encode_image(model.to_activation(pixels(variant)), model.params, model.config)
+    ids, valid = (model.backend.to_array(asked[name][:, :prefix]) for name in ("ids", "valid"))
+    image = model.backend.encode_image(model.backend.to_activation(pixels(variant)), model.params, model.config)
 
     def choose(logit_BV):
         logits.append(to_numpy(logit_BV))
-        return model.sampling.greedy(logit_BV)
+        return model.backend.greedy(logit_BV)
 
     most = asked["tokens"].shape[1]
-    tokens = list(model.sampling.generate(image, ids, valid, model.params, model.config, choose, most))
+    tokens = list(model.backend.generate(image, ids, valid, model.params, model.config, choose, most))
     return np.stack([to_numpy(token) for token in tokens], axis=1), np.stack(logits, axis=1)
 
 
@@ -203,11 +202,11 @@ def test_pixels_are_those_of_hugging_faces_image_processor(name):
 def test_sampling_draws_from_hugging_faces_probabilities(backend):
     stored, points = load_file(GOLDEN / "sampling.safetensors"), 5000
     model = load(backend, "hub")
-    uniform = model.to_backend((np.arange(points) + 0.5) / points)
+    uniform = model.backend.to_array((np.arange(points) + 0.5) / points)
     for (temperature, top_k, top_p), probabilities in zip(stored["settings"], stored["probabilities"]):
         for row, expected in zip(stored["logits"], probabilities):
-            logits = model.to_backend(np.tile(row, (points, 1)))
-            ids = to_numpy(model.sampling.sample(logits, uniform, temperature, int(top_k) or None, top_p))
+            logits = model.backend.to_array(np.tile(row, (points, 1)))
+            ids = to_numpy(model.backend.sample(logits, uniform, temperature, int(top_k) or None, top_p))
             share = np.bincount(ids, minlength=len(row)) / points
             assert not share[expected == 0].any(), "a token that Hugging Face leaves out was drawn"
             # An interval of length p holds p times the points, give or take one.
@@ -272,7 +271,7 @@ def coarse_scale(right):
 
     def embed(ids_BT, p):
         exact = np.array([math.sqrt(p.embedding.shape[1])])
-        coarse = widen(bfloat16.narrow(exact))
+        coarse = bfloat16.widen(bfloat16.narrow(exact))
         return right(ids_BT, p) * (coarse / exact).astype(np.float32)
 
     return embed

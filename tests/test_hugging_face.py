@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 import npgemma
 import torch_ref
-from npgemma.config import from_hub
+from conversion.hub_config import TEXT, VISION, from_hub
 from npgemma.tools.compare import difference
 from npgemma.trace import to_numpy
 
@@ -59,11 +59,11 @@ def test_logits_of_a_fresh_model(other, backend):
 def test_greedy_answer_of_a_fresh_model(other, backend):
     folder, prefix, asked = other
     model = backend.load(folder)
-    ids, valid = (model.to_backend(asked[name][:, :prefix]) for name in ("ids", "valid"))
-    pixels = model.to_activation(asked["pixels"].astype(np.float32) / np.float32(127.5) - 1)
-    image = model.paligemma.encode_image(pixels, model.params, model.config)
+    ids, valid = (model.backend.to_array(asked[name][:, :prefix]) for name in ("ids", "valid"))
+    pixels = model.backend.to_activation(asked["pixels"].astype(np.float32) / np.float32(127.5) - 1)
+    image = model.backend.encode_image(pixels, model.params, model.config)
     most = asked["tokens"].shape[1]
-    tokens = model.sampling.generate(image, ids, valid, model.params, model.config, model.sampling.greedy, most)
+    tokens = model.backend.generate(image, ids, valid, model.params, model.config, model.backend.greedy, most)
     found = np.stack([to_numpy(token) for token in tokens], axis=1)
     np.testing.assert_array_equal(found, asked["tokens"][:, : found.shape[1]])
     assert (asked["tokens"][:, found.shape[1] :] == model.config.pad_token).all()
@@ -109,11 +109,11 @@ def test_config_is_read_as_hugging_face_reads_it(name):
     """``bare`` says nothing but what kind of model it is, so that every default is compared."""
     document = BARE if name == "bare" else json.loads((GOLDEN / name / "config.json").read_text())
     ours, theirs = from_hub(document), transformers.PaliGemmaConfig.from_dict(document)
-    for tower, other in ((ours.vision, theirs.vision_config), (ours.text, theirs.text_config)):
-        for field in dataclasses.fields(tower):
-            hub = field.metadata["hub"]
+    for tower, other, names in ((ours.vision, theirs.vision_config, VISION), (ours.text, theirs.text_config, TEXT)):
+        assert list(names) == [entry.name for entry in dataclasses.fields(tower)]
+        for field, (hub, _) in names.items():
             expected = other.rope_parameters[hub] if hub == "rope_theta" else getattr(other, hub)
-            assert getattr(tower, field.name) == expected, hub
+            assert getattr(tower, field) == expected, hub
     if name != "bare":
         special = (theirs.image_token_id, theirs.pad_token_id, theirs.eos_token_id, theirs.bos_token_id)
         assert (ours.image_token, ours.pad_token, ours.eos_token, ours.bos_token) == special

@@ -6,7 +6,7 @@ from PIL import Image
 from support import bad_files
 
 from npgemma.errors import InputError
-from npgemma.image import load_pixels, open_picture, upright_rgb
+from npgemma.image import load_pixels, open_image, upright_rgb
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
 
@@ -72,7 +72,7 @@ def test_exif_rotation_is_undone(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it a quarter clockwise
     Image.fromarray(COLOURS).save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(rgb(open_picture(tmp_path / "turned.png")), np.rot90(COLOURS, -1))
+    assert np.array_equal(rgb(open_image(tmp_path / "turned.png")), np.rot90(COLOURS, -1))
 
 
 def test_damaged_exif_data_are_passed_over(tmp_path):
@@ -89,7 +89,7 @@ def test_damaged_exif_data_are_passed_over(tmp_path):
 def test_first_frame_of_an_animation(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    assert rgb(open_picture(tmp_path / "moving.gif"))[0, 0].tolist() == [255, 0, 0]
+    assert rgb(open_image(tmp_path / "moving.gif"))[0, 0].tolist() == [255, 0, 0]
 
 
 def test_one_pixel():

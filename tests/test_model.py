@@ -1,17 +1,21 @@
 """model.py: what people call, on both backends."""
 
+import concurrent.futures
 import dataclasses
+import inspect
 import itertools
 import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support import rewrite
 
 import npgemma
 import torch_ref
-from npgemma.image import load_pixels
+from npgemma.answer import find_objects
+from npgemma.image import load_image, load_pixels
 from npgemma.trace import to_numpy
 
 LOADERS = {"numpy": npgemma.load, "torch": torch_ref.load}
@@ -60,7 +64,7 @@ def test_one_picture_serves_all_prompts_of_a_batch(model, picture):
 
 @pytest.mark.parametrize(("images", "prompts"), [(2, 3), (3, 2), (0, 1), (1, 0)])
 def test_a_batch_needs_a_picture_for_each_prompt(model, picture, images, prompts):
-    with pytest.raises(npgemma.InputError, match="one picture for each"):
+    with pytest.raises(npgemma.InputError, match="one image for each"):
         model.generate_batch([picture] * images, ["ocr"] * prompts)
 
 
@@ -78,7 +82,7 @@ def test_rows_without_a_piece_are_never_chosen(random_folder, picture):
     rewrite_embedding = np.array(model.params.text.embedding)
     rewrite_embedding[model.tokenizer.size :] *= 1e3
     text = dataclasses.replace(model.params.text, embedding=rewrite_embedding)
-    model.params = dataclasses.replace(model.params, text=text)
+    model = dataclasses.replace(model, params=dataclasses.replace(model.params, text=text))
     assert model.generate(picture, max_new_tokens=4).token_ids == before
 
 
@@ -116,9 +120,9 @@ def test_the_context_bounds_prompt_and_answer(model, picture):
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
-        ({"top_p": 0.0}, "top-p"),
-        ({"top_p": 1.1}, "top-p"),
-        ({"top_k": 0}, "top-k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_k": 0}, "top_k"),
         ({"seed": -1}, "seed"),
     ],
 )
@@ -184,4 +188,116 @@ def test_a_tokenizer_of_another_model(copied, picture):
 
 def test_bfloat16_answers_from_both_backends(random_folder, picture):
     for load in LOADERS.values():
-        assert len(load(random_folder, "bfloat16").generate(picture, max_new_tokens=3).token_ids) == 3
+        assert len(load(random_folder, dtype="bfloat16").generate(picture, max_new_tokens=3).token_ids) == 3
+
+
+def test_every_answer_says_why_it_ended(model, picture):
+    assert model.generate(picture, max_new_tokens=2).finish_reason == "length"
+    full = model.generate(picture, max_new_tokens=10**6)
+    room = model.config.text.context_length - model.config.image_tokens - len(model.tokenizer.prompt("caption en"))
+    assert (full.finish_reason, len(full.token_ids)) == ("context", room)
+    embedded = npgemma.load().generate(npgemma.example_image())
+    assert (embedded.finish_reason, embedded.token_ids[-1]) == ("stop", npgemma.load().config.eos_token)
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+def test_objects_are_told_in_pixels_of_the_image(load):
+    model, image = load(), Image.open(npgemma.example_image()).resize((500, 200))
+    for form in (image, np.asarray(image.convert("RGB")), load_image(image, model.config.vision.image_size)):
+        answer = model.generate(form, "segment red circle")
+        [found] = answer.objects
+        assert found.mask.shape == (200, 500)
+        assert found.box == find_objects(answer.text, (500, 200))[0].box
+        assert found.mask.any()
+
+
+def test_rows_of_a_batch_have_timings_of_their_own(model, picture):
+    answers = model.generate_batch([picture], ["ocr", "caption en"], max_new_tokens=4)
+    assert answers[0].timings is not answers[1].timings
+    for answer in answers:
+        assert answer.timings["prefill"] > 0
+
+
+def test_results_and_settings_cannot_be_changed(model, picture):
+    answer = model.generate(picture, max_new_tokens=1)
+    for thing, name in ((answer, "text"), (model, "params"), (model.backend, "dtype"), (npgemma.Sampling(), "seed")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(thing, name, None)
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+def test_answers_given_in_eight_threads_are_right(load):
+    """Answers of one model, asked for at the same time, are those it gives one after the other."""
+    model, image = load(), npgemma.example_image()
+    prompts = ["caption en", "ocr", "answer en how many objects", "detect red circle", "caption de"] * 8
+    expected = {prompt: model.generate(image, prompt).token_ids for prompt in set(prompts)}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda prompt: model.generate(image, prompt).token_ids, prompts))
+    assert found == [expected[prompt] for prompt in prompts]
+
+
+def test_logits_of_torch_can_be_differentiated_in_pixels_and_weights(random_folder):
+    """Against differences of the logits in float64, along one random direction of each."""
+    model = torch_ref.load(random_folder, dtype="float64")
+    size = model.config.vision.image_size
+    randomness = torch.Generator().manual_seed(0)
+    pixels = torch.rand(1, size, size, 3, generator=randomness, dtype=torch.float64) * 2 - 1
+    norm = model.params.text.norm
+    model = dataclasses.replace(
+        model, params=dataclasses.replace(model.params, text=dataclasses.replace(model.params.text, norm=norm.clone()))
+    )
+    weights = model.params.text.norm.requires_grad_()
+    ids = torch.tensor([[2, 5, 6, 7]])
+
+    def score(pixels):
+        return model.logits(pixels, ids, 4)[0, -1].square().sum()
+
+    pixels.requires_grad_()
+    score(pixels).backward()
+    for x in (pixels, weights):
+        direction = torch.randn(x.shape, generator=randomness, dtype=torch.float64)
+        before, step = x.detach().clone(), 1e-6
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                x.copy_(before + sign * step * direction)
+                values.append(score(pixels).item())
+        with torch.no_grad():
+            x.copy_(before)
+        expected = (values[0] - values[1]) / (2 * step)
+        # Largest difference seen 3e-9 of the value.
+        assert (x.grad * direction).sum().item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_new_tokens": 1.5}, {"do_sample": 1}, {"temperature": "1"}, {"top_k": True}, {"seed": 0.5}]
+)
+def test_settings_of_another_type_are_refused(settings):
+    with pytest.raises(npgemma.InputError, match=next(iter(settings))):
+        npgemma.Sampling(**settings)
+
+
+def test_the_settings_stand_in_one_order_everywhere():
+    fields = [field.name for field in dataclasses.fields(npgemma.Sampling)]
+    for method in (npgemma.Model.generate, npgemma.Model.generate_batch):
+        parameters = inspect.signature(method).parameters
+        only = [name for name, parameter in parameters.items() if parameter.kind == inspect.Parameter.KEYWORD_ONLY]
+        assert only == [*fields, "watch"]
+        defaults = {name: parameters[name].default for name in fields}
+        assert npgemma.Sampling(**defaults) == npgemma.Sampling()
+
+
+@pytest.mark.parametrize(
+    ("load", "arguments", "says"),
+    [
+        (npgemma.load, {"device": "cuda"}, "NumPy runs on the CPU"),
+        (npgemma.load, {"static": True}, "static shapes"),
+        (npgemma.load, {"dtype": "float16"}, "float32"),
+        (torch_ref.load, {"dtype": "int8"}, "NumPy backend"),
+        (torch_ref.load, {"dtype": "float16"}, "float32"),
+        (torch_ref.load, {"device": "tpu"}, "cpu or cuda"),
+    ],
+)
+def test_what_a_backend_cannot_do_is_refused(load, arguments, says):
+    with pytest.raises(npgemma.InputError, match=says):
+        load(**arguments)

@@ -110,17 +110,6 @@ def test_every_formula_in_use(formula, shapes, dtype):
     assert_close(plain, twin.einsum(formula, *map(tensor, arrays)), OPERATION[dtype])
 
 
-def test_widen_is_exact_on_every_bfloat16():
-    bits = np.arange(2**16, dtype=np.uint16)
-    expected = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).float().numpy()
-    assert np.array_equal(ops.widen(bits).view(np.uint32), expected.view(np.uint32))
-
-
-def test_widen_leaves_other_arrays_alone():
-    x = random(SHAPE, 0)
-    assert ops.widen(x) is x
-
-
 def test_twin_calculates_norms_of_bfloat16_in_float32():
     x, gain = tensor(random((5, 512), 0)).bfloat16(), tensor(random(512, 1)).bfloat16()
     expected = F.rms_norm(x.float(), (512,), 1 + gain.float(), 1e-6).bfloat16()

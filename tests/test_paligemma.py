@@ -2,16 +2,15 @@
 
 import numpy as np
 import pytest
-from support import CONFIGS, assert_close, inputs, models
+from support import CONFIGS, assert_close, inputs, models, on_numpy, on_torch
 
 import npgemma
 import torch_ref
-from npgemma.fast.bfloat16 import narrow
-from npgemma.ops import widen
+from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen
 from npgemma.params import build, leaves, map_leaves
 from npgemma.tools.compare import BOUNDS, DEVICE_FACTOR, Comparison, difference
 from npgemma.trace import to_numpy
-from torch_ref.model import to_torch
+from torch_ref.backend import to_torch
 
 
 @pytest.fixture(params=CONFIGS)
@@ -43,8 +42,8 @@ def test_bfloat16_twin_is_near_float32_on_the_same_weights(config, device):
     """Two right bfloat16 programs differ by about a percent; a wrong one by far more."""
     model, _ = models(config)
     rounded = map_leaves(narrow, model.params)
-    wide = npgemma.Model(map_leaves(widen, rounded), config, "")
-    twin = torch_ref.Model(to_torch(rounded, "bfloat16", device), config, "", "bfloat16", device=device)
+    wide = on_numpy(map_leaves(widen, rounded), config)
+    twin = on_torch(to_torch(map_leaves(BFloat16Weight, rounded), "bfloat16", device), config, "bfloat16", device)
     arguments = inputs(config)
     expected, found = wide.logits(*arguments), to_numpy(twin.logits(*arguments))
     assert 1e-4 < difference(expected, found).relative_l2 < BOUNDS["bfloat16"]
@@ -53,12 +52,12 @@ def test_bfloat16_twin_is_near_float32_on_the_same_weights(config, device):
 def test_bfloat16_weights_in_numpy_are_exactly_their_float32_values(config):
     model, _ = models(config)
     rounded = map_leaves(narrow, model.params)
-    wide, held = map_leaves(widen, rounded), {name: array for name, _, array in leaves(rounded)}
+    wide, held = map_leaves(widen, rounded), {name: BFloat16Weight(array) for name, _, array in leaves(rounded)}
     values = {name: array for name, _, array in leaves(wide)}
     mixed = build(config, lambda leaf: (held if leaf.kind == "weight" else values)[leaf.name])
     arguments = inputs(config)
-    expected = npgemma.Model(wide, config, "").logits(*arguments)
-    found = npgemma.Model(mixed, config, "", "bfloat16").logits(*arguments)
+    expected = on_numpy(wide, config).logits(*arguments)
+    found = on_numpy(mixed, config, "bfloat16").logits(*arguments)
     assert_close(expected, found, BOUNDS["float32"])
 
 
@@ -68,9 +67,9 @@ def test_prefill_and_steps_are_one_pass(config, dtype, backend):
     model = models(config, dtype)[backend]
     pixels, ids, prefix, valid = inputs(config, dtype)
     whole = to_numpy(model.logits(pixels, ids, prefix, valid))
-    forward, cache_of = model.paligemma, model.sampling.KVCache
-    p, given = model.params, model.to_backend
-    image = forward.encode_image(model.to_activation(pixels), p, config)
+    forward, cache_of = model.backend, model.backend.make_cache
+    p, given = model.params, model.backend.to_array
+    image = forward.encode_image(model.backend.to_activation(pixels), p, config)
     capacity = config.image_tokens + ids.shape[1]
     cache = cache_of(config.text, len(ids), capacity, image)
     seen = given(valid[:, :prefix])
@@ -79,7 +78,7 @@ def test_prefill_and_steps_are_one_pass(config, dtype, backend):
         expected = whole[:, config.image_tokens + t - 1]
         assert_close(expected, logit, BOUNDS[dtype], f"token {t}")
         if t < ids.shape[1]:
-            so_far = forward.with_image(given(valid[:, : t + 1]), image)
+            so_far = [npgemma.paligemma, torch_ref.paligemma][backend].with_image(given(valid[:, : t + 1]), image)
             logit = forward.step(given(ids[:, t : t + 1]), so_far, p, config, cache)
     assert cache.length == capacity
 

@@ -11,7 +11,7 @@ import conversion
 import torch_ref.siglip as twin
 from npgemma import siglip
 from npgemma.params import map_leaves
-from torch_ref.model import to_torch
+from torch_ref.backend import to_torch
 
 CONFIG = CONFIGS["one key/value head"]
 VISION = CONFIG.vision

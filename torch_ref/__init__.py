@@ -1,9 +1,46 @@
 """The PyTorch twin of ``npgemma``, for CPU and CUDA: the same functions under the same names.
 
 ``diff npgemma/gemma.py torch_ref/gemma.py`` is short, and is the lesson. Sizes, the declaration of the weights,
-pictures, text and tracing are the port's own.
+images, text and tracing are the port's own.
 """
 
-from torch_ref.model import Model, load
+import pathlib
+import time
 
-__all__ = ["Model", "load"]
+import npgemma
+from npgemma.model import Model
+from torch_ref.backend import memory_errors, to_torch, torch_backend
+
+__all__ = ["load"]
+
+
+def load(path=None, *, dtype="float32", device="cpu", static=False, progress=None):
+    """Load a checkpoint folder for the torch backend.
+
+    Parameters
+    ----------
+    path : str or os.PathLike, optional
+        A folder in the layout of Hugging Face's hub; by default the embedded checkpoint.
+    dtype, device, static
+        As for `torch_ref.backend.torch_backend`.
+    progress : callable, optional
+        Called as ``progress(done, total)`` in bytes while weights are read.
+
+    Returns
+    -------
+    npgemma.Model
+
+    Raises
+    ------
+    InputError
+        As `npgemma.load`; and if there is no such device.
+    """
+    import conversion
+
+    backend = torch_backend(dtype, device, static)
+    folder = pathlib.Path(npgemma.embedded_checkpoint() if path is None else path)
+    start = time.perf_counter()
+    params, config, mask_params = conversion.read_checkpoint(folder, dtype, progress)
+    with memory_errors():
+        params = to_torch(params, dtype, device)
+    return Model(params, config, backend, folder, mask_params, time.perf_counter() - start)

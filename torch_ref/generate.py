@@ -6,8 +6,11 @@ from torch_ref import paligemma
 from torch_ref.cache import KVCache
 from torch_ref.ops import softmax
 
+# `npgemma.record` does not follow this file: it begins after the logits.
+RECORDED = False
 
-def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens):
+
+def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, make_cache=KVCache, step=paligemma.step):
     """Yield the answer's tokens, one for each row at a time.
 
     Parameters
@@ -25,6 +28,8 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens):
         rows that belong to no token; `npgemma.model.Model.chooser` makes one that does.
     max_new_tokens : int
         The most tokens to add; fewer if the context ends before, none if the prompt fills it.
+    make_cache, step : callable
+        `npgemma.cache.KVCache` and `npgemma.paligemma.step`, or others that do the same.
 
     Yields
     ------
@@ -37,7 +42,7 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens):
     if most < 1:
         return
     # The last token is never fed back, so it needs no place.
-    cache = KVCache(config.text, len(ids_BT), prompt_tokens + most - 1, image_BPD)
+    cache = make_cache(config.text, len(ids_BT), prompt_tokens + most - 1, image_BPD)
     valid_BS = paligemma.with_image(valid_BT, image_BPD)
     running_B = torch.ones(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
     logit_BV = paligemma.prefill(image_BPD, ids_BT, valid_BT, p, config, cache)
@@ -48,7 +53,7 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens):
         if remaining == 1 or not running_B.any():
             return
         valid_BS = torch.cat([valid_BS, running_B[:, None]], dim=1)
-        logit_BV = paligemma.step(id_B[:, None], valid_BS, p, config, cache)
+        logit_BV = step(id_B[:, None], valid_BS, p, config, cache)
 
 
 def greedy(logit_BV):

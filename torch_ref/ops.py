@@ -11,6 +11,9 @@ import torch.nn.functional as F
 
 from npgemma.fast.products import layout
 
+# `npgemma.record` does not follow this file: its functions take arrays of any axes.
+RECORDED = False
+
 
 def at_least_float32(x):
     """Return the array in float32 if its dtype is narrower, otherwise as it is."""
@@ -18,7 +21,9 @@ def at_least_float32(x):
 
 
 def einsum(formula, *operands):
-    """Multiply and sum over the axes that a formula names, ``"BTD,DF->BTF"``: letters missing on the right are summed.
+    """Multiply, then sum over the axes that the result does not have.
+
+    ``einsum("BTD,DF->BTF", x, w)[b, t, f] = sum over d of x[b, t, d] * w[d, f]``: `numpy.einsum`.
 
     Parameters
     ----------

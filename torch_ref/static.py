@@ -19,10 +19,9 @@ import torch
 
 from torch_ref import cache as growing
 from torch_ref import paligemma
-from torch_ref.generate import greedy, sample
-from torch_ref.paligemma import encode_image, logits, prefill
 
-__all__ = ["KVCache", "encode_image", "generate", "greedy", "logits", "prefill", "sample", "step"]
+# `npgemma.record` does not follow this file: what is compiled or captured runs no Python.
+RECORDED = False
 
 
 class KVCache(growing.KVCache):
@@ -188,33 +187,3 @@ def _capture(p, config, cache):
         cache.graph = graph
         # What is captured has not run yet.
         graph.replay()
-
-
-def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens):
-    """Yield the answer's tokens, as `torch_ref.generate.generate` does.
-
-    Parameters
-    ----------
-    image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens
-        As there.
-
-    Yields
-    ------
-    id_B : int array
-    """
-    prompt_tokens = image_BPD.shape[1] + ids_BT.shape[1]
-    most = min(max_new_tokens, config.text.context_length - prompt_tokens)
-    if most < 1:
-        return
-    cache = KVCache(config.text, len(ids_BT), prompt_tokens + most - 1, image_BPD)
-    valid_BS = paligemma.with_image(valid_BT, image_BPD)
-    running_B = torch.ones(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
-    logit_BV = prefill(image_BPD, ids_BT, valid_BT, p, config, cache)
-    for remaining in range(most, 0, -1):
-        id_B = torch.where(running_B, choose(logit_BV), config.pad_token)
-        yield id_B
-        running_B = running_B & (id_B != config.eos_token)
-        if remaining == 1 or not running_B.any():
-            return
-        valid_BS = torch.cat([valid_BS, running_B[:, None]], dim=1)
-        logit_BV = step(id_B[:, None], valid_BS, p, config, cache)

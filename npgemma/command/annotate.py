@@ -1,4 +1,4 @@
-"""Answers drawn: boxes, masks and labels on the picture, and masks as pictures of their own."""
+"""Answers drawn: boxes, masks and labels on the image, and masks as images of their own."""
 
 import io
 import os
@@ -7,8 +7,8 @@ import re
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from conversion.safetensors_file import replacing
 from npgemma.errors import InputError
+from npgemma.files import replacing
 
 # Told apart on light and dark ground, and by most people who see colours differently (Okabe and Ito's palette).
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -16,12 +16,12 @@ COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 OPACITY = 0.5
 
 
-def annotate(picture, objects):
-    """Draw boxes, masks and labels on a picture.
+def annotate(image, objects):
+    """Draw boxes, masks and labels on an image.
 
     Parameters
     ----------
-    picture : PIL.Image.Image
+    image : PIL.Image.Image
         Mode RGB, the right way up.
     objects : list of npgemma.answer.Found
 
@@ -30,13 +30,13 @@ def annotate(picture, objects):
     PIL.Image.Image
         A copy.
     """
-    drawn = picture.copy()
+    drawn = image.copy()
     for i, thing in enumerate(objects):
         if thing.mask is not None:
             opacity = Image.fromarray((thing.mask * round(255 * OPACITY)).astype(np.uint8))
             drawn.paste(COLOURS[i % len(COLOURS)], (0, 0), opacity)
-    pen, thickness = ImageDraw.Draw(drawn), max(2, max(picture.size) // 200)
-    font = ImageFont.load_default(max(12, max(picture.size) // 30))
+    pen, thickness = ImageDraw.Draw(drawn), max(2, max(image.size) // 200)
+    font = ImageFont.load_default(max(12, max(image.size) // 30))
     for i, thing in enumerate(objects):
         colour, (left, top, _, _) = COLOURS[i % len(COLOURS)], thing.box
         pen.rectangle(thing.box, outline=colour, width=thickness)
@@ -50,14 +50,14 @@ def annotate(picture, objects):
 
 
 def write_masks(folder, path, objects):
-    """Write each mask as a picture, white inside, named after the picture, its place in the answer, and its label.
+    """Write each mask as an image, white inside, named after the image, its place in the answer, and its label.
 
     Parameters
     ----------
     folder : str
         Made if it is not there.
     path : str
-        Of the picture that was asked about.
+        Of the image that was asked about.
     objects : list of npgemma.answer.Found
 
     Returns
@@ -71,7 +71,7 @@ def write_masks(folder, path, objects):
         if thing.mask is not None:
             label = re.sub(r"\W+", "-", thing.label).strip("-")
             written.append(os.path.join(folder, "-".join(filter(None, [stem, str(i), label])) + ".png"))
-            save_picture(Image.fromarray(thing.mask), written[-1])
+            save_image(Image.fromarray(thing.mask), written[-1])
     return written
 
 
@@ -80,13 +80,13 @@ def _stem(path):
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def check_mask_folder(path, pictures):
-    """Refuse early a folder that could not be made or written to later, and pictures whose masks would be namesakes."""
-    names = [_stem(picture) for picture in pictures]
+def check_mask_folder(path, images):
+    """Refuse early a folder that could not be made or written to later, and images whose masks would be namesakes."""
+    names = [_stem(image) for image in images]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise InputError(
-            f"masks are named after their pictures, and two of these are called '{twice}': give each its own --mask-dir"
+            f"masks are named after their images, and two of these are called '{twice}': give each its own --mask-dir"
         )
     nearest = path
     while nearest and not os.path.lexists(nearest):
@@ -95,22 +95,22 @@ def check_mask_folder(path, pictures):
         raise InputError(f"cannot write to the folder '{path}': name one that is there or can be made")
 
 
-def check_picture_name(path):
-    """Refuse early to write a picture that could not be written later: by its ending, or by its folder."""
+def check_image_name(path):
+    """Refuse early to write an image that could not be written later: by its ending, or by its folder."""
     folder = os.path.dirname(path) or "."
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise InputError(f"cannot write '{path}': name a file in a folder that can be written to")
     try:
         Image.new("RGB", (1, 1)).save(io.BytesIO(), _format(path))
-    # Formats that Pillow can only read raise one thing, those that need other pictures another.
+    # Formats that Pillow can only read raise one thing, those that need other images another.
     except Exception:
-        raise InputError(f"a picture to write should be named like out.png or out.jpg, found '{path}'") from None
+        raise InputError(f"an image to write should be named like out.png or out.jpg, found '{path}'") from None
 
 
-def save_picture(picture, path):
-    """Write a picture in the format its name asks for; the file appears only once it is complete."""
+def save_image(image, path):
+    """Write an image in the format its name asks for; the file appears only once it is complete."""
     with replacing(path) as file:
-        picture.save(file, _format(path))
+        image.save(file, _format(path))
 
 
 def _format(path):

@@ -1,12 +1,12 @@
 """Progress of long work, for a person at a terminal; the forward pass knows nothing of it."""
 
-import dataclasses
+import contextlib
 import sys
 import time
 
 
 class Progress:
-    """One line on stderr that is written over, from the second second on; silent if stderr is no terminal."""
+    """A one-line progress display on stderr, shown after one second, and only on a terminal."""
 
     def __init__(self):
         self.start, self.shown = time.monotonic(), False
@@ -28,29 +28,45 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
         self.shown = False
 
-    def watch(self, params):
-        """Return the same weights, whose layers are reported as the forward pass takes them up."""
-        if not self.active:
-            return params
-        towers = {"vision": "looking at the picture", "text": "reading the prompt"}
-        watched = {
-            name: dataclasses.replace(
-                getattr(params, name), blocks=_Watched(getattr(params, name).blocks, self.report, what)
-            )
-            for name, what in towers.items()
+    def end(self):
+        """Take the line away and show no more."""
+        self.clear()
+        self.active = False
+
+    @contextlib.contextmanager
+    def layers(self, config):
+        """Report each block that the forward pass enters inside a ``with`` block, until `end` is called.
+
+        Python's profiling hook sees the calls, so nothing about it stands in the forward pass. Another profiler is
+        left alone: then no blocks are reported.
+
+        Parameters
+        ----------
+        config : npgemma.config.Config
+        """
+        towers = {
+            "siglip": ("encoding the image", config.vision.layers),
+            "gemma": ("reading the prompt", config.text.layers),
         }
-        return dataclasses.replace(params, **watched)
+        entered = dict.fromkeys(towers, 0)
 
+        def watch(frame, event, argument):
+            """Count calls of the towers' blocks."""
+            tower = frame.f_globals.get("__name__", "").rpartition(".")[2]
+            if event != "call" or frame.f_code.co_name != "block" or tower not in towers:
+                return
+            if not self.active:
+                sys.setprofile(None)
+                return
+            what, layers = towers[tower]
+            self.report(what, entered[tower], layers)
+            entered[tower] += 1
 
-class _Watched(tuple):
-    """A tuple that reports how far a loop over it has come."""
-
-    def __new__(cls, items, report, what):
-        self = super().__new__(cls, items)
-        self.report, self.what = report, what
-        return self
-
-    def __iter__(self):
-        for i, item in enumerate(super().__iter__()):
-            self.report(self.what, i, len(self))
-            yield item
+        watching = self.active and sys.getprofile() is None
+        if watching:
+            sys.setprofile(watch)
+        try:
+            yield
+        finally:
+            if watching:
+                sys.setprofile(None)

@@ -14,11 +14,11 @@ def parity_table(report):
             f"{row['place']:34} {row['arrays']:6} {row['relative_l2']:12.2e} {row['norm_ratio'] - 1:15.1e} "
             f"{row['largest']:9.1e} {row['percent_of_bound']:10.2f}  {worst}"
         )
-    ours, theirs = report["token_ids"]["numpy"], report["token_ids"]["torch"]
+    ours, theirs = report["token_ids"]["expected"], report["token_ids"]["found"]
     equal = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
-    for side, names in (("numpy", report["missing"]), ("torch", report["unexpected"])):
+    for side, names in (("expected", report["missing"]), ("found", report["unexpected"])):
         if names:
-            lines.append(f"only in {side}: {len(names)} arrays, first {names[0]}")
+            lines.append(f"only among those {side}: {len(names)} arrays, first {names[0]}")
     if report["first_past_bound"]:
         lines.append(f"first array past the bound: {report['first_past_bound']}")
     highest = max((row["percent_of_bound"] for row in report["places"]), default=0.0)

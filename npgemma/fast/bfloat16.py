@@ -1,10 +1,16 @@
-"""bfloat16 with NumPy alone, which has no such type: arrays of its bits, in uint16."""
+"""bfloat16 with NumPy alone, which has no such type: its bits are held in uint16, and widened to float32 to be used.
+
+A bfloat16 is the upper half of a float32, so widening shifts bits and is exact.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from npgemma.fast import threads
+from npgemma.fast.products import product_in_blocks, rows_of
 
-# Entries widened at a time by a thread, and entries after which memory of the file is given back.
+# Entries that a thread widens at a time, and entries after which memory of the file is given back.
 PIECE, STRETCH = 2**16, 2**24
 
 
@@ -19,7 +25,7 @@ def narrow(x):
     Returns
     -------
     uint16 array
-        The upper half of the float32's bits; `npgemma.ops.widen` turns them back.
+        The upper half of the float32's bits; `widen` turns them back.
 
     Examples
     --------
@@ -31,27 +37,122 @@ def narrow(x):
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-def widen_tensor(tensor):
-    """Read a bfloat16 tensor as float32, on all cores, without ever holding much of it twice.
+def widen(bits):
+    """Return the float32 values of bfloat16 bits, exactly.
 
     Parameters
     ----------
-    tensor : conversion.safetensors_file.Tensor
+    bits : uint16 array of any shape
 
     Returns
     -------
     float32 array
-        The same values as `npgemma.ops.widen` gives.
+
+    Examples
+    --------
+    >>> widen(np.array([0x3F80, 0xC049], dtype=np.uint16))
+    array([ 1.      , -3.140625], dtype=float32)
     """
-    wide = np.empty(tensor.shape, dtype=np.float32)
-    words, bits = wide.reshape(-1).view(np.uint32), tensor.array.reshape(-1)
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
+
+
+def widen_in_pieces(bits, release=lambda start, stop: None):
+    """Widen a large array on all cores, without ever holding much of it twice.
+
+    Parameters
+    ----------
+    bits : uint16 array
+        Mapped from a file, perhaps.
+    release : callable, optional
+        Called with the first and last entry of each stretch once it has been read.
+
+    Returns
+    -------
+    float32 array
+        The values that `widen` gives.
+    """
+    wide = np.empty(bits.shape, dtype=np.float32)
+    words, flat = wide.reshape(-1).view(np.uint32), bits.reshape(-1)
 
     def work(start, stop):
-        words[start:stop] = bits[start:stop]
+        """Widen some entries."""
+        words[start:stop] = flat[start:stop]
         words[start:stop] <<= 16
 
-    for first in range(0, bits.size, STRETCH):
-        last = min(first + STRETCH, bits.size)
+    for first in range(0, flat.size, STRETCH):
+        last = min(first + STRETCH, flat.size)
         threads.split(lambda start, stop, first=first: work(first + start, first + stop), last - first, PIECE)
-        tensor.release(first, last)
+        release(first, last)
     return wide
+
+
+@dataclass(frozen=True)
+class BFloat16Weight:
+    """A matrix held in bfloat16; it stands where an array stands in the tree.
+
+    Parameters
+    ----------
+    bits : uint16 array
+        In the weight's own axes.
+    """
+
+    bits: np.ndarray
+
+    dtype = "bfloat16"
+
+    @property
+    def shape(self):
+        """The shape of the weight's own axes."""
+        return self.bits.shape
+
+    @property
+    def ndim(self):
+        """Number of axes."""
+        return self.bits.ndim
+
+    @property
+    def size(self):
+        """Number of entries."""
+        return self.bits.size
+
+    def __getitem__(self, rows):
+        """Return some rows of a table as float32."""
+        return widen(self.bits[rows])
+
+    def __array__(self, dtype=None, copy=None):
+        """Return the whole weight as float32: to look at it, not to calculate with."""
+        whole = widen(self.bits)
+        return whole if dtype is None else whole.astype(dtype)
+
+    def multiply(self, x_RK, order):
+        """Return the product of activations with this weight, which is widened block by block.
+
+        Parameters
+        ----------
+        x_RK : float32 array
+        order : tuple of int
+            As from `npgemma.fast.products.layout`.
+
+        Returns
+        -------
+        y_RN : float32 array
+        """
+        bits_NK = rows_of(self.bits, order, x_RK.shape[1])
+        K = bits_NK.shape[1]
+        if K % 2 or bits_NK.strides[1] != bits_NK.itemsize or bits_NK.strides[0] % 4:
+            return product_in_blocks([x_RK], bits_NK, _write_wide)
+        # Two bfloat16 side by side are one 32-bit word, and two instructions take it apart. That leaves even and odd
+        # channels in two halves, so the activations are parted alike.
+        halves = [np.ascontiguousarray(x_RK[:, half::2]) for half in (0, 1)]
+        return product_in_blocks(halves, bits_NK.view(np.uint32), _write_halves)
+
+
+def _write_wide(bits, parts):
+    np.left_shift(bits, 16, out=parts[0].view(np.uint32), dtype=np.uint32)
+
+
+def _write_halves(words, parts):
+    np.left_shift(words, 16, out=parts[0].view(np.uint32))
+    np.bitwise_and(words, 0xFFFF0000, out=parts[1].view(np.uint32))

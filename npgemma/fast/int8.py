@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.fast import threads
+from npgemma.fast.products import product_in_blocks
 
 HIGHEST = 127
 # Entries rounded at a time.
@@ -33,8 +34,7 @@ class Int8Weight:
     factor_N: np.ndarray
     view: Callable
 
-    # What is asked of any array in the tree.
-    dtype = np.dtype(np.int8)
+    dtype = "int8"
 
     @property
     def shape(self):
@@ -60,8 +60,25 @@ class Int8Weight:
         whole = self.view(self.number_NK * self.factor_N[:, None])
         return whole if dtype is None else whole.astype(dtype)
 
+    def multiply(self, x_RK, order):
+        """Return the product of activations with this weight: by whole numbers, and the factor of each row comes last.
 
-def quantize(stored, view, widen, release=lambda start, stop: None):
+        Parameters
+        ----------
+        x_RK : float32 array
+        order : tuple of int
+            Not needed: the numbers are stored as rows of what comes out.
+
+        Returns
+        -------
+        y_RN : float32 array
+        """
+        y_RN = product_in_blocks([x_RK], self.number_NK, lambda number, parts: np.copyto(parts[0], number))
+        y_RN *= self.factor_N
+        return y_RN
+
+
+def quantize(stored, view, wide=lambda part: part, release=lambda start, stop: None):
     """Round a weight to eight bits.
 
     Parameters
@@ -70,8 +87,8 @@ def quantize(stored, view, widen, release=lambda start, stop: None):
         As a checkpoint has it, the first axis what comes out of a product.
     view : callable
         Turns an array of this shape into the weight's own axes.
-    widen : callable
-        Turns a part of ``stored`` into float32.
+    wide : callable, optional
+        Turns a part of ``stored`` into numbers that NumPy can calculate with; needed for bfloat16 bits.
     release : callable, optional
         Called with the first and last entry of each part once it has been read.
 
@@ -85,7 +102,7 @@ def quantize(stored, view, widen, release=lambda start, stop: None):
 
     def work(start, stop):
         """Round some rows, each by its own factor."""
-        part = widen(rows_NK[start:stop]).astype(np.float32, copy=False)
+        part = wide(rows_NK[start:stop]).astype(np.float32, copy=False)
         factor_N[start:stop] = factor = np.maximum(part.max(axis=1), -part.min(axis=1)) / HIGHEST
         # A row of zeros has any factor.
         part = part / np.where((factor > 0) & np.isfinite(factor), factor, 1)[:, None]

@@ -1,7 +1,7 @@
 """Products of activations with weights, as fast as the weights can be read.
 
-`npgemma.ops.einsum` comes here with every formula that multiplies activations by a weight. All of them are one product
-of matrices, ``x_RK @ weight_NK.T``: R rows of activations, K channels that are summed, N that come out. A checkpoint
+`npgemma.ops.einsum` comes here with every formula. Those that multiply activations by a weight are one product of
+matrices, ``x_RK @ weight_NK.T``: R rows of activations, K channels that are summed, N that come out. A checkpoint
 stores every weight as N rows of K, which is how they lie in memory.
 
 A token is R = 1, and then the limit is how fast the weights come out of memory; narrower weights come sooner, and are
@@ -9,17 +9,17 @@ widened in blocks that fit the caches, and used there. The tokens of several ans
 matrix library would take longer to rearrange the weights than to multiply them, unless it is given tiles (`_few_rows`).
 While a picture is read R is large, arithmetic is the limit, and blocks are larger than the caches.
 
-The other formulas, attention's, multiply activations by activations (`multiply_activations`).
+Attention's formulas multiply activations by activations (`multiply_activations`); any other is `np.einsum`'s.
 """
 
 import functools
 import math
+import re
 import threading
 
 import numpy as np
 
 from npgemma.fast import threads
-from npgemma.fast.int8 import Int8Weight
 
 # What a thread takes at a time: of narrow weights so many that they fit the caches when widened, of others more, and
 # with many rows of activations so many rows of weights. Smaller pieces cost: threads wait for each other in Python.
@@ -34,6 +34,28 @@ TILE = 10**6
 # A smaller matrix is multiplied before another thread has begun.
 SMALL = 2**18
 _memory = threading.local()
+# Two operands, each with every axis named, and a result.
+_TWO_OPERANDS = re.compile(r"[A-Za-z]+,[A-Za-z]+->[A-Za-z]+")
+
+
+def fast_product(formula, *operands):
+    """Return what ``np.einsum(formula, *operands)`` returns, in the way that is fastest here.
+
+    Parameters
+    ----------
+    formula : str
+    *operands : arrays
+        The second may be a narrow weight.
+
+    Returns
+    -------
+    array or None
+        None for a formula that is neither a product of activations with a weight nor one of attention's.
+    """
+    found = layout(formula)
+    if found:
+        return multiply(*operands, *found)
+    return multiply_activations(formula, *operands) if _keeps_queries(formula) else None
 
 
 @functools.cache
@@ -49,22 +71,39 @@ def layout(formula):
     -------
     (int, tuple of int) or None
         How many leading axes of the activations stay, and the order of the weight's axes that puts those that come out
-        before those that are summed. None if an axis runs through both operands and the result: then it is no such
-        product.
+        before those that are summed. None if the formula is no such product: an axis runs through both operands
+        and the result, for example.
 
     Examples
     --------
     >>> layout("BTNH,NHD->BTD"), layout("BTKGH,BSKH->BKGTS")
     ((2, (2, 0, 1)), None)
     """
-    operands, result = formula.split("->")
-    activations, _, weight = operands.partition(",")
+    if not _TWO_OPERANDS.fullmatch(formula):
+        return None
+    activations, weight, result = _parts(formula)
     summed = "".join(letter for letter in weight if letter in activations)
     out = "".join(letter for letter in weight if letter not in activations)
     kept = activations.removesuffix(summed)
-    if kept + summed != activations or kept + out != result:
+    if len(set(activations)) < len(activations) or len(set(weight)) < len(weight):
+        return None
+    if not summed or kept + summed != activations or kept + out != result:
         return None
     return len(kept), tuple(weight.index(letter) for letter in out + summed)
+
+
+def _parts(formula):
+    operands, result = formula.split("->")
+    return *operands.split(","), result
+
+
+def _keeps_queries(formula):
+    """Say whether a formula can be taken query by query: T is an axis of the first operand and of the result only."""
+    if not _TWO_OPERANDS.fullmatch(formula):
+        return False
+    x, other, result = _parts(formula)
+    distinct = all(len(set(axes)) == len(axes) for axes in (x, other, result))
+    return distinct and "T" in x and "T" in result and "T" not in other
 
 
 def multiply_activations(formula, x, other):
@@ -101,8 +140,8 @@ def multiply(x, weight, kept, order):
     Parameters
     ----------
     x : array
-    weight : array or Int8Weight
-        ``uint16`` stands for bfloat16 bits.
+    weight : array or narrow weight
+        A narrow one (`npgemma.fast.bfloat16.BFloat16Weight`, `npgemma.fast.int8.Int8Weight`) multiplies by itself.
     kept : int
     order : tuple of int
         Both from `layout`.
@@ -113,46 +152,22 @@ def multiply(x, weight, kept, order):
     """
     out_axes = [weight.shape[axis] for axis in order[: weight.ndim - (x.ndim - kept)]]
     x_RK = x.reshape(math.prod(x.shape[:kept]), -1)
-    if isinstance(weight, Int8Weight):
-        y_RN = _int8_product(x_RK, weight)
+    if hasattr(weight, "multiply"):
+        y_RN = weight.multiply(x_RK, order)
     else:
-        # A view, not a copy: in a checkpoint, axes that are merged here lie side by side.
-        weight_NK = weight.transpose(order).reshape(math.prod(out_axes), -1)
-        narrow = weight.dtype == np.uint16
-        y_RN = _bfloat16_product(x_RK, weight_NK) if narrow else _product_in_blocks([x_RK], weight_NK)
+        y_RN = product_in_blocks([x_RK], rows_of(weight, order, x_RK.shape[1]))
     return y_RN.reshape(*x.shape[:kept], *out_axes)
 
 
-def _bfloat16_product(x_RK, bits_NK):
-    """Multiply by bfloat16 weights, which are widened exactly."""
-    K = bits_NK.shape[1]
-    if K % 2 or bits_NK.strides[1] != bits_NK.itemsize or bits_NK.strides[0] % 4:
+def rows_of(weight, order, K):
+    """Return a weight as rows of what comes out, each of K entries that are summed.
 
-        def widen(bits, parts):
-            """Write a block as float32."""
-            np.left_shift(bits, 16, out=parts[0].view(np.uint32), dtype=np.uint32)
-
-        return _product_in_blocks([x_RK], bits_NK, widen)
-
-    # Two bfloat16 side by side are one 32-bit word, and two instructions take it apart. That leaves even and odd
-    # channels in two halves, so the activations are parted alike.
-    def part(words, parts):
-        """Write the two halves of a block's words as float32."""
-        np.left_shift(words, 16, out=parts[0].view(np.uint32))
-        np.bitwise_and(words, 0xFFFF0000, out=parts[1].view(np.uint32))
-
-    halves = [np.ascontiguousarray(x_RK[:, half::2]) for half in (0, 1)]
-    return _product_in_blocks(halves, bits_NK.view(np.uint32), part)
+    A view, not a copy: in a checkpoint, axes that are merged here lie side by side.
+    """
+    return weight.transpose(order).reshape(-1, K)
 
 
-def _int8_product(x_RK, weight):
-    """Multiply by whole numbers; the factor of each row comes last."""
-    y_RN = _product_in_blocks([x_RK], weight.number_NK, lambda number, parts: np.copyto(parts[0], number))
-    y_RN *= weight.factor_N
-    return y_RN
-
-
-def _product_in_blocks(parts_RK, weight_NK, widen=None):
+def product_in_blocks(parts_RK, weight_NK, widen=None):
     """Multiply block by block, on all cores: each is read from memory once, for all rows.
 
     Parameters

@@ -1,7 +1,7 @@
 """How fast a model runs, beside how fast this machine could: every stage against the limit that holds for it.
 
 Two limits are measured first, in the same run: how fast large arrays come out of memory, and how fast large matrices
-are multiplied. Reading a picture and a prompt is arithmetic; a further token is reading: every weight once.
+are multiplied. Reading an image and a prompt is arithmetic; a further token is reading: every weight once.
 """
 
 import os
@@ -12,11 +12,10 @@ import sys
 import numpy as np
 
 from npgemma.fast import threads
+from npgemma.fast.dtypes import DTYPES
 from npgemma.params import leaves
 
 PROMPT_TOKENS = 6
-# Bytes of a matrix's entry in memory.
-WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "int8": 1}
 
 
 def measure(model, batches=(1,), tokens=8, repeats=3, progress=lambda what: None):
@@ -24,13 +23,13 @@ def measure(model, batches=(1,), tokens=8, repeats=3, progress=lambda what: None
 
     Parameters
     ----------
-    model : npgemma.Model or torch_ref.Model
+    model : npgemma.Model
     batches : sequence of int
         So many prompts are decoded at once, in turn.
     tokens : int
         Steps that are timed in each.
     repeats : int
-        How often picture and prompt are read, after a first time that is not counted.
+        How often image and prompt are read, after a first time that is not counted.
     progress : callable, optional
         Called with what is measured next.
 
@@ -39,56 +38,79 @@ def measure(model, batches=(1,), tokens=8, repeats=3, progress=lambda what: None
     dict
         ``machine``, ``model``, ``limits`` and ``stages``: each with median ``seconds``, their ``spread`` (highest less
         lowest, over the median), the ``limit`` in seconds at the measured rates, and the ``percent`` of it that is
-        reached; of steps also ``tokens_per_second``. And ``peak_bytes``, of memory.
+        reached; of steps also ``tokens_per_second``, and ``choosing_seconds`` of a greedy choice. And ``peak_bytes``,
+        of memory.
     """
-    about = {"machine": machine(getattr(model, "device", "cpu"))}
+    backend = model.backend
+    about = {"machine": machine(backend.device)}
     progress("what this machine can do")
-    rates = limits(model)
-    config, randomness = model.config, np.random.default_rng(0)
-    size, highest = config.vision.image_size, min(config.text.vocabulary, config.image_token)
-    pixels_BYXC = model.to_activation(randomness.uniform(-1, 1, (1, size, size, 3)))
-    prompt = randomness.integers(4, highest, (1, PROMPT_TOKENS)), np.ones((1, PROMPT_TOKENS), dtype=bool)
-    ids_BT, valid_BT = map(model.to_backend, prompt)
-    parts, params, S = model.paligemma, model.params, config.image_tokens + PROMPT_TOKENS
+    with backend.session():
+        rates = limits(model)
+        stages = _stages(model, rates, batches, tokens, repeats, progress)
+    parameters = sum(int(np.prod(x.shape)) for _, _, x in leaves(model.params))
+    about["model"] = {"dtype": backend.dtype, "parameters": parameters}
+    about |= {"limits": rates, "load_seconds": model.load_seconds, "stages": stages, "peak_bytes": backend.peak_bytes()}
+    return about
 
-    def empty_cache(batch):
-        """Return a cache with room for picture, prompt and the steps that are timed."""
-        return model.sampling.KVCache(config.text, batch, S + tokens + 1, image_BPD)
+
+def _stages(model, rates, batches, tokens, repeats, progress):
+    """Time every stage of a model."""
+    backend, params, config, randomness = model.backend, model.params, model.config, np.random.default_rng(0)
+    size, S = config.vision.image_size, config.image_tokens + PROMPT_TOKENS
+    pixels_BYXC = backend.to_activation(randomness.uniform(-1, 1, (1, size, size, 3)))
+    ids_BT = backend.to_array(randomness.integers(4, _highest(config), (1, PROMPT_TOKENS)))
+    valid_BT = backend.to_array(np.ones((1, PROMPT_TOKENS), dtype=bool))
 
     def prefill():
-        """Read picture and prompt of one row; return what they left behind."""
-        cache = empty_cache(1)
-        parts.prefill(image_BPD, ids_BT, valid_BT, params, config, cache)
+        """Read image and prompt of one row; return the cache they fill."""
+        cache = backend.make_cache(config.text, 1, S + tokens + 1, image_BPD)
+        backend.prefill(image_BPD, ids_BT, valid_BT, params, config, cache)
         return cache
 
     operations = work(config)
     progress("the vision tower")
-    vision, image_BPD = _timed(model, lambda: parts.encode_image(pixels_BYXC, params, config), repeats)
-    progress("picture and prompt")
-    first, read = _timed(model, prefill, repeats)
+    vision, image_BPD = _timed(backend, lambda: backend.encode_image(pixels_BYXC, params, config), repeats)
+    progress("image and prompt")
+    first, read = _timed(backend, prefill, repeats)
     stages = {
         "vision tower": _against(vision, operations["vision"] / rates["operations_per_second"]),
         "prefill": _against(first, operations["prefill"] / rates["operations_per_second"]),
     }
     for batch in batches:
         progress(f"tokens of {batch} prompts")
-        # All rows go on from the same picture and prompt: what they read takes as long as if they differed.
-        cache = empty_cache(batch)
+        # All rows go on from the same image and prompt: what they read takes as long as if they differed.
+        cache = backend.make_cache(config.text, batch, S + tokens + 1, image_BPD)
         cache.k_LBSKH[:], cache.v_LBSKH[:], cache.length = read.k_LBSKH, read.v_LBSKH, S
-        seconds = []
-        for step in range(tokens + 1):
-            new = randomness.integers(4, highest, (batch, 1)), np.ones((batch, S + step + 1), dtype=bool)
-            ids, valid = map(model.to_backend, new)
-            start = model.clock()
-            parts.step(ids, valid, params, config, cache)
-            seconds.append(model.clock() - start)
-        reading = operations["step_weights"] * WIDTHS[model.dtype] / rates["bytes_per_second"]
+        seconds, choosing = _steps(model, cache, batch, tokens, randomness)
+        reading = operations["step_weights"] * DTYPES[backend.dtype].bytes / rates["bytes_per_second"]
         multiplying = batch * operations["step"] / rates["operations_per_second"]
-        found = _against(seconds[1:], max(reading, multiplying))
-        stages[f"token, batch {batch}"] = found | {"tokens_per_second": batch / found["seconds"]}
-    about["model"] = {"dtype": model.dtype, "parameters": sum(int(np.prod(x.shape)) for _, _, x in leaves(params))}
-    about |= {"limits": rates, "load_seconds": model.load_seconds, "stages": stages, "peak_bytes": model.peak_bytes()}
-    return about
+        found = _against(seconds, max(reading, multiplying))
+        rate = {"tokens_per_second": batch / found["seconds"], "choosing_seconds": statistics.median(choosing)}
+        stages[f"token, batch {batch}"] = found | rate
+    return stages
+
+
+def _steps(model, cache, batch, tokens, randomness):
+    """Time steps of an answer, and greedy choices after them; the first of each is not counted."""
+    backend, config, seconds, choosing = model.backend, model.config, [], []
+    for step in range(tokens + 1):
+        ids_BT = backend.to_array(randomness.integers(4, _highest(config), (batch, 1)))
+        valid_BS = backend.to_array(np.ones((batch, cache.length + 1), dtype=bool))
+        start = backend.clock()
+        logit_BV = backend.step(ids_BT, valid_BS, model.params, config, cache)
+        stepped = backend.clock()
+        # As `npgemma.model.Model.chooser` does for each token.
+        backend.all_finite(logit_BV)
+        backend.greedy(logit_BV).tolist()
+        if step > 0:
+            seconds.append(stepped - start)
+            choosing.append(backend.clock() - stepped)
+    return seconds, choosing
+
+
+def _highest(config):
+    """Return an id above all that are asked for: no image token, and within the table."""
+    return min(config.text.vocabulary, config.image_token)
 
 
 def machine(device="cpu"):
@@ -108,7 +130,7 @@ def limits(model, repeats=8):
 
     Parameters
     ----------
-    model : npgemma.Model or torch_ref.Model
+    model : npgemma.Model
     repeats : int
         The best counts: a limit is what is possible.
 
@@ -117,12 +139,13 @@ def limits(model, repeats=8):
     dict
         ``bytes_per_second``, ``operations_per_second`` (multiplications and additions).
     """
+    backend = model.backend
     # 256 MB in float32, far more than any cache; a product of a matrix and a vector reads the matrix once.
-    large, vector = (model.to_activation(np.ones(shape, dtype=np.float32)) for shape in ((8192, 8192), 8192))
+    large, vector = (backend.to_activation(np.ones(shape, dtype=np.float32)) for shape in ((8192, 8192), 8192))
     bytes_read = large.itemsize * 8192 * 8192
-    reading = min(_seconds(model, lambda: large @ vector, repeats))
-    rows = model.to_activation(np.ones((2048, 2048), dtype=np.float32))
-    multiplying = min(_seconds(model, lambda: rows @ large[:2048], repeats))
+    reading = min(_seconds(backend, lambda: large @ vector, repeats))
+    rows = backend.to_activation(np.ones((2048, 2048), dtype=np.float32))
+    multiplying = min(_seconds(backend, lambda: rows @ large[:2048], repeats))
     return {"bytes_per_second": bytes_read / reading, "operations_per_second": 2 * 2048 * 2048 * 8192 / multiplying}
 
 
@@ -156,18 +179,18 @@ def work(config):
     }
 
 
-def _timed(model, function, repeats):
+def _timed(backend, function, repeats):
     """Return how long a function took each time after the first, and what it returned."""
     found = function()
-    return _seconds(model, function, repeats), found
+    return _seconds(backend, function, repeats), found
 
 
-def _seconds(model, function, repeats):
+def _seconds(backend, function, repeats):
     seconds = []
     for _ in range(repeats):
-        start = model.clock()
+        start = backend.clock()
         function()
-        seconds.append(model.clock() - start)
+        seconds.append(backend.clock() - start)
     return seconds
 
 

@@ -152,7 +152,7 @@ class Comparison:
             "arrays": len(self.differences),
             "missing": self.missing,
             "unexpected": self.unexpected,
-            "token_ids": {"numpy": expected_ids, "torch": found_ids},
+            "token_ids": {"expected": expected_ids, "found": found_ids},
             "places": places,
         }
 

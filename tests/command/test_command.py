@@ -15,6 +15,7 @@ from support import ROOT, bad_files, rewrite, start
 import cli
 import npgemma
 from conversion.__main__ import main as conversion_command
+from npgemma import command as commands
 from tiny.training import drawing, gallery
 from tiny.training.evaluate import overlap
 from tiny.training.scenes import scene
@@ -25,7 +26,7 @@ def run(capsys, random_folder, picture):
     """Run a command line in this process on the random folder and the picture; return status, stdout, stderr."""
 
     def run(*arguments, defaults=True):
-        command = [arguments[0]] if arguments and arguments[0] in cli.COMMANDS else []
+        command = [arguments[0]] if arguments and arguments[0] in commands.COMMANDS else []
         given = ["--checkpoint", str(random_folder), "--image", str(picture)] if defaults else []
         if command == ["inspect"]:
             given = given[:2]
@@ -130,7 +131,7 @@ def test_a_segmented_mask_is_printed_drawn_and_written(run, tmp_path, backend):
     rows, columns = found["mask"]["size"]
     runs = np.repeat(np.arange(len(found["mask"]["counts"])) % 2, found["mask"]["counts"])
     np.testing.assert_array_equal(runs.reshape(columns, rows).T == 1, mask)
-    with npgemma.image.Image.open(out) as drawn, npgemma.image.Image.open(npgemma.example_picture()) as plain:
+    with npgemma.image.Image.open(out) as drawn, npgemma.image.Image.open(npgemma.example_image()) as plain:
         changed = (np.asarray(drawn) != np.asarray(plain.convert("RGB"))).any(axis=-1)
     assert changed[mask].mean() > 0.95
 
@@ -238,7 +239,7 @@ def test_inspect(run):
     assert report["parameters"] == sum(int(np.prod(tensor["shape"])) for tensor in report["tensors"])
 
 
-@pytest.mark.parametrize("command", [[], *[[name] for name in cli.COMMANDS]])
+@pytest.mark.parametrize("command", [[], *[[name] for name in commands.COMMANDS]])
 def test_help(run, command):
     status, out, _ = run(*command, "--help", defaults=False)
     assert status == 0
@@ -263,8 +264,8 @@ def assert_refused(outcome, says=""):
         (["--max-tokens", "many"], "--max-tokens"),
         (["--temperature", "0"], "temperature"),
         (["--temperature", "nan"], "temperature"),
-        (["--top-p", "1.5"], "top-p"),
-        (["--top-k", "-3"], "top-k"),
+        (["--top-p", "1.5"], "top_p"),
+        (["--top-k", "-3"], "top_k"),
         (["--seed", "-1"], "seed"),
         (["--do_sample", "perhaps"], "perhaps"),
         (["--device", "cuda"], "NumPy runs on the CPU"),
@@ -285,7 +286,7 @@ def assert_refused(outcome, says=""):
         (["trace", "--out", "/dev/null"], "/dev/null"),
         (["trace", "--out", ""], "not the name of a file"),
         (["--checkpoint", ""], "config.json"),
-        (["--image", ""], "no picture"),
+        (["--image", ""], "no image"),
         (["inspect", "--checkpoint", "/nowhere"], "/nowhere"),
         (["parity", "--checkpoint", "/nowhere"], "/nowhere"),
     ],
@@ -298,7 +299,7 @@ def test_pictures_that_are_none(run, tmp_path):
     for name, says in bad_files(tmp_path).items():
         assert_refused(run("--image", tmp_path / name), says)
     # One bad picture among good ones stops all before anything is printed.
-    assert_refused(run("--image", npgemma.example_picture(), tmp_path / "text.png"), "not a picture")
+    assert_refused(run("--image", npgemma.example_image(), tmp_path / "text.png"), "not an image")
 
 
 def test_a_pattern_that_matches_nothing_leaves_no_file(run, tmp_path):

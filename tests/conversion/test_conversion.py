@@ -15,8 +15,8 @@ from conversion.layout import STORED, canonical, stored_leaves
 from conversion.write import SHARD_BYTES, initial, write_folder
 from npgemma.errors import InputError
 from npgemma.fast import bfloat16
-from npgemma.fast.bfloat16 import narrow
-from npgemma.ops import widen
+from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen
+from npgemma.fast.dtypes import DTYPES
 from npgemma.params import leaves, map_leaves
 
 CONFIG = CONFIGS["two key/value heads"]
@@ -63,7 +63,7 @@ def test_bfloat16_is_widened_in_pieces_to_the_same_values(tmp_path, params, monk
     monkeypatch.setattr(bfloat16, "PIECE", 7)
     monkeypatch.setattr(bfloat16, "STRETCH", 5000)
     for tensor in safetensors_file.read(tmp_path / "model.safetensors"):
-        np.testing.assert_array_equal(bfloat16.widen_tensor(tensor), widen(tensor.array))
+        np.testing.assert_array_equal(bfloat16.widen_in_pieces(tensor.array, tensor.release), widen(tensor.array))
 
 
 def test_layouts_are_those_of_the_mathematics(saved):
@@ -88,9 +88,9 @@ def test_narrow_files_are_widened_exactly(tmp_path, params, dtype):
 def test_bfloat16_can_be_held_as_it_is(tmp_path, params):
     conversion.save(tmp_path, params, CONFIG, "bfloat16")
     found, _ = conversion.read_folder(tmp_path, "bfloat16")
-    assert found.text.blocks[0].attn.q.dtype == np.uint16
+    assert isinstance(found.text.blocks[0].attn.q, BFloat16Weight)
     assert found.text.norm.dtype == np.float32
-    assert_same(map_leaves(lambda x: widen(narrow(x)), params), map_leaves(widen, found))
+    assert_same(map_leaves(lambda x: widen(narrow(x)), params), map_leaves(np.asarray, found))
 
 
 def test_float64(saved, params):
@@ -343,10 +343,10 @@ def test_an_index_that_does_not_fit_its_shards(saved):
 
 def test_too_little_memory_is_noticed_before_loading(tmp_path, params, monkeypatch):
     conversion.save(tmp_path, params, CONFIG, "bfloat16")
-    monkeypatch.setattr(reading, "convert", lambda *_: pytest.fail("began to load"))
+    monkeypatch.setattr(reading, "build", lambda *_: pytest.fail("began to load"))
     _, tensors = reading.open_folder(tmp_path)
-    size = {dtype: reading._bytes(tensors, dtype, in_place=1) for dtype in reading.EVER_NARROWER}
-    assert sorted(size, key=size.get, reverse=True) == list(reading.EVER_NARROWER)
+    size = {dtype: reading._bytes(tensors, dtype, in_place=1) for dtype in DTYPES}
+    assert sorted(size, key=size.get, reverse=True) == list(DTYPES)
     for needed, fits in (("float64", "float32"), ("float32", "bfloat16"), ("float32", "int8"), ("float64", "int8")):
         monkeypatch.setattr(reading, "available_memory", lambda fits=fits: size[fits])
         refused(tmp_path, f"--dtype {fits} would fit", dtype=needed)

@@ -1,11 +1,12 @@
-"""config.py: the hub's files as they are, and files that cannot be."""
+"""hub_config.py: the hub's files as they are, and files that cannot be."""
 
 import copy
 
 import pytest
 from support import CONFIGS
 
-from npgemma.config import PUBLISHED, from_hub, to_hub
+from conversion.hub_config import from_hub, to_hub
+from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
 from npgemma.params import declared
 

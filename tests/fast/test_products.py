@@ -7,12 +7,13 @@ import threading
 
 import numpy as np
 import pytest
-from support import assert_close, random
+from support import assert_close, random, tensor
 from tolerances import OPERATION
 
+import torch_ref.ops as twin
 from npgemma import ops
 from npgemma.fast import products, threads
-from npgemma.fast.bfloat16 import narrow
+from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen
 from npgemma.params import LayerNormParams
 
 # Formula, shape of the activations, shape of the weight as stored, and the order that makes the weight's axes of it.
@@ -50,10 +51,11 @@ def test_products_are_einsums(formula, activations, stored, order, dtype):
 @pytest.mark.parametrize(("formula", "activations", "stored", "order"), WEIGHTS)
 def test_bfloat16_weights_give_what_their_float32_values_give(formula, activations, stored, order, cores, block):
     x, bits = random(activations, 0, "float32"), narrow(random(stored, 1, "float32"))
-    expected = np.einsum(formula, x.astype("f8"), ops.widen(bits).transpose(order).astype("f8")).astype("float32")
-    assert_close(expected, ops.einsum(formula, x, bits.transpose(order)), OPERATION["float32"])
+    expected = np.einsum(formula, x.astype("f8"), widen(bits).transpose(order).astype("f8")).astype("float32")
+    assert_close(expected, ops.einsum(formula, x, BFloat16Weight(bits.transpose(order))), OPERATION["float32"])
     # Also where the weight does not lie in memory as a checkpoint stores it.
-    assert_close(expected, ops.einsum(formula, x, np.array(bits.transpose(order))), OPERATION["float32"])
+    copied = BFloat16Weight(np.array(bits.transpose(order)))
+    assert_close(expected, ops.einsum(formula, x, copied), OPERATION["float32"])
 
 
 @pytest.mark.parametrize("rows", [2, 5, 32, 33])
@@ -80,6 +82,27 @@ def test_products_of_attention_are_einsums(formula, cores, block, dtype):
     x, other = (random([sizes[axis] for axis in axes], i, dtype) for i, axes in enumerate(formula[:-7].split(",")))
     expected = np.einsum(formula, x.astype("f8"), other.astype("f8")).astype(dtype)
     assert_close(expected, ops.einsum(formula, x, other), OPERATION[dtype])
+
+
+@pytest.mark.parametrize(
+    ("formula", "shapes"),
+    [
+        ("BND,BMD->BNM", [(2, 3, 4), (2, 5, 4)]),
+        ("BTD,BTE->BDE", [(2, 5, 3), (2, 5, 4)]),
+        ("BTD,BTD->BT", [(2, 5, 3), (2, 5, 3)]),
+        ("BD,FD", [(2, 3), (4, 3)]),
+        ("BTD->BD", [(2, 5, 3)]),
+        ("TT,T->T", [(3, 3), (3,)]),
+        ("BT,TD,DF->BF", [(2, 5), (5, 3), (3, 4)]),
+        ("...d,dF->...F", [(2, 5, 3), (3, 4)]),
+        ("T,D->TD", [(5,), (3,)]),
+    ],
+)
+def test_any_other_formula_is_einsums_own(formula, shapes, dtype):
+    arrays = [random(shape, i, dtype) for i, shape in enumerate(shapes)]
+    expected = np.einsum(formula, *arrays)
+    assert_close(expected, ops.einsum(formula, *arrays), OPERATION[dtype])
+    assert_close(expected, twin.einsum(formula, *map(tensor, arrays)), OPERATION[dtype])
 
 
 def test_formulas_of_attention_are_no_such_products():

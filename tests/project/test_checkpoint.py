@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import npgemma
-import torch_ref.model
+from npgemma.command.parity import twin_of
 from npgemma.image import load_pixels
 from npgemma.tools.compare import BOUNDS, DEVICE_FACTOR, Comparison
 from npgemma.trace import to_numpy
@@ -19,7 +19,7 @@ PROMPT = "caption en"
 def both(checkpoint):
     """The checkpoint in both backends, the weights in memory once."""
     model = npgemma.load(checkpoint)
-    twin = torch_ref.Model(torch_ref.model.to_torch(model.params), model.config, checkpoint)
+    twin = twin_of(model)
     return model, twin
 
 
@@ -27,7 +27,7 @@ def both(checkpoint):
 def example(both):
     """Pixels and prompt of the example picture."""
     model, _ = both
-    pixels = load_pixels(npgemma.example_picture(), model.config.vision.image_size)
+    pixels = load_pixels(npgemma.example_image(), model.config.vision.image_size)
     return pixels, model.tokenizer.prompt(PROMPT)
 
 
@@ -46,8 +46,7 @@ def test_the_twin_on_cuda_is_the_port(both, example):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     model, _ = both
-    params = torch_ref.model.to_torch(model.params, device="cuda")
-    twin = torch_ref.Model(params, model.config, model.folder, device="cuda")
+    twin = twin_of(model, "cuda")
     pixels, ids = example
     expected, found = (to_numpy(m.logits(pixels, [ids], len(ids))) for m in (model, twin))
     assert npgemma.tools.compare.difference(expected, found).relative_l2 < DEVICE_FACTOR["cuda"] * BOUNDS["float32"]

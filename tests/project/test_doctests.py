@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import conversion
-import npgemma
+import npgemma.command
+import npgemma.fast
+import npgemma.tools
 
 MODULES = [
     f"{package.__name__}.{module.name}"
-    for package in (npgemma, conversion)
+    for package in (npgemma, npgemma.command, npgemma.fast, npgemma.tools, conversion)
     for module in pkgutil.iter_modules(package.__path__)
     if module.name != "__main__"
 ]

@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 def run(backend, folder):
     """Run the command line as a process; return its answer and its peak memory in bytes."""
     arguments = ["--backend", backend, "--checkpoint", folder, "--max-tokens", TOKENS, "--json"]
-    process = start(*arguments, "--image", npgemma.example_picture())
+    process = start(*arguments, "--image", npgemma.example_image())
     out, err = process.stdout.read(), process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, err
@@ -47,6 +47,6 @@ def test_both_backends_run_the_published_size(folder):
 def test_parity_at_the_published_size(folder):
     """Every named array of the two backends within the bound, at 27 and 18 layers."""
     arguments = ["parity", "--checkpoint", folder, "--max-tokens", "2"]
-    process = start(*arguments, "--image", npgemma.example_picture())
+    process = start(*arguments, "--image", npgemma.example_image())
     out, err = process.communicate()
     assert process.returncode == 0, out[-2000:] + err

@@ -9,11 +9,13 @@ import sys
 import pytest
 from support import ROOT
 
-# Files that are no twins: loading differs, and what torch decodes with for speed the port does not have.
-OTHERS = ("__init__", "model", "static")
+from npgemma.axes import suffix
+
+# Files that are not twins: what is around the functions differs, and the port has no static shapes.
+OTHERS = ("__init__", "backend", "static")
 TWINS = sorted(p.stem for p in (ROOT / "torch_ref").glob("*.py") if p.stem not in OTHERS)
 # Where NumPy spells out what torch has, or torch needs what NumPy does not.
-ONLY_IN_ONE = {("npgemma", "ops", "widen"), ("torch_ref", "ops", "at_least_float32")}
+ONLY_IN_ONE = {("torch_ref", "ops", "at_least_float32")}
 
 
 def functions(package, module):
@@ -38,10 +40,23 @@ def test_functions_arguments_and_docstrings_are_the_same(module):
             assert theirs[name][2] == names, name
 
 
-def test_every_file_of_the_forward_pass_has_a_twin():
-    from npgemma.trace import FORWARD
+def recorded(package):
+    """Files of a package that `npgemma.record` follows and that have functions of named arrays."""
+    found = set()
+    for path in (ROOT / package).glob("*.py"):
+        tree = ast.parse(path.read_text())
+        skipped = any(isinstance(n, ast.Assign) and ast.unparse(n) == "RECORDED = False" for n in tree.body)
+        functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
+        if not skipped and any(suffix(a.arg) for function in functions for a in function.args.args):
+            found.add(path.stem)
+    return found
 
-    assert set(FORWARD) | {"ops", "cache", "generate"} == set(TWINS)
+
+def test_every_file_of_the_forward_pass_has_a_twin_and_is_recorded():
+    """Whoever adds a file of the model gets both by default; what is not to be recorded says so in the file."""
+    assert recorded("npgemma") == recorded("torch_ref")
+    assert recorded("npgemma") | {"ops", "cache", "generate"} == set(TWINS)
+    assert len(recorded("npgemma")) >= 9
 
 
 @pytest.mark.parametrize("package", ["npgemma", "torch_ref"])
@@ -70,21 +85,63 @@ def test_importing_npgemma_needs_no_torch():
     assert result.stdout == "loaded\n", result.stderr
 
 
-def test_npgemma_imports_only_what_it_may():
-    allowed = {"numpy", "safetensors", "sentencepiece", "PIL", "npgemma", "conversion"} | set(sys.stdlib_module_names)
-    for package in ("npgemma", "conversion"):
-        for path in (ROOT / package).glob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module] if isinstance(node, ast.ImportFrom) else []
-                assert {name.partition(".")[0] for name in names} <= allowed, path
+# The rooms from the top down, and what each may import; cli.py and every __main__.py are above all of them.
+ROOMS = {
+    "npgemma/command": {"npgemma.command", "npgemma.tools", "conversion", "torch_ref", "npgemma", "npgemma.fast"},
+    "npgemma/tools": {"npgemma.tools", "conversion", "torch_ref", "npgemma", "npgemma.fast"},
+    "conversion": {"conversion", "npgemma", "npgemma.fast"},
+    "torch_ref": {"torch_ref", "npgemma", "npgemma.fast"},
+    "npgemma": {"npgemma", "npgemma.fast"},
+    "npgemma/fast": {"npgemma.fast"},
+}
+# What each room imports from outside.
+LIBRARIES = {"numpy", "safetensors", "sentencepiece", "PIL"} | set(sys.stdlib_module_names)
+# The one exception: a loader knows of checkpoints, inside its function.
+LOADERS = {("npgemma", "__init__.py"), ("torch_ref", "__init__.py")}
 
 
-def test_models_have_the_same_methods():
+def imported(path):
+    """Yield the full name of every module that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(name):
+    """Return the room of a module: ``npgemma.fast`` for ``npgemma.fast.int8.quantize``."""
+    parts = name.split(".")
+    inner = parts[0] == "npgemma" and parts[1:2] and parts[1] in ("command", "tools", "fast")
+    return ".".join(parts[: 2 if inner else 1])
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_run_one_way(room):
+    allowed = ROOMS[room] | LIBRARIES | ({"torch"} if room == "torch_ref" else set())
+    found = 0
+    for path in (ROOT / room).glob("*.py"):
+        exception = {"conversion"} if (room, path.name) in LOADERS else set()
+        if path.name != "__main__.py":
+            rooms = {room_of(name) for name in imported(path)}
+            assert rooms <= allowed | exception, f"{path}: {sorted(rooms - allowed - exception)}"
+            found += len(rooms)
+    assert found > 3
+
+
+def test_the_loaders_import_conversion_inside_their_function():
+    for folder, name in LOADERS:
+        top = ast.parse((ROOT / folder / name).read_text()).body
+        names = [ast.unparse(node) for node in top if isinstance(node, (ast.Import, ast.ImportFrom))]
+        assert not [line for line in names if "conversion" in line]
+
+
+def test_both_backends_are_loaded_alike():
     import npgemma
     import torch_ref
 
-    public = {name for name in dir(npgemma.Model) if not name.startswith("_")}
-    assert public == {name for name in dir(torch_ref.Model) if not name.startswith("_")}
-    ours, theirs = inspect.signature(npgemma.load).parameters, inspect.signature(torch_ref.load).parameters
-    assert [name for name in theirs if name not in ("device", "static")] == list(ours)
+    ours, theirs = inspect.signature(npgemma.load), inspect.signature(torch_ref.load)
+    assert ours == theirs
+    kinds = {name: parameter.kind for name, parameter in ours.parameters.items()}
+    assert kinds.pop("path") == inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY}

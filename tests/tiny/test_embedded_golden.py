@@ -42,7 +42,7 @@ def compare(model, golden, count):
         scene = scenes.scene(seed)
         prompts = [example.prompt for example in held_out_examples(scene)]
         picture = picture_of(scene, model.config.vision.image_size)
-        found = model.generate_batch([picture], prompts, MAX_TOKENS)
+        found = model.generate_batch([picture], prompts, max_new_tokens=MAX_TOKENS)
         for prompt, answer, (ids, close) in zip(prompts, found, answers, strict=True):
             same = answer.token_ids == ids.tolist()
             compared += 1

@@ -70,16 +70,16 @@ def test_the_checkpoint_is_small():
     assert sum((FOLDER / name).stat().st_size for name in FILES) < 12_000_000
 
 
-def test_the_example_picture_is_the_scene_it_is_said_to_be():
+def test_the_example_image_is_the_scene_it_is_said_to_be():
     expected = np.asarray(drawing.draw(scenes.scene(gallery.EXAMPLE_SEED), gallery.SIDE))
-    np.testing.assert_array_equal(np.asarray(Image.open(npgemma.example_picture())), expected)
+    np.testing.assert_array_equal(np.asarray(Image.open(npgemma.example_image())), expected)
 
 
-def test_every_task_is_right_on_the_example_picture(model):
+def test_every_task_is_right_on_the_example_image(model):
     scene = scenes.scene(gallery.EXAMPLE_SEED)
     tallies = {task: Tally() for task in TASKS}
     for example in held_out_examples(scene):
-        answer = model.generate(npgemma.example_picture(), example.prompt).text
+        answer = model.generate(npgemma.example_image(), example.prompt).text
         score(tallies, scene, example, answer, codebook_of(FOLDER))
     asked = {task: tally for task, tally in tallies.items() if tally.asked}
     assert set(asked) >= {"caption", "caption in German", "ocr", "detect", "detect two", "segment", "position"}
@@ -92,7 +92,7 @@ def test_the_gallery_shows_what_the_model_says(model):
     assert len(items) == 6
     for item, said in zip(items, shown, strict=True):
         assert (item.name, item.prompt) == (said["name"], said["prompt"])
-        assert model.generate(item.picture, item.prompt, 60).text == said["answer"]
+        assert model.generate(item.picture, item.prompt, max_new_tokens=60).text == said["answer"]
         assert (FOLDER / gallery.FOLDER / f"{item.name}.png").exists()
 
 

@@ -1,12 +1,11 @@
 """torch_ref/static.py: steps of one shape give what growing ones give, and can be replayed."""
 
-import inspect
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from support import CONFIGS
+from support import CONFIGS, on_torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import conversion
@@ -20,30 +19,30 @@ PROMPTS = ["caption en", "detect red circle ; blue square", "ocr"]
 
 def twins(dtype="float64"):
     """Return both ways to decode, on the same random weights."""
-    params = torch_ref.model.to_torch(conversion.random_params(CONFIG, 0), dtype)
-    return [torch_ref.Model(params, CONFIG, ".", dtype, static=fixed) for fixed in (False, True)]
+    params = torch_ref.backend.to_torch(conversion.random_params(CONFIG, 0), dtype)
+    return [on_torch(params, CONFIG, dtype, static=fixed) for fixed in (False, True)]
 
 
 def inputs(model, rows=3):
     """Return a picture and prompts for each row, the last one padded."""
     randomness, size = np.random.default_rng(1), CONFIG.vision.image_size
-    pixels_BYXC = model.to_activation(randomness.uniform(-1, 1, (rows, size, size, 3)))
-    ids_BT = model.to_backend(randomness.integers(4, 60, (rows, 5)))
-    valid_BT = model.to_backend(np.array([[True] * 5] * (rows - 1) + [[False] * 2 + [True] * 3]))
+    pixels_BYXC = model.backend.to_activation(randomness.uniform(-1, 1, (rows, size, size, 3)))
+    ids_BT = model.backend.to_array(randomness.integers(4, 60, (rows, 5)))
+    valid_BT = model.backend.to_array(np.array([[True] * 5] * (rows - 1) + [[False] * 2 + [True] * 3]))
     return paligemma.encode_image(pixels_BYXC, model.params, CONFIG), ids_BT, valid_BT, model.params, CONFIG
 
 
 def every_step(model, steps=6):
     """Return the logits of prefill and of some steps after it."""
     image_BPD, ids_BT, valid_BT, params, config = inputs(model)
-    cache = model.sampling.KVCache(config.text, len(ids_BT), image_BPD.shape[1] + 5 + steps, image_BPD)
-    found = [model.paligemma.prefill(image_BPD, ids_BT, valid_BT, params, config, cache)]
+    cache = model.backend.make_cache(config.text, len(ids_BT), image_BPD.shape[1] + 5 + steps, image_BPD)
+    found = [model.backend.prefill(image_BPD, ids_BT, valid_BT, params, config, cache)]
     valid_BS = paligemma.with_image(valid_BT, image_BPD)
     for step in range(steps):
         # One row ends on the way: from then on its tokens are padding.
-        running_B = model.to_backend(np.array([True, step < 3, True]))
+        running_B = model.backend.to_array(np.array([True, step < 3, True]))
         valid_BS = torch.cat([valid_BS, running_B[:, None]], dim=1)
-        found.append(model.paligemma.step(found[-1].argmax(-1)[:, None], valid_BS, params, config, cache).clone())
+        found.append(model.backend.step(found[-1].argmax(-1)[:, None], valid_BS, params, config, cache).clone())
     return torch.stack(found), cache
 
 
@@ -61,7 +60,7 @@ def test_every_step_scores_alike():
 def test_answers_are_the_same_also_when_drawn():
     for choose in (generate.greedy, lambda logit_BV: generate.sample(logit_BV, torch.tensor([0.2, 0.6, 0.9]), top_k=9)):
         plain, fixed = (
-            [id_B.tolist() for id_B in model.sampling.generate(*inputs(model), choose, 12)] for model in twins()
+            [id_B.tolist() for id_B in model.backend.generate(*inputs(model), choose, 12)] for model in twins()
         )
         assert plain == fixed
         assert len(plain) > 3
@@ -92,7 +91,7 @@ def test_a_step_that_was_recorded_once_can_be_replayed():
             cache.logit_BV = self.run(*memory)
             cache.k_LBSKH, cache.v_LBSKH = memory[3:]
 
-    found = [static.prefill(image_BPD, ids_BT, valid_BT, params, config, cache)]
+    found = [paligemma.prefill(image_BPD, ids_BT, valid_BT, params, config, cache)]
     cache.graph = Recording()
     valid_BS = paligemma.with_image(valid_BT, image_BPD)
     expected, _ = every_step(plain, 6)
@@ -175,7 +174,7 @@ def test_where_torch_cannot_compile_a_step_is_taken_all_the_same(monkeypatch):
 
 def test_the_embedded_model_answers_alike():
     plain, fixed = torch_ref.load(), torch_ref.load(static=True)
-    picture = npgemma.example_picture()
+    picture = npgemma.example_image()
     expected, found = (model.generate_batch([picture], PROMPTS) for model in (plain, fixed))
     assert [answer.text for answer in found] == [answer.text for answer in expected]
 
@@ -183,28 +182,18 @@ def test_the_embedded_model_answers_alike():
 @torch.inference_mode()
 def test_a_step_needs_nothing_of_the_processor():
     """On torch's device of shapes alone, to which the CPU is another device, as it is to CUDA."""
-    params = torch_ref.model.to_torch(conversion.random_params(CONFIG, 0), "bfloat16", "meta")
+    params = torch_ref.backend.to_torch(conversion.random_params(CONFIG, 0), "bfloat16", "meta")
     for fixed in (False, True):
-        logit_NBV, _ = every_step(torch_ref.Model(params, CONFIG, ".", "bfloat16", device="meta", static=fixed))
+        logit_NBV, _ = every_step(on_torch(params, CONFIG, "bfloat16", "meta", fixed))
         assert logit_NBV.shape == (7, 3, CONFIG.text.vocabulary)
-
-
-def test_the_loop_is_that_of_the_twin():
-    """But for its own cache and step; said again, not passed around, so that each can be read."""
-    ours, theirs = (
-        inspect.getsource(module.generate).partition("    prompt_tokens")[2] for module in (static, generate)
-    )
-    assert ours == theirs.replace("paligemma.prefill", "prefill").replace("paligemma.step", "step").replace(
-        "    # The last token is never fed back, so it needs no place.\n", ""
-    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @torch.inference_mode()
 def test_a_captured_graph_scores_alike(dtype):
-    params = torch_ref.model.to_torch(conversion.random_params(CONFIG, 0), dtype, "cuda")
-    models = [torch_ref.Model(params, CONFIG, ".", dtype, device="cuda", static=fixed) for fixed in (False, True)]
+    params = torch_ref.backend.to_torch(conversion.random_params(CONFIG, 0), dtype, "cuda")
+    models = [on_torch(params, CONFIG, dtype, "cuda", fixed) for fixed in (False, True)]
     (plain, _), (fixed, cache) = map(every_step, models)
     assert cache.graph
     plain[4:, 1] = fixed[4:, 1] = 0

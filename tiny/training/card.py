@@ -4,7 +4,7 @@ import json
 
 import npgemma
 from conversion.codebook import FILE
-from conversion.safetensors_file import replacing
+from npgemma.files import replacing
 from npgemma.params import leaves
 from tiny.training import scenes
 

@@ -65,7 +65,7 @@ def evaluate(folder, count=SCENES):
         asked = [(scene, example) for scene in drawn for example in held_out_examples(scene)]
         pictures = {id(scene): picture_of(scene, model.config.vision.image_size) for scene in drawn}
         images = [pictures[id(scene)] for scene, _ in asked]
-        answers = model.generate_batch(images, [example.prompt for _, example in asked], MAX_TOKENS)
+        answers = model.generate_batch(images, [example.prompt for _, example in asked], max_new_tokens=MAX_TOKENS)
         for (scene, example), answer in zip(asked, answers):
             score(tallies, scene, example, answer.text, mask_params)
         progress.report("looking at held-out pictures", start, count)

@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import npgemma
-from conversion.safetensors_file import replacing
 from npgemma.answer import find_objects
 from npgemma.command.annotate import annotate
 from npgemma.errors import InputError
+from npgemma.files import replacing
 from tiny.training import drawing, scenes
 from tiny.training.evaluate import MAX_TOKENS, Tally, codebook_of, held_out_examples, picture_of, score
 
@@ -86,7 +86,7 @@ def failure(model, mask_params):
             scene = scenes.scene(seed)
             for example in held_out_examples(scene):
                 if example.task == task and example.answer:
-                    answer = model.generate(picture_of(scene, side), example.prompt, MAX_TOKENS).text
+                    answer = model.generate(picture_of(scene, side), example.prompt, max_new_tokens=MAX_TOKENS).text
                     tallies = {task: Tally()}
                     score(tallies, scene, example, answer, mask_params)
                     if tallies[task].right < tallies[task].asked:
@@ -107,7 +107,7 @@ def make(folder):
     model, mask_params, shown = npgemma.load(folder), codebook_of(folder), []
     (folder / FOLDER).mkdir(exist_ok=True)
     for item in items(model, mask_params):
-        answer = model.generate(item.picture, item.prompt, MAX_TOKENS).text
+        answer = model.generate(item.picture, item.prompt, max_new_tokens=MAX_TOKENS).text
         objects = find_objects(answer, item.picture.size, mask_params)
         save(annotate(item.picture, objects), folder / FOLDER / f"{item.name}.png")
         shown.append({"name": item.name, "about": item.about, "prompt": item.prompt, "answer": answer})

@@ -1,0 +1,55 @@
+"""``python cli.py bench``: print how fast a model runs, beside how fast it could."""
+
+import json
+
+import npgemma
+from npgemma.command import prepare
+from npgemma.command.arguments import add_backend, add_static, positive
+from npgemma.command.progress import Progress
+from npgemma.command.tables import bench_table
+from npgemma.config import PUBLISHED
+from npgemma.errors import InputError
+from npgemma.tools.bench import measure
+
+SUMMARY = "Measure a model's speed beside the limits of this machine."
+
+
+def add_arguments(parser):
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--size",
+        metavar="NAME",
+        choices=PUBLISHED,
+        help=f"not a checkpoint but stand-in weights: {', '.join(PUBLISHED)}",
+    )
+    parser.add_argument(
+        "--batches", type=positive, nargs="+", default=[1, 4, 16], metavar="B", help="prompts at once (default: 1 4 16)"
+    )
+    parser.add_argument("--tokens", type=positive, default=8, metavar="N", help="timed in each (default: %(default)s)")
+    add_backend(parser)
+    add_static(parser)
+
+
+def run(options):
+    """Print the measurements."""
+    progress, backend = Progress(), prepare.backend_of(options)
+    if options.size and options.checkpoint:
+        raise InputError("pass either --size or --checkpoint")
+    model = _stand_in(options.size, backend) if options.size else prepare.load(options, progress)
+    report = measure(model, options.batches, options.tokens, progress=lambda what: progress.note(f"measuring {what}"))
+    progress.clear()
+    about = {"checkpoint": options.size or str(model.folder), "backend": backend.name, "device": backend.device}
+    about["static"] = options.static
+    print(json.dumps(about | report) if options.json else bench_table(about | report), flush=True)
+    return 0
+
+
+def _stand_in(size, backend):
+    """Return a model of a published size whose weights mean nothing."""
+    import conversion
+
+    config = PUBLISHED[size]
+    params = conversion.stand_in_params(config, backend.dtype)
+    if backend.name == "torch":
+        params = prepare.import_twin().to_torch(params, backend.dtype, backend.device)
+    return npgemma.Model(params, config, backend, size)

@@ -1,0 +1,126 @@
+"""``python cli.py``: answer a prompt about images."""
+
+import json
+import sys
+
+from npgemma.answer import as_json as object_as_json
+from npgemma.command import prepare
+from npgemma.command.annotate import annotate, check_image_name, check_mask_folder, save_image, write_masks
+from npgemma.command.arguments import add_backend, add_question, add_sampling, add_static
+from npgemma.command.progress import Progress
+from npgemma.image import open_image, upright_rgb
+
+SUMMARY = "Answer a prompt about images."
+
+
+def add_arguments(parser):
+    """Declare the command's arguments."""
+    add_question(parser)
+    add_backend(parser)
+    add_static(parser)
+    add_sampling(parser, max_new_tokens=100)
+    parser.add_argument("--annotate", metavar="FILE", help="image to write, with the answer's boxes and masks")
+    parser.add_argument("--mask-dir", metavar="DIR", help="folder to write the answer's masks to, as images")
+
+
+def run(options):
+    """Print the answer for every image."""
+    progress = Progress()
+    if options.annotate is not None:
+        check_image_name(options.annotate)
+    if options.mask_dir is not None:
+        check_mask_folder(options.mask_dir, options.image or [])
+    settings = prepare.sampling(options)
+    prepare.backend_of(options)
+    images = prepare.images(options, most=1 if options.annotate else None)
+    model = prepare.load(options, progress)
+    for path, image in images:
+        label = f"{path}: " if len(images) > 1 and not options.json else ""
+        _answer(model, path, image, options, settings, _Writer(label, progress, quiet=options.json))
+    _note_ignored(options)
+    return 0
+
+
+def _answer(model, path, image, options, settings, writer):
+    """Print one answer; after an interrupt too, what there is of it."""
+    try:
+        with writer.progress.layers(model.config):
+            answer = model.generate(image, options.prompt, watch=writer.watch, **settings)
+        writer.watch(answer)
+        _write_drawn(options, path, answer, model)
+    finally:
+        writer.progress.clear()
+        if options.json and writer.generation:
+            print(json.dumps(as_json(path, options.prompt, writer.generation)), flush=True)
+        elif writer.generation:
+            print(flush=True)
+
+
+def as_json(path, prompt, answer):
+    """Return the object that ``--json`` prints.
+
+    Parameters
+    ----------
+    path : str
+        Of the image.
+    prompt : str
+    answer : npgemma.Generation
+
+    Returns
+    -------
+    dict
+    """
+    return {
+        "image": path,
+        "prompt": prompt,
+        "text": answer.text,
+        "token_ids": answer.token_ids,
+        "objects": [object_as_json(thing) for thing in answer.objects],
+        "timings": answer.timings,
+    }
+
+
+class _Writer:
+    """Prints an answer while it grows: after its label, unless it is only to be kept."""
+
+    def __init__(self, label, progress, quiet):
+        self.label, self.progress, self.quiet = label, progress, quiet
+        self.generation, self.printed = None, 0
+
+    def watch(self, generation):
+        """Print what is new."""
+        if self.generation is None:
+            self.progress.end()
+            if not self.quiet:
+                print(self.label, end="")
+        self.generation = generation
+        if not self.quiet:
+            print(generation.text[self.printed :], end="", flush=True)
+        self.printed = len(generation.text)
+
+
+def _write_drawn(options, path, answer, model):
+    """Write what was asked for of an answer's boxes and masks; say so if there is nothing to write."""
+    if options.annotate and answer.objects:
+        save_image(annotate(upright_rgb(open_image(path)), answer.objects), options.annotate)
+    elif options.annotate:
+        print("note: the answer names no box, so no image was written: ask 'detect ...'", file=sys.stderr)
+    if options.mask_dir and not write_masks(options.mask_dir, path, answer.objects):
+        from conversion.codebook import FILE
+
+        missing = "<seg" in answer.text and model.mask_params is None
+        reason = f"the checkpoint has no {FILE}" if missing else "ask 'segment ...'"
+        print(f"note: the answer has no mask that can be read: {reason}", file=sys.stderr)
+
+
+def _note_ignored(options):
+    """Say so when sampling was tuned but not asked for."""
+    tuned = {
+        "--temperature": options.temperature != 1,
+        "--top-p": options.top_p != 1,
+        "--top-k": options.top_k is not None,
+        "--seed": options.seed is not None,
+    }
+    ignored = [name for name, is_set in tuned.items() if is_set]
+    if ignored and not options.do_sample:
+        print(f"note: {', '.join(ignored)} only matter with --do-sample; decoding greedily", file=sys.stderr)

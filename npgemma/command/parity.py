@@ -1,0 +1,68 @@
+"""``python cli.py parity``: run both backends on one input and print how far they are apart."""
+
+import json
+
+import npgemma
+from npgemma.command import PAST_BOUND, prepare
+from npgemma.command.arguments import add_backend, add_question, add_sampling
+from npgemma.command.progress import Progress
+from npgemma.command.tables import parity_table
+from npgemma.tools.compare import BOUNDS, DEVICE_FACTOR, Comparison
+
+SUMMARY = "Run both backends, whatever --backend says, on one input; exit with 1 past a bound."
+
+
+def add_arguments(parser):
+    """Declare the command's arguments."""
+    add_question(parser)
+    add_backend(parser)
+    add_sampling(parser, max_new_tokens=8)
+
+
+def run(options):
+    """Print the comparison of the NumPy backend with its twin."""
+    twin_backend, device = prepare.import_twin(), prepare.device(options)
+    # Both backends must draw alike.
+    settings = prepare.sampling(options, seed=0 if options.seed is None else options.seed)
+    twin_backend.check_device(device)
+    progress = Progress()
+    [(path, image)] = prepare.images(options, most=1)
+    model = npgemma.load(
+        options.checkpoint,
+        dtype=options.dtype,
+        progress=lambda done, total: progress.report("loading the weights", done, total),
+    )
+    progress.clear()
+    twin = twin_of(model, device)
+    with npgemma.record() as expected:
+        answer = model.generate(image, options.prompt, **settings)
+    comparison = Comparison(expected, BOUNDS[options.dtype] * DEVICE_FACTOR[device])
+    with npgemma.record(sink=comparison.sink):
+        twin_answer = twin.generate(image, options.prompt, **settings)
+    report = comparison.report(answer.token_ids, twin_answer.token_ids)
+    about = {"image": path, "prompt": options.prompt, "dtype": options.dtype, "device": device}
+    print(json.dumps(about | report) if options.json else parity_table(about | report), flush=True)
+    return 0 if report["passed"] else PAST_BOUND
+
+
+def twin_of(model, device="cpu"):
+    """Return the same weights on the torch backend; int8 weights are compared with what they were rounded from.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+        On the NumPy backend.
+    device : str
+
+    Returns
+    -------
+    npgemma.Model
+    """
+    import torch_ref
+    from torch_ref.backend import to_torch, torch_backend
+
+    dtype = model.backend.dtype
+    if dtype == "int8":
+        return torch_ref.load(model.folder, dtype="float32", device=device)
+    params = to_torch(model.params, dtype, device)
+    return npgemma.Model(params, model.config, torch_backend(dtype, device), model.folder, model.mask_params)

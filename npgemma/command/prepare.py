@@ -1,0 +1,108 @@
+"""From options to a loaded model and its inputs: what is quickly found wrong is told before the long work."""
+
+from dataclasses import fields
+
+import npgemma
+from npgemma.errors import InputError
+from npgemma.image import load_image
+from npgemma.sampling import Sampling
+
+
+def sampling(options, **fixed):
+    """Return the settings of an answer.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    **fixed
+        Fields that the command sets itself.
+
+    Returns
+    -------
+    dict
+        The keywords of `npgemma.Model.generate`, validated.
+    """
+    settings = {field.name: getattr(options, field.name) for field in fields(Sampling)} | fixed
+    Sampling(**settings)
+    return settings
+
+
+def checkpoint(options):
+    """Return the folder that is meant."""
+    return str(npgemma.embedded_checkpoint()) if options.checkpoint is None else options.checkpoint
+
+
+def device(options):
+    """Return the device that is meant."""
+    return "cpu" if options.only_cpu else options.device
+
+
+def images(options, most=None):
+    """Read the images at the size of the checkpoint's model.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    most : int, optional
+        The command takes no more images.
+
+    Returns
+    -------
+    list of (path, LoadedImage)
+    """
+    from conversion.folder import open_folder
+
+    paths = options.image or [str(npgemma.example_image())]
+    if most and len(paths) > most:
+        raise InputError(f"this command takes one image, found {len(paths)}")
+    config, _ = open_folder(checkpoint(options))
+    return [(path, load_image(path, config.vision.image_size)) for path in paths]
+
+
+def backend_of(options):
+    """Return the backend that is asked for; refuse early what it cannot do here."""
+    settings = options.dtype, device(options), getattr(options, "static", False)
+    if options.backend == "numpy":
+        return npgemma.backend.numpy_backend(*settings)
+    return import_twin().torch_backend(*settings)
+
+
+def load(options, progress):
+    """Load the checkpoint for the backend that is asked for.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    progress : npgemma.command.progress.Progress
+
+    Returns
+    -------
+    npgemma.Model
+    """
+    package = npgemma
+    if options.backend == "torch":
+        import_twin()
+        import torch_ref
+
+        package = torch_ref
+    model = package.load(
+        options.checkpoint,
+        dtype=options.dtype,
+        device=device(options),
+        static=getattr(options, "static", False),
+        progress=lambda done, total: progress.report("loading the weights", done, total),
+    )
+    progress.clear()
+    return model
+
+
+def import_twin():
+    """Import the torch backend, or say what is missing."""
+    try:
+        import torch_ref.backend
+
+        return torch_ref.backend
+    except ModuleNotFoundError as problem:
+        if problem.name != "torch":
+            raise
+    raise InputError("the torch backend needs PyTorch: pip install torch, or use --backend numpy")
