@@ -60,7 +60,7 @@ def synthesize(name, folder, dtype="bfloat16", seed=0):
         line for file in sorted(pathlib.Path(__file__).parent.glob("*.py")) for line in file.read_text().split("\n")
     ]
     pieces = write_tokenizer(folder / "tokenizer.model", sentences, text_pieces=256000)
-    assert pieces == config.image_token, f"{pieces} pieces, but the picture's id is {config.image_token}"
+    assert pieces == config.image_token, f"{pieces} pieces, but the image's id is {config.image_token}"
     write_folder(folder, config, lambda leaf: initial(leaf, randomness), dtype)
 
 

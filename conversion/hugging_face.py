@@ -10,7 +10,7 @@ import sentencepiece
 
 from npgemma.files import replacing
 
-# Hugging Face's picture token, one id after the last piece.
+# Hugging Face's image token, one id after the last piece.
 IMAGE = "<image>"
 SPACE = "▁"
 

@@ -36,7 +36,7 @@ def write_tokenizer(path, sentences, text_pieces=None, trained_pieces=1000):
     Returns
     -------
     int
-        Number of pieces: the id that the picture token gets.
+        Number of pieces: the id that the image token gets.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

@@ -127,7 +127,7 @@ def stand_in_params(config, dtype="float32"):
 
 
 def preprocessor(config):
-    """Return the hub's ``preprocessor_config.json``; npgemma itself needs only the picture's size, from the config."""
+    """Return the hub's ``preprocessor_config.json``; npgemma itself needs only the image's size, from the config."""
     size = config.vision.image_size
     return {
         "do_convert_rgb": None,

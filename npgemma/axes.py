@@ -6,7 +6,7 @@ suffix; functions that work on any shape take a plain ``x``; weights have no suf
 their axes. None of this is a comment that can go stale: `npgemma.trace.record` reads the names of the forward pass
 while it runs, and a test compares every one of them with the array it names.
 
-At a call letters may be renamed: in ``paligemma.py`` T counts text tokens and S picture and text together, which
+At a call letters may be renamed: in ``paligemma.py`` T counts text tokens and S image and text together, which
 `gemma.run_blocks` takes as its T; the vision tower's T and D are P and E outside it. Inside a function a letter has one
 size.
 
@@ -15,7 +15,7 @@ the other parts need.
 """
 
 AXES = {
-    "B": "batch: one picture with its prompt",
+    "B": "batch: one image with its prompt",
     "T": "tokens of this call (the queries); in the vision tower, patches",
     "S": "tokens that can be seen (the keys): the cached ones and those of this call",
     "D": "model width: the channels of the residual stream; in the mask codebook, of a code's vector",
@@ -29,9 +29,9 @@ AXES = {
     "L": "layers (cache buffers only)",
     "P": "image tokens, where the towers meet",
     "E": "vision width, where the towers meet",
-    "Y": "rows of a picture, top to bottom",
-    "X": "columns of a picture, left to right",
-    "C": "colours: red, green, blue; in a convolution, the channels that go in",
+    "Y": "rows of an image, top to bottom",
+    "X": "columns of an image, left to right",
+    "C": "channels of an image: red, green, blue; in a convolution, the channels that go in",
     "O": "channels that come out of a convolution",
     "y": "rows inside one patch, or of a convolution's kernel",
     "x": "columns inside one patch, or of a convolution's kernel",

@@ -1,7 +1,7 @@
-"""How SigLIP learned to see: two losses on a batch of pictures and their captions.
+"""How SigLIP learned to see: two losses on a batch of images and their captions.
 
 Inference never calls these. The sigmoid loss gave SigLIP its name (*sig*moid loss for *l*anguage-*i*mage
-*p*re-training); CLIP's, which it replaced, stands beside it: they differ in which scores are normalised together.
+*p*re-training); CLIP's, which it replaced, stands beside it: they differ in which logits are normalised together.
 Row b of both arguments belongs together; every other pair of rows does not.
 """
 
@@ -9,14 +9,14 @@ import numpy as np
 
 
 def sigmoid_loss(image_BD, text_BD, scale, bias):
-    """Ask of every pair of picture and caption, by itself: do they belong together?
+    """Ask of every pair of image and caption, by itself: do they belong together?
 
     ``-sum(log sigmoid(z * (scale * image . text + bias))) / B``, where z is 1 on the diagonal and -1 elsewhere.
 
     Parameters
     ----------
     image_BD, text_BD : arrays
-        Pooled vectors of pictures and captions, of length 1.
+        Pooled vectors of images and captions, of length 1.
     scale : float
         The paper's t = exp(t'), learned; starts at 10.
     bias : float
@@ -25,7 +25,7 @@ def sigmoid_loss(image_BD, text_BD, scale, bias):
     Returns
     -------
     scalar
-        The loss for one picture, summed over the captions.
+        The loss for one image, summed over the captions.
 
     References
     ----------
@@ -39,15 +39,15 @@ def sigmoid_loss(image_BD, text_BD, scale, bias):
 
 
 def softmax_loss(image_BD, text_BD, scale):
-    """Ask of every picture: which of the captions is yours? And of every caption: which picture? (CLIP's loss.)
+    """Ask of every image: which of the captions is yours? And of every caption: which image? (CLIP's loss.)
 
-    ``-(mean(log softmax over captions) + mean(log softmax over pictures)) / 2``, both of the diagonal. Each term
+    ``-(mean(log softmax over captions) + mean(log softmax over images)) / 2``, both of the diagonal. Each term
     needs the whole batch for its sum; that is what the sigmoid loss does without.
 
     Parameters
     ----------
     image_BD, text_BD : arrays
-        Pooled vectors of pictures and captions, of length 1.
+        Pooled vectors of images and captions, of length 1.
     scale : float
         Inverse temperature, learned; CLIP caps it at 100.
 
@@ -61,8 +61,8 @@ def softmax_loss(image_BD, text_BD, scale):
     """
     logit_BB = scale * (image_BD @ text_BD.T)
     caption_B = _log_sum_exp(logit_BB) - np.diagonal(logit_BB)
-    picture_B = _log_sum_exp(logit_BB.T) - np.diagonal(logit_BB)
-    return (caption_B.mean() + picture_B.mean()) / 2
+    image_B = _log_sum_exp(logit_BB.T) - np.diagonal(logit_BB)
+    return (caption_B.mean() + image_B.mean()) / 2
 
 
 def _log_sum_exp(x):

@@ -1,4 +1,4 @@
-"""From scores to an answer: read the picture and the prompt once, then add one token at a time."""
+"""From logits to an answer: read the image and the prompt once, then add one token at a time."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, mak
     Parameters
     ----------
     image_BPD : array
-        From `npgemma.paligemma.encode_image`: the picture is encoded once for the whole answer.
+        From `npgemma.paligemma.encode_image`: the image is encoded once for the whole answer.
     ids_BT : int array
         ``<bos>``, prompt, newline; shorter rows padded on the left.
     valid_BT : bool array

@@ -133,7 +133,7 @@ def open_image(image):
 
 
 def upright_rgb(image):
-    """Turn an image as its EXIF data ask, and bring it to 8-bit RGB.
+    """Rotate an image as its EXIF data say, and convert it to 8-bit RGB.
 
     Transparent parts are put on white, as viewers show them. Greys of more than 8 bits keep their whole range;
     Pillow's own conversion would cut it off at 255.

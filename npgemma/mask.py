@@ -4,15 +4,14 @@ import numpy as np
 
 
 def prefix_lm(prefix_BS, valid_BS, new):
-    """Say which tokens each of the newest tokens may see.
+    """Return the prefix-LM mask: which tokens each of the newest tokens may attend to.
 
     A query sees a key if the key is a real token and either comes no later, or both belong to the prefix::
 
-        picture . . prompt . answer . padding
-                                     keys
+                                       keys
                                0  1  2  3  4  5
-        queries    0 picture   1  1  1  .  .  .
-                   1 picture   1  1  1  .  .  .
+        queries    0 image     1  1  1  .  .  .
+                   1 image     1  1  1  .  .  .
                    2 prompt    1  1  1  .  .  .
                    3 answer    1  1  1  1  .  .
                    4 answer    1  1  1  1  1  .
@@ -21,9 +20,9 @@ def prefix_lm(prefix_BS, valid_BS, new):
     Parameters
     ----------
     prefix_BS : bool array
-        Tokens of the prefix (picture and prompt), among all that can be seen so far.
+        Tokens of the prefix (image and prompt), among all that can be seen so far.
     valid_BS : bool array
-        Real tokens; False marks padding, which nobody ever sees. Padding may stand anywhere behind the picture, and
+        Real tokens; False marks padding, which no token attends to. Padding may stand anywhere behind the image, and
         sees at least that, so that no row of the softmax is empty; what it computes is never read.
     new : int
         How many of the S tokens are new, at the end: the queries of this call.
@@ -36,7 +35,7 @@ def prefix_lm(prefix_BS, valid_BS, new):
     Notes
     -----
     With a causal mask in place of this one answers still read well, and are wrong: the embedded model captions its
-    example as before, but asked to detect the red circle it finds nothing, for the picture's tokens never see what is
+    example as before, but asked to detect the red circle it finds nothing, for the image's tokens never see what is
     asked.
 
     References
@@ -56,7 +55,7 @@ def prefix_lm(prefix_BS, valid_BS, new):
 def positions(valid_BS, new):
     """Return the position of each of the newest tokens: how many real tokens stand before it.
 
-    Padding takes no position, so a padded row is turned by the same angles as the same row alone.
+    Padding takes no position, so a padded row is rotated by the same angles as the same row alone.
 
     Parameters
     ----------

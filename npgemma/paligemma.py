@@ -1,6 +1,6 @@
-"""PaliGemma: a picture and a prompt become the next token. Here the parts are joined.
+"""PaliGemma: maps an image and a prompt to the logits of the next token. Here the parts are joined.
 
-Sequence: P picture tokens, then text: ``<bos>``, prompt, newline, answer so far. Picture and prompt are the prefix,
+Sequence: P image tokens, then text: ``<bos>``, prompt, newline, answer so far. Image and prompt are the prefix,
 whose tokens all see each other; the answer only looks back. Paper: Beyer et al., arXiv 2407.07726; official code:
 ``big_vision/models/proj/paligemma/paligemma.py``.
 """
@@ -12,7 +12,7 @@ from npgemma.projector import project
 
 
 def encode_image(pixels_BYXC, p, config):
-    """Turn pictures into tokens of the decoder's width.
+    """Encode images as tokens of the decoder's width.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def encode_image(pixels_BYXC, p, config):
 
 
 def with_image(flag_BT, image_BPD):
-    """Put the picture in front of what is said of each text token: it is all real and all prefix.
+    """Prepend True for every image token to a per-text-token flag: the image is all real and all prefix.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def with_image(flag_BT, image_BPD):
 
 
 def logits(image_BPD, ids_BT, prefix_BT, valid_BT, p, config):
-    """Score the next token at every position, in one pass and without a cache.
+    """Return the logits of the next token at every position, in one pass and without a cache.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def logits(image_BPD, ids_BT, prefix_BT, valid_BT, p, config):
     Returns
     -------
     logit_BSV : array
-        For every position, picture tokens first.
+        For every position, image tokens first.
     """
     prefix_BS, valid_BS = with_image(prefix_BT, image_BPD), with_image(valid_BT, image_BPD)
     x_BSD = np.concatenate([image_BPD, gemma.embed_tokens(ids_BT, p.text)], axis=1)
@@ -78,7 +78,7 @@ def logits(image_BPD, ids_BT, prefix_BT, valid_BT, p, config):
 
 
 def prefill(image_BPD, ids_BT, valid_BT, p, config, cache):
-    """Read picture and prompt into an empty cache and score the first token of the answer.
+    """Read image and prompt into an empty cache; return the logits of the answer's first token.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def prefill(image_BPD, ids_BT, valid_BT, p, config, cache):
 
 
 def step(ids_BT, valid_BS, p, config, cache):
-    """Take one more token of each answer and score the one after it.
+    """Take one more token of each answer; return the logits of the one after it.
 
     The first token of an answer has the position that follows the prompt's last: the number of real tokens before it.
 

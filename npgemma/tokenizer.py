@@ -1,7 +1,7 @@
 """Text to token ids and back: SentencePiece, with PaliGemma's prompt around it.
 
 The vocabulary (published models): 256000 pieces of Gemma's, then ``<loc0000>`` to ``<loc1023>`` for coordinates and
-``<seg000>`` to ``<seg127>`` for masks. Pictures have no token here: their vectors are put in front of the text's.
+``<seg000>`` to ``<seg127>`` for masks. Images have no token here: their vectors are put in front of the text's.
 """
 
 import os

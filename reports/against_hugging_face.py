@@ -1,7 +1,7 @@
 """How fast npgemma is beside Hugging Face's transformers: ``python reports/against_hugging_face.py DIR [cpu|cuda]``.
 
 ``DIR`` is a folder of ``python -m conversion synthesize``. Every run is a process of its own, one after the other, on
-a picture and a short prompt, and each kind is measured like the other: the first token, then steps with one, two, four
+an image and a short prompt, and each kind is measured like the other: the first token, then steps with one, two, four
 and sixteen rows that all go on from there. Loading, and a whole process, are then done three times in turn, and the
 middle one counts. What memory takes differs most: a virtual machine that must first be given it waits for it longer
 than loading takes otherwise, and which run that meets depends on what ran before. All rounds are kept.
@@ -93,7 +93,7 @@ def clock(device):
 
 
 def answer(run, folder, device):
-    """Take a picture, give an answer: all that `whole_process` times of Hugging Face."""
+    """Take an image, give an answer: all that `whole_process` times of Hugging Face."""
     model, _, inputs = hugging_face(folder, parts(run)[1], device)
     model.generate(**inputs, max_new_tokens=WHOLE_TOKENS, min_new_tokens=WHOLE_TOKENS, do_sample=False)
 

@@ -8,7 +8,7 @@ from torch_ref.ops import einsum, softmax
 
 
 def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
-    """Let every query read the values of the keys that resemble it.
+    """For each query, average the values, weighted by the softmax of query-key similarity.
 
     ``softmax(q k / sqrt(H)) v`` for each head. There may be fewer key/value heads than query heads (grouped-query
     attention): then G = N / K query heads in a row share one.

@@ -13,9 +13,9 @@ class KVCache:
     ----------
     config : TextConfig
     batch : int
-        B, pictures with prompts.
+        B, images with prompts.
     capacity : int
-        The most tokens it can hold: picture, prompt and answer.
+        The most tokens it can hold: image, prompt and answer.
     like : array
         An array of the dtype (and, in the twin, on the device) the cache shall have.
     """

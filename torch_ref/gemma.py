@@ -1,4 +1,4 @@
-"""Gemma, the decoder: picture tokens and text become, for every position, what comes next.
+"""Gemma, the decoder: maps image and text tokens to logits for the next token at each position.
 
 Pre-norm blocks with RMSNorm, rotary positions, grouped-query attention and a gated MLP; no biases anywhere. The
 table that embeds a token is also the output head. Official code: ``big_vision/models/ppp/gemma.py`` (variant
@@ -29,9 +29,9 @@ def embed_tokens(ids_BT, p):
     Notes
     -----
     The table doubles as the output head, whose rows must be small; the factor (45.25 for 2048 channels) brings its
-    rows to the size of the residual stream. Picture tokens get no such factor: the
+    rows to the size of the residual stream. Image tokens get no such factor: the
     projector learned to give them their size. Older versions of Hugging Face (before its pull request 44432) divide
-    the picture by the factor first and then multiply everything: the same, and often misread.
+    the image by the factor first and then multiply everything: the same, and often misread.
     """
     vector_BTD = p.embedding[ids_BT]
     text_BTD = vector_BTD * math.sqrt(p.embedding.shape[1])
@@ -44,7 +44,7 @@ def run_blocks(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
     Parameters
     ----------
     x_BTD : array
-        Picture tokens and embedded text, in order; with a cache, the new ones only.
+        Image tokens and embedded text, in order; with a cache, the new ones only.
     prefix_BS : bool array
         Tokens of the prefix among all so far, those in the cache included.
     valid_BS : bool array
@@ -73,7 +73,7 @@ def run_blocks(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
 
 
 def block(x_BTD, angle_BTh, mask_BTS, p, config, cache=None):
-    """Add to the residual stream what the tokens read from each other, then what each makes of it.
+    """Pre-norm transformer block: residual self-attention, then residual GeGLU MLP.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def block(x_BTD, angle_BTh, mask_BTS, p, config, cache=None):
 
 
 def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
-    """Let every token read from the tokens its mask allows.
+    """Self-attention: every token gathers values from the tokens that its mask allows.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def geglu(x_BTD, p):
 
 
 def unembed(final_BTD, p):
-    """Score every vocabulary row as the next token, with the embedding table itself.
+    """Return the logit of every vocabulary row as the next token: its product with the embedding table.
 
     Parameters
     ----------

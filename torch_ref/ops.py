@@ -46,7 +46,7 @@ def einsum(formula, *operands):
 
 
 def softmax(x):
-    """Turn scores into weights that are not negative and sum to one along the last axis: ``exp(x) / sum(exp(x))``.
+    """Softmax: map scores to positive weights that sum to one along the last axis: ``exp(x) / sum(exp(x))``.
 
     Subtracting the maximum first changes nothing in the result and keeps ``exp`` from overflowing.
 
@@ -155,7 +155,7 @@ def rms_norm(x, scale, epsilon):
 
 
 def convolve(x, p):
-    """Let every cell of a grid gather from the cells around it; beyond the border there are zeros.
+    """Convolution with zero padding, so that the grid keeps its size.
 
     Parameters
     ----------
@@ -171,10 +171,10 @@ def convolve(x, p):
 
 
 def convolve_transposed(x, p):
-    """Let every cell of a grid paint on a grid twice as fine; where what they paint overlaps, it adds.
+    """Transposed convolution: kernel 4, stride 2, padding 1.
 
-    A convolution of stride 2 the other way round (its transpose, hence the name): cell (Y, X) paints the four by four
-    cells from (2 Y - 1, 2 X - 1) on.
+    The transpose of a convolution of stride 2: cell (Y, X) adds its kernel to the four by four cells from
+    (2 Y - 1, 2 X - 1) on; where kernels overlap, they add up.
 
     Parameters
     ----------

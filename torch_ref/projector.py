@@ -15,7 +15,7 @@ def project(features_BPE, p):
     Returns
     -------
     image_BPD : array
-        Picture tokens. They enter the decoder as they are: only text is scaled (`npgemma.gemma.embed_tokens`).
+        Image tokens. They enter the decoder as they are: only text is scaled (`npgemma.gemma.embed_tokens`).
     """
     image_BPD = einsum("BPE,ED->BPD", features_BPE, p.linear) + p.bias
     return image_BPD

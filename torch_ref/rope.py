@@ -1,10 +1,13 @@
-"""Rotary position embedding: a token's position turns its queries and keys, so that scores depend on distances."""
+"""Rotary position embedding: rotates queries and keys by angles proportional to their token's position.
+
+The dot product of a query with a key, its score, then depends on the difference of their positions only.
+"""
 
 import torch
 
 
 def angles(position_BT, head_width, rope_theta):
-    """Return the angle by which each pair of channels is turned at each position.
+    """Return the angle by which each pair of channels is rotated at each position.
 
     ``angle[h] = position / rope_theta^(h / (H / 2))``: the first pair rotates by one radian a token, later ones slower.
 
@@ -37,7 +40,7 @@ def angles(position_BT, head_width, rope_theta):
 
 
 def rotate(x_BTNH, angle_BTh):
-    """Turn channel h of every head together with channel h + H / 2 by its token's angle.
+    """Rotate channel h of every head together with channel h + H / 2 by its token's angle.
 
     ``(a, b) -> (a cos - b sin, b cos + a sin)``, where ``a`` is the first half of the channels and ``b`` the second.
 
@@ -58,7 +61,7 @@ def rotate(x_BTNH, angle_BTh):
     1 with H / 2 + 1); pairing neighbours gives wrong answers and no error.
     """
     first_BTNh, second_BTNh = torch.chunk(x_BTNH, 2, dim=-1)
-    # All heads turn alike: an axis of length one stands for them.
+    # All heads rotate alike: an axis of length one stands for them.
     cos = torch.cos(angle_BTh)[:, :, None].to(x_BTNH.dtype)
     sin = torch.sin(angle_BTh)[:, :, None].to(x_BTNH.dtype)
     halves = [first_BTNh * cos - second_BTNh * sin, second_BTNh * cos + first_BTNh * sin]

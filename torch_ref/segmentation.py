@@ -1,7 +1,7 @@
-"""Sixteen codes become a mask: the decoder of the codebook that ``segment ...`` answers in.
+"""From sixteen codes to a mask: the decoder of the codebook that ``segment ...`` answers in.
 
 The answer names a box and sixteen of 128 codes, ``<seg000>`` to ``<seg127>``. Each code is a vector; four rows of four
-vectors are a very coarse picture of the mask, which convolutions refine, doubling its sides four times: 64 x 64 cells,
+vectors are a very coarse image of the mask, which convolutions refine, doubling its sides four times: 64 x 64 cells,
 to be stretched over the box. Codes and decoder were trained together as an autoencoder (a VQ-VAE: van den Oord et al.,
 arXiv 1711.00937; for masks: Ning et al., arXiv 2301.02229). Official code:
 ``big_vision/evaluators/proj/paligemma/transfers/segmentation.py``.
@@ -13,7 +13,7 @@ SIDE = 4  # sixteen codes: four rows of four
 
 
 def decode_masks(code_BM, p):
-    """Turn codes into masks.
+    """Decode codes to masks.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def decode_masks(code_BM, p):
 
 
 def residual_block(x_BYXC, p):
-    """Add to every cell what it reads from the cells around it.
+    """Residual block: add to every cell what three convolutions make of the cells around it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""SigLIP's vision tower: a picture becomes one vector for each of its patches.
+"""SigLIP's vision tower: an image becomes one vector for each of its patches.
 
 A vision transformer (Dosovitskiy et al., arXiv 2010.11929) of pre-norm blocks, trained with the sigmoid loss of
 ``contrastive.py``. PaliGemma uses all patch vectors after the last norm: there is no class token and no pooling head.
@@ -15,7 +15,7 @@ def encode(pixels_BYXC, p, config):
     Parameters
     ----------
     pixels_BYXC : array
-        Square pictures, RGB, from -1 (black) to 1 (white); Y and X are ``config.image_size``.
+        Square images, RGB, from -1 (black) to 1 (white); Y and X are ``config.image_size``.
     p : VisionParams
     config : VisionConfig
 
@@ -32,7 +32,7 @@ def encode(pixels_BYXC, p, config):
 
 
 def patchify(pixels_BYXC, patch_size):
-    """Cut pictures into square patches, in reading order; what is left at the right and below is dropped.
+    """Cut images into square patches, in reading order; what is left at the right and below is dropped.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def patchify(pixels_BYXC, patch_size):
     Returns
     -------
     patch_BTCyx : array
-        Patch t with its colours first: the order of a convolution's kernel.
+        Patch t with its channels first: the order of a convolution's kernel.
     """
     B, Y, X, C = pixels_BYXC.shape
     rows, columns = Y // patch_size, X // patch_size
@@ -54,7 +54,7 @@ def patchify(pixels_BYXC, patch_size):
 
 
 def embed_patches(patch_BTCyx, p):
-    """Map each patch to a vector and add what is learned about its place.
+    """Map each patch to a vector and add the learned position embedding.
 
     A convolution whose stride is its kernel's size sees every patch once and apart from the others: it is a matrix
     product.
@@ -75,7 +75,7 @@ def embed_patches(patch_BTCyx, p):
 
 
 def block(x_BTD, p, config):
-    """Add to the residual stream what the patches read from each other, then what each makes of it.
+    """Pre-norm transformer block: residual self-attention, then residual MLP.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def block(x_BTD, p, config):
 
 
 def self_attention(x_BTD, p):
-    """Let every patch read from all patches, with several heads.
+    """Self-attention: every patch gathers values from all patches, with several heads.
 
     Parameters
     ----------

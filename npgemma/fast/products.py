@@ -7,7 +7,7 @@ stores every weight as N rows of K, which is how they lie in memory.
 A token is R = 1, and then the limit is how fast the weights come out of memory; narrower weights come sooner, and are
 widened in blocks that fit the caches, and used there. The tokens of several answers are a few rows more: then the
 matrix library would take longer to rearrange the weights than to multiply them, unless it is given tiles (`_few_rows`).
-While a picture is read R is large, arithmetic is the limit, and blocks are larger than the caches.
+While an image is read R is large, arithmetic is the limit, and blocks are larger than the caches.
 
 Attention's formulas multiply activations by activations (`multiply_activations`); any other is `np.einsum`'s.
 """
