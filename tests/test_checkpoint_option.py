@@ -91,7 +91,7 @@ def test_a_folder_that_is_none_is_refused_at_once(elsewhere):
     assert "at 'nowhere' there is none" in result.stderr
 
 
-def test_the_tests_run_on_the_folder(random_folder, tmp_path):
+def test_the_command_of_the_readme(random_folder, tmp_path):
     """A tokenizer that is damaged is found in DIR, and only if DIR is what is tested."""
     (tmp_path / "tokenizer.model").write_bytes(b"damaged")
     name = "test_known_ids_of_the_published_tokenizer"
