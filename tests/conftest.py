@@ -13,6 +13,7 @@ from PIL import Image
 # The rooms of tests/ are named like the packages they test: the packages come first.
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent / folder) for folder in (".", "tests", "reports")]
 
+import plugin
 from support import CONFIGS
 
 import conversion
@@ -20,8 +21,17 @@ import npgemma
 from conversion.vocabulary import write_tokenizer
 
 
-def pytest_addoption(parser):
-    parser.addoption("--checkpoint", metavar="DIR", help="run on this folder, not the embedded checkpoint")
+def pytest_addoption(parser, pluginmanager):
+    """Declare the options where the project is not installed; `--checkpoint DIR` must be one word, with `=`, then."""
+    if not pluginmanager.has_plugin("npgemma"):
+        plugin.pytest_addoption(parser)
+
+
+def pytest_configure(config):
+    """Refuse a folder that is none before any test is run."""
+    folder = config.getoption("--checkpoint")
+    if folder is not None and not (config.invocation_params.dir / folder).is_dir():
+        raise pytest.UsageError(f"--checkpoint should name a checkpoint's folder; at '{folder}' there is none")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -46,7 +56,8 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(scope="session")
 def checkpoint(request):
     """The folder the checkpoint tests run on."""
-    return request.config.getoption("--checkpoint") or str(npgemma.embedded_checkpoint())
+    folder = request.config.getoption("--checkpoint")
+    return npgemma.embedded_checkpoint() if folder is None else request.config.invocation_params.dir / folder
 
 
 @pytest.fixture(params=["cpu", "cuda"])

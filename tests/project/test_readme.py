@@ -1,12 +1,24 @@
 """README.md: its generated parts are what the sources say, its commands work, its links lead somewhere."""
 
+import importlib
+import json
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import pytest
+from PIL import Image
 from readme import BLOCKS, ROOT, regenerate
+
+import npgemma
+from conversion.folder import describe
+from conversion.safetensors_file import read
+from npgemma.command import COMMANDS, DEFAULT
+from npgemma.command.arguments import parser_of
+from npgemma.command.prepare import sampling
+from npgemma.config import PUBLISHED
 
 README = (ROOT / "README.md").read_text()
 
@@ -26,18 +38,129 @@ def test_links_lead_somewhere():
         assert (ROOT / target).exists(), target
 
 
-def shell_lines():
-    """The cli.py commands of all shell blocks that need nothing but the project."""
-    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)).replace("\\\n", " ")
-    lines = [line.partition(" #")[0].strip() for line in blocks.splitlines()]
-    return [line for line in lines if line.startswith("python cli.py") and "DIR" not in line]
+def commands():
+    """Every command of the README: in shell blocks, on lines of their own, and in running text."""
+    text = README.replace("\\\n", " ")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
+    text = re.sub(r"```.*?```", "", text, flags=re.S)
+    lines += re.findall(r"^    (.*)$", text, re.M)
+    lines += [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+    lines = [part.strip() for line in lines for part in line.partition(" #")[0].split("&&")]
+    return list(dict.fromkeys(line for line in lines if re.match(r"(python|pip|pytest|diff)\b ", line)))
 
 
-@pytest.mark.parametrize("line", shell_lines())
-def test_commands_work(line, tmp_path):
-    command = [sys.executable, ROOT / "cli.py", *shlex.split(line)[2:]]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+# Commands that no test of this file runs: the test that does, or why none can.
+TESTED_ELSEWHERE = {
+    "python -m pytest": "this run is one",
+    "python -m pytest --checkpoint DIR": "tests/project/test_checkpoint_option.py::test_the_command_of_the_readme",
+    "python -m pytest -m slow": "tests/project/test_checkpoint_option.py::test_the_configuration_holds_with_the_option",
+    "python -m tiny.training evaluate": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
+    "python -m tiny.training gallery": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
+    "python -m tiny.training train": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
+    "python reports/readme.py bench DIR cuda": "needs a quiet machine with a CUDA device; writes into the project",
+    "python reports/against_hugging_face.py DIR cuda": "needs transformers and a CUDA device; writes into the project",
+}
+# .ci/run takes these from the README and runs them in an environment that is new; tests have none to install into.
+INSTALLS = ["pip install --quiet -e .", "pip install --quiet -e '.[test]'", "pip install -e '.[oracle]'"]
+RUN = [line for line in commands() if line not in TESTED_ELSEWHERE and line not in INSTALLS]
+
+
+def test_every_command_is_tested_or_said_not_to_be():
+    handled = [line for line in RUN if line.startswith(("python cli.py", "python -m conversion", "diff"))]
+    assert handled == RUN, "a command that no test knows how to run"
+    assert len(RUN) > 10
+    assert set(TESTED_ELSEWHERE) | set(INSTALLS) <= set(commands()), "a command that README no longer has"
+    for test in filter(lambda where: "::" in where, TESTED_ELSEWHERE.values()):
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (ROOT / file).read_text(), test
+
+
+def test_what_is_installed_exists():
+    """The extras that the installing commands name."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {extra for line in INSTALLS for extra in re.findall(r"\[(\w+)\]", line)} <= set(extras)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, random_folder, picture):
+    """A working directory outside the project, with the README's photo.jpg; DIR is a folder outside the project too."""
+    Image.open(picture).save(tmp_path / "photo.jpg")
+    return tmp_path
+
+
+def run(line, folder, cwd):
+    """Run a command as it is printed, with DIR and the project's own files in their places; return its output."""
+    words = [str(folder) if word == "DIR" else word for word in shlex.split(line)]
+    words = [str(ROOT / word) if word.endswith(".py") else word for word in words]
+    words[0] = sys.executable if words[0] == "python" else words[0]
+    result = subprocess.run(words, capture_output=True, text=True, cwd=cwd)
+    assert result.returncode == (1 if words[0] == "diff" else 0), result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("line", [line for line in RUN if line.startswith("python cli.py")])
+def test_commands_work(line, elsewhere, random_folder):
+    """They print what the library answers, and write what they say."""
+    folder = random_folder if "DIR" in shlex.split(line) else npgemma.embedded_checkpoint()
+    out = run(line, random_folder, elsewhere)
+    arguments = shlex.split(line)[2:]
+    command = arguments.pop(0) if arguments and arguments[0] in COMMANDS else DEFAULT
+    options = parser_of(importlib.import_module(f"npgemma.command.{command}")).parse_args(arguments)
+    if command == "generate":
+        image = elsewhere / options.image[0] if options.image else npgemma.example_image()
+        answer = npgemma.load(folder).generate(image, options.prompt, **sampling(options))
+        assert answer.token_ids
+        assert (json.loads(out)["text"] if options.json else out.removesuffix("\n")) == answer.text
+        drawn = [options.annotate] if options.annotate else []
+        drawn += [f"{options.mask_dir}/*"] if options.mask_dir else []
+        for pattern in drawn:
+            [file] = elsewhere.glob(pattern)
+            Image.open(file).load()
+    elif command == "trace":
+        names = [tensor.name for tensor in read(elsewhere / options.out)]
+        assert any(name.startswith("step.0/") for name in names)
+    elif command == "parity":
+        assert f"{options.dtype}: " in out
+        assert out.endswith("passed\n")
+    elif command == "inspect":
+        assert f"{describe(folder)['parameters']:,}" in out
+    else:
+        stages = json.loads(out)["stages"] if options.json else out
+        assert {"vision tower", "prefill"} <= set(stages) if options.json else "token, batch 16" in out
+
+
+def test_the_diff_shows_the_lesson():
+    [line] = [line for line in RUN if line.startswith("diff")]
+    changed = [line for line in run(line, None, ROOT).splitlines() if line.startswith(">")]
+    assert 0 < len(changed) < 20
+    assert "> from torch_ref.attention import attend" in changed
+
+
+SMALL = """
+import dataclasses, runpy, sys
+from npgemma.command import COMMANDS, DEFAULT
+from npgemma.command.arguments import parser_of
+from npgemma.command.prepare import sampling
+from npgemma.config import PUBLISHED
+for name, config in PUBLISHED.items():
+    vision = dataclasses.replace(config.vision, width=16, mlp_width=16, layers=1, heads=2)
+    text = dataclasses.replace(config.text, width=8, mlp_width=16, layers=1, head_width=4)
+    PUBLISHED[name] = dataclasses.replace(config, vision=vision, text=text)
+sys.argv = sys.argv[1:]
+runpy.run_module("conversion", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("line", [line for line in RUN if line.startswith("python -m conversion")])
+def test_synthesizing_works_with_small_widths(line, tmp_path):
+    """The command as printed, but with few channels and one layer; as it is, test_full_size.py runs it."""
+    folder = tmp_path / "new folder"
+    words = [str(folder) if word == "DIR" else word for word in shlex.split(line)]
+    program = [sys.executable, "-c", SMALL, *words[words.index("conversion") :]]
+    subprocess.run(program, check=True, capture_output=True, cwd=ROOT)
+    model = npgemma.load(folder)
+    assert model.config.text.vocabulary == PUBLISHED[words[4]].text.vocabulary
+    assert len(model.generate(npgemma.example_image(), max_new_tokens=2).token_ids) > 0
 
 
 def test_python_examples_work(monkeypatch, tmp_path):
