@@ -51,6 +51,9 @@ def commands():
 TESTED_ELSEWHERE = {
     "python -m pytest": "this run is one",
     "python -m pytest --checkpoint DIR": "tests/test_checkpoint_option.py::test_the_command_of_the_readme",
+    "python -m pytest tests/test_checkpoint.py --checkpoint DIR --report FILE": (
+        "tests/test_checkpoint_report.py::test_the_report_of_a_run"
+    ),
     "python -m pytest -m slow": "tests/test_checkpoint_option.py::test_the_configuration_holds_with_the_option",
     "python -m tiny.training evaluate": "tests/test_tiny.py::test_a_checkpoint_can_be_made",
     "python -m tiny.training gallery": "tests/test_tiny.py::test_a_checkpoint_can_be_made",
