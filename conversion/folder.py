@@ -84,7 +84,7 @@ def read_folder(folder, dtype="float32", progress=None):
             bits = tensor.array if tensor.dtype == "BF16" else narrow(tensor.array)
             array = BFloat16Weight(stored.view(bits))
         else:
-            array = stored.view(_plain(tensor, DTYPES[dtype].activations))
+            array = stored.view(plain(tensor, DTYPES[dtype].activations))
         done += tensor.bytes
         if progress:
             progress(done, total)
@@ -213,7 +213,7 @@ def _check_tied(head, embedding):
         raise InputError(f"tensor {head.name} differs from {embedding.name}; in PaliGemma the two are one table")
 
 
-def _plain(tensor, dtype):
+def plain(tensor, dtype):
     """Read a tensor as float32 or float64, without a copy where the file has it so already."""
     if tensor.dtype == "BF16" and dtype == "float32":
         return widen_in_pieces(tensor.array, tensor.release)

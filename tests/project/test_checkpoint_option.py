@@ -47,8 +47,16 @@ def elsewhere(tmp_path):
     return folder, cwd
 
 
-@pytest.mark.parametrize("words", [["--checkpoint", "{}"], ["--checkpoint={}"]], ids=["two words", "one word"])
-@pytest.mark.parametrize("where", ["project", "elsewhere"])
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["--checkpoint", "{}"], "project"),
+        (["--checkpoint", "{}"], "elsewhere"),
+        (["--checkpoint={}"], "elsewhere"),
+        (["--checkpoint={}"], "project"),
+    ],
+    ids=["two words, project", "two words, elsewhere", "one word, elsewhere", "one word, project"],
+)
 def test_all_tests_are_found(everything, elsewhere, words, where):
     folder, cwd = elsewhere
     words = [word.format(folder) for word in words]
@@ -61,8 +69,8 @@ def test_the_configuration_holds_with_the_option(everything, elsewhere):
     """Markers, and which tests are slow, are known; a relative DIR counts from the working directory."""
     _, cwd = elsewhere
     found = collected("--checkpoint", "../a checkpoint", ROOT / "tests", "-m", "slow", cwd=cwd)
-    assert found == collected("-m", "slow", cwd=ROOT)
-    assert 0 < len(found) < len(everything)
+    assert set(found) < set(everything)
+    assert "tests/project/test_full_size.py::test_parity_at_the_published_size" in found
 
 
 def test_nothing_is_loaded_before_the_configuration_is_right(elsewhere, tmp_path):
@@ -89,16 +97,14 @@ def test_a_folder_that_is_none_is_refused_at_once(elsewhere):
     assert "at 'nowhere' there is none" in result.stderr
 
 
-def test_the_command_of_the_readme(random_folder, tmp_path):
-    """A tokenizer that is damaged is found in DIR, and only if DIR is what is tested."""
+def test_the_command_of_the_readme(tmp_path):
+    """As it is printed, but with one test chosen: it fails for a damaged tokenizer in DIR, so DIR is what is tested."""
     (tmp_path / "tokenizer.model").write_bytes(b"damaged")
-    name = "test_known_ids_of_the_published_tokenizer"
-    path = ROOT / "tests" / "test_tokenizer.py"
-    right = pytest_process("--checkpoint", random_folder, path, "-k", name, cwd=tmp_path)
-    wrong = pytest_process("--checkpoint", tmp_path, path, "-k", name, cwd=tmp_path)
-    assert right.returncode == pytest.ExitCode.OK, right.stdout
-    assert wrong.returncode == pytest.ExitCode.TESTS_FAILED
-    assert f"'{tmp_path}/tokenizer.model'" in wrong.stdout
+    chosen = ["-k", "test_known_ids_of_the_published_tokenizer", "-p", "no:cacheprovider"]
+    result = pytest_process("--checkpoint", tmp_path, *chosen, cwd=ROOT)
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
+    assert f"'{tmp_path}/tokenizer.model'" in result.stdout
+    assert "1 failed" in result.stdout
 
 
 def test_only_the_two_options_are_joined_with_their_values():

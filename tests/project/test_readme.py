@@ -53,6 +53,9 @@ def commands():
 TESTED_ELSEWHERE = {
     "python -m pytest": "this run is one",
     "python -m pytest --checkpoint DIR": "tests/project/test_checkpoint_option.py::test_the_command_of_the_readme",
+    "python -m pytest tests/project/test_checkpoint.py --checkpoint DIR --report FILE": (
+        "tests/project/test_checkpoint_report.py::test_the_report_of_a_run"
+    ),
     "python -m pytest -m slow": "tests/project/test_checkpoint_option.py::test_the_configuration_holds_with_the_option",
     "python -m tiny.training evaluate": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python -m tiny.training gallery": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
