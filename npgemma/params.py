@@ -1,9 +1,9 @@
 """The weights as a tree: every array of the model, declared once, with its axes.
 
-``weight("DNH")`` in a declaration is the documentation of the shape, the check when a checkpoint is loaded, and the
-shape of a random initialiser. Layouts are the mathematics' (heads split, ``x @ W``): ``conversion/`` makes them from a
-checkpoint as views, without copying. Sizes that can be read from shapes are kept nowhere else; what cannot
-(epsilons, the rotary base) is in ``config.py``.
+``weight_axes("DNH")`` in a declaration is the documentation of the shape, the check when a checkpoint is loaded, and
+the shape of a random initialiser. Layouts are the mathematics' (heads split, ``x @ W``): ``conversion/`` makes them
+from a checkpoint as views, without copying. Sizes that can be read from shapes are kept nowhere else; what cannot
+(epsilons, ``rope_theta``) is in ``config.py``.
 """
 
 import dataclasses
@@ -15,17 +15,17 @@ from npgemma import axes as alphabet
 Array = typing.Any  # numpy.ndarray here, torch.Tensor in the twin: one declaration serves both
 
 
-def weight(axes):
+def weight_axes(axes):
     """Declare a matrix (or a table, or a kernel): what `einsum` multiplies or `embed_tokens` looks up."""
     return field(metadata={"axes": axes, "kind": "weight"})
 
 
-def bias(axes):
+def bias_axes(axes):
     """Declare a term that is added."""
     return field(metadata={"axes": axes, "kind": "bias"})
 
 
-def gain(axes):
+def gain_axes(axes):
     """Declare a norm's factor, one for each channel."""
     return field(metadata={"axes": axes, "kind": "gain"})
 
@@ -34,32 +34,32 @@ def gain(axes):
 class LayerNormParams:
     """A LayerNorm of the vision tower; `npgemma.ops.layer_norm`."""
 
-    scale: Array = gain("D")
-    bias: Array = bias("D")
+    scale: Array = gain_axes("D")
+    bias: Array = bias_axes("D")
 
 
 @dataclass(frozen=True)
 class VisionAttentionParams:
     """Attention with biases; `npgemma.siglip.self_attention`."""
 
-    q: Array = weight("DNH")
-    q_bias: Array = bias("NH")
-    k: Array = weight("DKH")
-    k_bias: Array = bias("KH")
-    v: Array = weight("DKH")
-    v_bias: Array = bias("KH")
-    o: Array = weight("NHD")
-    o_bias: Array = bias("D")
+    q: Array = weight_axes("DNH")
+    q_bias: Array = bias_axes("NH")
+    k: Array = weight_axes("DKH")
+    k_bias: Array = bias_axes("KH")
+    v: Array = weight_axes("DKH")
+    v_bias: Array = bias_axes("KH")
+    o: Array = weight_axes("NHD")
+    o_bias: Array = bias_axes("D")
 
 
 @dataclass(frozen=True)
 class VisionMLPParams:
     """`npgemma.siglip.mlp`."""
 
-    up: Array = weight("DF")
-    up_bias: Array = bias("F")
-    down: Array = weight("FD")
-    down_bias: Array = bias("D")
+    up: Array = weight_axes("DF")
+    up_bias: Array = bias_axes("F")
+    down: Array = weight_axes("FD")
+    down_bias: Array = bias_axes("D")
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class VisionBlockParams:
 class VisionParams:
     """SigLIP; `npgemma.siglip.encode`."""
 
-    patch_embedding: Array = weight("CyxD")
-    patch_embedding_bias: Array = bias("D")
-    position_embedding: Array = bias("TD")
+    patch_embedding: Array = weight_axes("CyxD")
+    patch_embedding_bias: Array = bias_axes("D")
+    position_embedding: Array = bias_axes("TD")
     blocks: tuple[VisionBlockParams, ...]
     norm: LayerNormParams
 
@@ -87,36 +87,36 @@ class VisionParams:
 class ProjectorParams:
     """`npgemma.projector.project`."""
 
-    linear: Array = weight("ED")
-    bias: Array = bias("D")
+    linear: Array = weight_axes("ED")
+    bias: Array = bias_axes("D")
 
 
 @dataclass(frozen=True)
 class AttentionParams:
     """Attention without biases; `npgemma.gemma.grouped_query_attention`."""
 
-    q: Array = weight("DNH")
-    k: Array = weight("DKH")
-    v: Array = weight("DKH")
-    o: Array = weight("NHD")
+    q: Array = weight_axes("DNH")
+    k: Array = weight_axes("DKH")
+    v: Array = weight_axes("DKH")
+    o: Array = weight_axes("NHD")
 
 
 @dataclass(frozen=True)
 class MLPParams:
     """`npgemma.gemma.geglu`."""
 
-    gate: Array = weight("DF")
-    up: Array = weight("DF")
-    down: Array = weight("FD")
+    gate: Array = weight_axes("DF")
+    up: Array = weight_axes("DF")
+    down: Array = weight_axes("FD")
 
 
 @dataclass(frozen=True)
 class BlockParams:
     """`npgemma.gemma.block`."""
 
-    attn_norm: Array = gain("D")
+    attn_norm: Array = gain_axes("D")
     attn: AttentionParams
-    mlp_norm: Array = gain("D")
+    mlp_norm: Array = gain_axes("D")
     mlp: MLPParams
 
 
@@ -124,9 +124,9 @@ class BlockParams:
 class TextParams:
     """Gemma; `npgemma.gemma.run_blocks`. The embedding table is the output head too."""
 
-    embedding: Array = weight("VD")
+    embedding: Array = weight_axes("VD")
     blocks: tuple[BlockParams, ...]
-    norm: Array = gain("D")
+    norm: Array = gain_axes("D")
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ class Params:
 class ConvolutionParams:
     """`npgemma.ops.convolve` and `npgemma.ops.convolve_transposed`."""
 
-    kernel: Array = weight("CyxO")
-    bias: Array = bias("O")
+    kernel: Array = weight_axes("CyxO")
+    bias: Array = bias_axes("O")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class MaskBlockParams:
 class MaskParams:
     """The mask codebook's decoder; `npgemma.segmentation.decode_masks`. It comes in a file of its own."""
 
-    code: Array = weight("QD")
+    code: Array = weight_axes("QD")
     first: ConvolutionParams
     blocks: tuple[MaskBlockParams, ...]
     doublings: tuple[ConvolutionParams, ...]

@@ -152,8 +152,8 @@ def copied(random_folder, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def picture(tmp_path_factory):
-    """A picture file."""
-    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+def image(tmp_path_factory):
+    """An image file."""
+    path = tmp_path_factory.mktemp("images") / "image.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3)).astype(np.uint8)).save(path)
     return path

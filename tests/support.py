@@ -113,7 +113,7 @@ def bad_files(folder):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3)).astype(np.uint8)).save(good, "PNG")
     good = good.getvalue()
     (folder / "empty.png").write_bytes(b"")
-    (folder / "text.png").write_text("not a picture")
+    (folder / "text.png").write_text("not an image")
     (folder / "truncated.png").write_bytes(good[: len(good) // 2])
     (folder / "damaged.png").write_bytes(good[:60] + b"\xff" * 40 + good[100:])
     bomb(folder / "bomb.png")

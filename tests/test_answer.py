@@ -41,26 +41,26 @@ def test_what_was_encoded_is_decoded_within_half_a_location():
         "<loc0001><loc0002><loc0003> three only",
         "<loc0500><loc0000><loc0500><loc0900> no height",
         "<loc0500><loc0900><loc0600><loc0100> right of itself",
-        "<loc0000><loc0000><loc9999><loc0900> out of the picture",
+        "<loc0000><loc0000><loc9999><loc0900> out of the image",
     ],
 )
 def test_what_is_no_box_is_left_out(text):
     assert find_objects(text, SIZE) == []
 
 
-def test_boxes_are_drawn_where_they_are_and_the_picture_is_left_alone():
-    picture = Image.new("RGB", (300, 300), "white")
-    drawn = np.asarray(annotate(picture, [Found("cat", (50, 100, 250, 200)), Found("", (10, 10, 20, 20))]))
+def test_boxes_are_drawn_where_they_are_and_the_image_is_left_alone():
+    image = Image.new("RGB", (300, 300), "white")
+    drawn = np.asarray(annotate(image, [Found("cat", (50, 100, 250, 200)), Found("", (10, 10, 20, 20))]))
     colour = tuple(int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
     rows, columns = np.nonzero((drawn == colour).all(axis=-1))
     assert (columns.min(), columns.max(), rows.max()) == (50, 250, 200)
     assert rows.min() < 100  # the label stands on the box
     assert tuple(drawn[150, 150]) == (255, 255, 255)
-    assert np.asarray(picture).min() == 255
+    assert np.asarray(image).min() == 255
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (3000, 40)])
-def test_pictures_of_any_size_can_be_drawn_on(size):
+def test_images_of_any_size_can_be_drawn_on(size):
     assert annotate(Image.new("RGB", size), [Found("a long label", (0, 0, *size))]).size == size
 
 
@@ -119,12 +119,12 @@ def test_json_says_masks_as_coco_does():
 def test_masks_are_drawn_half_transparent_and_written(tmp_path):
     mask = np.zeros((300, 300), dtype=bool)
     mask[100:200, 60:90] = True
-    picture = Image.new("RGB", (300, 300), "white")
+    image = Image.new("RGB", (300, 300), "white")
     things = [Found("a/cat", (50, 50, 250, 250), mask), Found("dog", (0, 0, 9, 9))]
-    drawn = np.asarray(annotate(picture, things))
+    drawn = np.asarray(annotate(image, things))
     colour = np.array([int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)])
     np.testing.assert_allclose(drawn[150, 75], (colour + 255) / 2, atol=1)
     assert tuple(drawn[150, 120]) == (255, 255, 255)
-    [path] = write_masks(tmp_path / "made", "/pictures/photo.jpg", things)
+    [path] = write_masks(tmp_path / "made", "/images/photo.jpg", things)
     assert path == str(tmp_path / "made" / "photo-1-a-cat.png")
     np.testing.assert_array_equal(np.asarray(Image.open(path).convert("L")) == 255, mask)

@@ -70,7 +70,7 @@ def test_a_row_goes_on_unchanged_while_another_has_ended():
 
 
 def test_the_context_ends_an_answer():
-    """64 tokens of context, 16 of the picture, 11 of the prompt: 37 are left."""
+    """64 tokens of context, 16 of the image, 11 of the prompt: 37 are left."""
     model, _ = models(CONFIG)
     pixels, ids, _, valid = inputs(CONFIG)
     assert answer(model, pixels, ids, valid, max_new_tokens=1000).shape[1] <= 37

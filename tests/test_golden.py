@@ -191,11 +191,11 @@ def test_the_variants_have_the_names_they_stand_for(variant):
 
 @pytest.mark.parametrize("name", ["landscape", "portrait", "dot", "larger"])
 def test_pixels_are_those_of_hugging_faces_image_processor(name):
-    pictures = load_file(GOLDEN / "pictures.safetensors")
-    found, expected = load_pixels(pictures[name], 28), pictures[name + "_pixels"]
+    images = load_file(GOLDEN / "images.safetensors")
+    found, expected = load_pixels(images[name], 28), images[name + "_pixels"]
     if PIL.__version__.partition(".")[0] == ABOUT["pillow"].partition(".")[0]:
         np.testing.assert_array_equal(found, expected)
-    # Pillow 13 resizes tall pictures in another order than 12, and rounds after each direction.
+    # Pillow 13 resizes tall images in another order than 12, and rounds after each direction.
     assert np.abs(found - expected).max() * 127.5 < 2.01
 
 
@@ -302,8 +302,8 @@ MISTAKES = {
     "values from the keys' weights": ("gemma", "grouped_query_attention", values_from_key_weights),
     "text not scaled": ("gemma", "embed_tokens", lambda right: lambda ids, p: p.embedding[ids]),
     "text scaled in bfloat16": ("gemma", "embed_tokens", coarse_scale),
-    "picture scaled too": ("paligemma", "project", scaled_image),
-    "picture transposed": ("siglip", "patchify", lambda right: lambda x, size: right(x.swapaxes(1, 2), size)),
+    "image scaled too": ("paligemma", "project", scaled_image),
+    "image transposed": ("siglip", "patchify", lambda right: lambda x, size: right(x.swapaxes(1, 2), size)),
     "blue first": ("siglip", "patchify", lambda right: lambda x, size: right(x[..., ::-1], size)),
     "patches read down the columns": (
         "siglip",

@@ -91,8 +91,8 @@ def test_the_script_makes_the_other_golden_files_again(make):
     about = json.loads((GOLDEN / "about.json").read_text())
     assert about["variants"] == make.about()["variants"]
     if about["pillow"] != PIL.__version__:
-        pytest.skip(f"pictures: made with Pillow {about['pillow']}, found {PIL.__version__}")
-    stored, again = load_file(GOLDEN / "pictures.safetensors"), make.pictures()
+        pytest.skip(f"images: made with Pillow {about['pillow']}, found {PIL.__version__}")
+    stored, again = load_file(GOLDEN / "images.safetensors"), make.images()
     for key, array in stored.items():
         np.testing.assert_array_equal(again[key], array, err_msg=key)
 

@@ -1,4 +1,4 @@
-"""image.py: every kind of picture a person has, and files that are none."""
+"""image.py: every kind of image a person has, and files that are none."""
 
 import numpy as np
 import pytest
@@ -25,12 +25,12 @@ def test_pixels_are_minus_one_to_one_exactly():
     assert np.array_equal(pixels[0, :, :, 0], expected)
 
 
-def test_a_picture_is_squashed_by_pillows_bicubic_filter():
+def test_a_image_is_squashed_by_pillows_bicubic_filter():
     expected = np.asarray(Image.fromarray(COLOURS).resize((4, 4), Image.Resampling.BICUBIC)) / 127.5 - 1
     assert np.abs(load_pixels(COLOURS, 4)[0] - expected).max() < 1e-6
 
 
-def test_transparent_pictures_stand_on_white():
+def test_transparent_images_stand_on_white():
     rgba = np.zeros((2, 3, 4), dtype=np.uint8)
     rgba[..., 0], rgba[..., 3] = 200, [0, 128, 255]
     assert rgb(Image.fromarray(rgba))[0].tolist() == [[255, 255, 255], [227, 127, 127], [200, 0, 0]]
@@ -60,11 +60,11 @@ def test_sixteen_bits_keep_their_range():
     assert rgb(Image.fromarray(values))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
-def test_a_dark_sixteen_bit_picture_stays_dark():
+def test_a_dark_sixteen_bit_image_stays_dark():
     assert rgb(Image.fromarray(np.full((2, 2), 200, dtype=np.uint16))).max() == 1
 
 
-def test_float_pictures_from_zero_to_one():
+def test_float_images_from_zero_to_one():
     assert rgb(Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32)))[0, :, 0].tolist() == [0, 128, 255]
 
 
@@ -108,12 +108,12 @@ def test_a_path_an_image_and_an_array_are_the_same(tmp_path):
 @pytest.mark.parametrize(
     "array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros(4, np.uint8), np.zeros((0, 4, 3), np.uint8)]
 )
-def test_arrays_that_are_no_pictures(array):
+def test_arrays_that_are_no_images(array):
     with pytest.raises(InputError, match="uint8"):
         load_pixels(array, 4)
 
 
-def test_files_that_are_no_pictures(tmp_path):
+def test_files_that_are_no_images(tmp_path):
     for name, says in bad_files(tmp_path).items():
         with pytest.raises(InputError, match=says):
             load_pixels(tmp_path / name, 14)

@@ -26,29 +26,29 @@ def model(request, random_folder):
     return LOADERS[request.param](random_folder)
 
 
-def test_an_answer_has_text_ids_and_timings(model, picture):
-    answer = model.generate(picture, "caption en", max_new_tokens=5)
+def test_an_answer_has_text_ids_and_timings(model, image):
+    answer = model.generate(image, "caption en", max_new_tokens=5)
     assert len(answer.token_ids) == 5
     assert answer.text == model.tokenizer.decode(answer.token_ids)
     assert set(answer.timings) == {"load", "vision", "prefill", "seconds_per_token"}
     assert all(seconds > 0 for seconds in answer.timings.values())
 
 
-def test_one_token_has_no_time_for_further_ones(model, picture):
-    assert model.generate(picture, max_new_tokens=1).timings["seconds_per_token"] is None
+def test_one_token_has_no_time_for_further_ones(model, image):
+    assert model.generate(image, max_new_tokens=1).timings["seconds_per_token"] is None
 
 
-def test_every_form_of_picture_gives_the_same_answer(model, picture):
-    image = Image.open(picture)
-    forms = [str(picture), picture, image, np.asarray(image), load_pixels(picture, 28)]
+def test_every_form_of_image_gives_the_same_answer(model, image):
+    opened = Image.open(image)
+    forms = [str(image), image, opened, np.asarray(opened), load_pixels(image, 28)]
     answers = [model.generate(form, max_new_tokens=6).token_ids for form in forms]
     assert all(answer == answers[0] for answer in answers)
 
 
-def test_answers_of_a_batch_are_those_of_each_alone(model, picture):
-    """Prompts of three lengths, two pictures; drawn, so that the random numbers count too."""
+def test_answers_of_a_batch_are_those_of_each_alone(model, image):
+    """Prompts of three lengths, two images; drawn, so that the random numbers count too."""
     prompts = ["caption en", "", "answer en how many objects and how many circles"]
-    images = [picture, np.asarray(Image.open(picture))[::-1], picture]
+    images = [image, np.asarray(Image.open(image))[::-1], image]
     settings = {"max_new_tokens": 8, "do_sample": True, "temperature": 1.5}
     found = model.generate_batch(images, prompts, seed=5, **settings)
     alone = [model.generate(*pair, seed=5 + i, **settings) for i, pair in enumerate(zip(images, prompts))]
@@ -56,61 +56,61 @@ def test_answers_of_a_batch_are_those_of_each_alone(model, picture):
     assert [answer.text for answer in found] == [answer.text for answer in alone]
 
 
-def test_one_picture_serves_all_prompts_of_a_batch(model, picture):
+def test_one_image_serves_all_prompts_of_a_batch(model, image):
     prompts = ["caption en", "answer en how many objects"]
-    found = model.generate_batch([picture], prompts, max_new_tokens=5)
-    assert [a.token_ids for a in found] == [model.generate(picture, p, max_new_tokens=5).token_ids for p in prompts]
+    found = model.generate_batch([image], prompts, max_new_tokens=5)
+    assert [a.token_ids for a in found] == [model.generate(image, p, max_new_tokens=5).token_ids for p in prompts]
 
 
 @pytest.mark.parametrize(("images", "prompts"), [(2, 3), (3, 2), (0, 1), (1, 0)])
-def test_a_batch_needs_a_picture_for_each_prompt(model, picture, images, prompts):
+def test_a_batch_needs_a_image_for_each_prompt(model, image, images, prompts):
     with pytest.raises(npgemma.InputError, match="one image for each"):
-        model.generate_batch([picture] * images, ["ocr"] * prompts)
+        model.generate_batch([image] * images, ["ocr"] * prompts)
 
 
-def test_greedy_is_argmax_of_the_logits(model, picture):
+def test_greedy_is_argmax_of_the_logits(model, image):
     """Token by token against one pass over the whole sequence."""
-    answer = model.generate(picture, "caption en", max_new_tokens=6).token_ids
+    answer = model.generate(image, "caption en", max_new_tokens=6).token_ids
     prompt = model.tokenizer.prompt("caption en")
-    logits = to_numpy(model.logits(load_pixels(picture, 28), [prompt + answer[:-1]], len(prompt)))
+    logits = to_numpy(model.logits(load_pixels(image, 28), [prompt + answer[:-1]], len(prompt)))
     assert logits[0, -6:, : model.tokenizer.size].argmax(axis=-1).tolist() == answer
 
 
-def test_rows_without_a_piece_are_never_chosen(random_folder, picture):
+def test_rows_without_a_piece_are_never_chosen(random_folder, image):
     model = npgemma.load(random_folder)
-    before = model.generate(picture, max_new_tokens=4).token_ids
+    before = model.generate(image, max_new_tokens=4).token_ids
     rewrite_embedding = np.array(model.params.text.embedding)
     rewrite_embedding[model.tokenizer.size :] *= 1e3
     text = dataclasses.replace(model.params.text, embedding=rewrite_embedding)
     model = dataclasses.replace(model, params=dataclasses.replace(model.params, text=text))
-    assert model.generate(picture, max_new_tokens=4).token_ids == before
+    assert model.generate(image, max_new_tokens=4).token_ids == before
 
 
-def test_a_seed_repeats_and_another_does_not(model, picture):
+def test_a_seed_repeats_and_another_does_not(model, image):
     settings = {"max_new_tokens": 12, "do_sample": True, "temperature": 1.5, "top_p": 0.95, "top_k": 500}
-    first = model.generate(picture, seed=1, **settings).token_ids
-    assert model.generate(picture, seed=1, **settings).token_ids == first
-    assert model.generate(picture, seed=2, **settings).token_ids != first
+    first = model.generate(image, seed=1, **settings).token_ids
+    assert model.generate(image, seed=1, **settings).token_ids == first
+    assert model.generate(image, seed=2, **settings).token_ids != first
 
 
-def test_both_backends_draw_the_same_tokens(random_folder, picture):
+def test_both_backends_draw_the_same_tokens(random_folder, image):
     settings = {"max_new_tokens": 12, "do_sample": True, "top_p": 0.9, "seed": 3}
-    ours, theirs = (load(random_folder).generate(picture, **settings).token_ids for load in LOADERS.values())
+    ours, theirs = (load(random_folder).generate(image, **settings).token_ids for load in LOADERS.values())
     assert ours == theirs
 
 
-def test_watch_sees_the_answer_grow(model, picture):
+def test_watch_sees_the_answer_grow(model, image):
     seen = []
-    model.generate(picture, max_new_tokens=5, watch=lambda g: seen.append((len(g.token_ids), g.text)))
+    model.generate(image, max_new_tokens=5, watch=lambda g: seen.append((len(g.token_ids), g.text)))
     assert [count for count, _ in seen] == [1, 2, 3, 4, 5]
     assert all(after.startswith(before) for (_, before), (_, after) in itertools.pairwise(seen))
 
 
-def test_the_context_bounds_prompt_and_answer(model, picture):
-    """96 tokens: 16 of the picture; 'x' and newline and <bos> leave 77."""
-    assert len(model.generate(picture, "x", max_new_tokens=10**9).token_ids) <= 77
+def test_the_context_bounds_prompt_and_answer(model, image):
+    """96 tokens: 16 of the image; 'x' and newline and <bos> leave 77."""
+    assert len(model.generate(image, "x", max_new_tokens=10**9).token_ids) <= 77
     with pytest.raises(npgemma.InputError, match="context of 96"):
-        model.generate(picture, "x " * 50)
+        model.generate(image, "x " * 50)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_the_context_bounds_prompt_and_answer(model, picture):
         ({"seed": -1}, "seed"),
     ],
 )
-def test_impossible_settings(model, picture, setting, says):
+def test_impossible_settings(model, image, setting, says):
     with pytest.raises(npgemma.InputError, match=says):
-        model.generate(picture, **setting)
+        model.generate(image, **setting)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_logits_are_of_every_position(model):
 
 
 @pytest.mark.parametrize("backend", LOADERS)
-def test_weights_that_are_not_numbers_are_named(copied, picture, backend):
+def test_weights_that_are_not_numbers_are_named(copied, image, backend):
     def change(name, dtype, array):
         if name.endswith("layers.1.mlp.up_proj.weight"):
             array[3, 4] = np.nan
@@ -165,35 +165,35 @@ def test_weights_that_are_not_numbers_are_named(copied, picture, backend):
 
     rewrite(copied, change)
     with pytest.raises(npgemma.InputError, match=r"weight text\.blocks\.1\.mlp\.up in .* not numbers"):
-        LOADERS[backend](copied).generate(picture, max_new_tokens=3)
+        LOADERS[backend](copied).generate(image, max_new_tokens=3)
 
 
-def test_a_folder_without_tokenizer_gives_logits_but_no_text(copied, picture):
+def test_a_folder_without_tokenizer_gives_logits_but_no_text(copied, image):
     (copied / "tokenizer.model").unlink()
     model = npgemma.load(copied)
-    assert np.isfinite(model.logits(load_pixels(picture, 28), [[2, 7]], 2)).all()
+    assert np.isfinite(model.logits(load_pixels(image, 28), [[2, 7]], 2)).all()
     with pytest.raises(npgemma.InputError, match="needs the checkpoint's tokenizer"):
-        model.generate(picture)
+        model.generate(image)
 
 
-def test_a_tokenizer_of_another_model(copied, picture):
+def test_a_tokenizer_of_another_model(copied, image):
     config = json.loads((copied / "config.json").read_text())
     config["text_config"]["vocab_size"] = 101
     (copied / "config.json").write_text(json.dumps(config))
     embedding = "embed_tokens.weight"
     rewrite(copied, lambda n, d, a: [(n, d, a[:101].copy() if n.endswith(embedding) else a)])
     with pytest.raises(npgemma.InputError, match="pieces, but the model has only 101"):
-        npgemma.load(copied).generate(picture)
+        npgemma.load(copied).generate(image)
 
 
-def test_bfloat16_answers_from_both_backends(random_folder, picture):
+def test_bfloat16_answers_from_both_backends(random_folder, image):
     for load in LOADERS.values():
-        assert len(load(random_folder, dtype="bfloat16").generate(picture, max_new_tokens=3).token_ids) == 3
+        assert len(load(random_folder, dtype="bfloat16").generate(image, max_new_tokens=3).token_ids) == 3
 
 
-def test_every_answer_says_why_it_ended(model, picture):
-    assert model.generate(picture, max_new_tokens=2).finish_reason == "length"
-    full = model.generate(picture, max_new_tokens=10**6)
+def test_every_answer_says_why_it_ended(model, image):
+    assert model.generate(image, max_new_tokens=2).finish_reason == "length"
+    full = model.generate(image, max_new_tokens=10**6)
     room = model.config.text.context_length - model.config.image_tokens - len(model.tokenizer.prompt("caption en"))
     assert (full.finish_reason, len(full.token_ids)) == ("context", room)
     embedded = npgemma.load().generate(npgemma.example_image())
@@ -211,15 +211,15 @@ def test_objects_are_told_in_pixels_of_the_image(load):
         assert found.mask.any()
 
 
-def test_rows_of_a_batch_have_timings_of_their_own(model, picture):
-    answers = model.generate_batch([picture], ["ocr", "caption en"], max_new_tokens=4)
+def test_rows_of_a_batch_have_timings_of_their_own(model, image):
+    answers = model.generate_batch([image], ["ocr", "caption en"], max_new_tokens=4)
     assert answers[0].timings is not answers[1].timings
     for answer in answers:
         assert answer.timings["prefill"] > 0
 
 
-def test_results_and_settings_cannot_be_changed(model, picture):
-    answer = model.generate(picture, max_new_tokens=1)
+def test_results_and_settings_cannot_be_changed(model, image):
+    answer = model.generate(image, max_new_tokens=1)
     for thing, name in ((answer, "text"), (model, "params"), (model.backend, "dtype"), (npgemma.Sampling(), "seed")):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(thing, name, None)

@@ -116,10 +116,10 @@ def test_the_prefix_sees_itself_and_the_answer_looks_back(config):
         assert np.array_equal(moved, np.arange(len(moved)) >= first), f"token {t}"
 
 
-def test_picture_tokens_enter_unscaled(config):
+def test_image_tokens_enter_unscaled(config):
     model, _ = models(config)
     pixels, ids, prefix, _ = inputs(config)
     with npgemma.record() as trace:
         model.logits(pixels, ids, prefix)
-    picture = trace["logits.0/x_BSD"][:, : config.image_tokens]
-    assert np.array_equal(picture, trace["encode_image.0/project.0/image_BPD"])
+    image = trace["logits.0/x_BSD"][:, : config.image_tokens]
+    assert np.array_equal(image, trace["encode_image.0/project.0/image_BPD"])

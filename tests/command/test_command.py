@@ -22,12 +22,12 @@ from tiny.training.scenes import scene
 
 
 @pytest.fixture
-def run(capsys, random_folder, picture):
-    """Run a command line in this process on the random folder and the picture; return status, stdout, stderr."""
+def run(capsys, random_folder, image):
+    """Run a command line in this process on the random folder and the image; return status, stdout, stderr."""
 
     def run(*arguments, defaults=True):
         command = [arguments[0]] if arguments and arguments[0] in commands.COMMANDS else []
-        given = ["--checkpoint", str(random_folder), "--image", str(picture)] if defaults else []
+        given = ["--checkpoint", str(random_folder), "--image", str(image)] if defaults else []
         if command == ["inspect"]:
             given = given[:2]
         try:
@@ -44,36 +44,36 @@ def run(capsys, random_folder, picture):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_text_to_stdout_and_nothing_else_anywhere(run, backend, random_folder, picture):
+def test_text_to_stdout_and_nothing_else_anywhere(run, backend, random_folder, image):
     status, out, err = run("--backend", backend, "--max-tokens", 5)
     assert (status, err) == (0, "")
-    assert out == npgemma.load(random_folder).generate(picture, max_new_tokens=5).text + "\n"
+    assert out == npgemma.load(random_folder).generate(image, max_new_tokens=5).text + "\n"
 
 
-def test_json(run, picture):
+def test_json(run, image):
     status, out, _ = run("--json", "--max-tokens", 5, "--prompt", "ocr")
     answer = json.loads(out)
     assert status == 0
-    assert (answer["image"], answer["prompt"]) == (str(picture), "ocr")
+    assert (answer["image"], answer["prompt"]) == (str(image), "ocr")
     assert set(answer) == {"image", "prompt", "text", "token_ids", "objects", "timings"}
     assert set(answer["timings"]) == {"load", "vision", "prefill", "seconds_per_token"}
 
 
-def test_several_pictures(run, picture, tmp_path):
+def test_several_images(run, image, tmp_path):
     other = tmp_path / "other.png"
     npgemma.image.Image.new("RGB", (9, 9), "red").save(other)
-    status, out, _ = run("--image", picture, other, "--max-tokens", 3)
+    status, out, _ = run("--image", image, other, "--max-tokens", 3)
     assert status == 0
-    assert out.startswith(f"{picture}: ")
+    assert out.startswith(f"{image}: ")
     assert f"\n{other}: " in out
-    _, out, _ = run("--image", picture, other, "--max-tokens", 3, "--json")
-    assert [json.loads(line)["image"] for line in out.splitlines()] == [str(picture), str(other)]
+    _, out, _ = run("--image", image, other, "--max-tokens", 3, "--json")
+    assert [json.loads(line)["image"] for line in out.splitlines()] == [str(image), str(other)]
 
 
-def test_names_of_the_small_ports(run, capsys, random_folder, picture):
+def test_names_of_the_small_ports(run, capsys, random_folder, image):
     expected = run("--max-tokens", 4, "--do-sample", "--top-p", 0.8, "--seed", 1, "--prompt", "x")
     arguments = [
-        "--model_path", random_folder, "--image_file_path", picture, "--max_tokens_to_generate", 4, "--top_p", 0.8,
+        "--model_path", random_folder, "--image_file_path", image, "--max_tokens_to_generate", 4, "--top_p", 0.8,
         "--do_sample", "True", "--only_cpu", "True", "--device", "cuda", "--seed", 1, "--prompt", "x",
     ]  # fmt: skip
     assert run(*arguments, defaults=False) == expected
@@ -88,7 +88,7 @@ def test_a_seed_repeats(run):
 
 
 def true_things():
-    """Box (left, top, right, bottom; in pixels of the example picture) and mask of each thing in it, by name."""
+    """Box (left, top, right, bottom; in pixels of the example image) and mask of each thing in it, by name."""
     example, side = scene(gallery.EXAMPLE_SEED), gallery.SIDE
     object_YX = drawing.cover(example, side)
     found = {}
@@ -100,7 +100,7 @@ def true_things():
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_detected_boxes_are_printed_and_drawn(run, tmp_path, backend):
-    """On the example picture, whose truth is known."""
+    """On the example image, whose truth is known."""
     out = tmp_path / "drawn.png"
     options = ["--prompt", "detect red circle ; blue square", "--annotate", out, "--json", "--backend", backend]
     status, stdout, err = run(*options, defaults=False)
@@ -124,8 +124,8 @@ def test_a_segmented_mask_is_printed_drawn_and_written(run, tmp_path, backend):
     [found] = json.loads(stdout)["objects"]
     [path] = masks.iterdir()
     assert path.name == "example-1-red-circle.png"
-    with npgemma.image.Image.open(path) as picture:
-        mask = np.asarray(picture.convert("L")) == 255
+    with npgemma.image.Image.open(path) as image:
+        mask = np.asarray(image.convert("L")) == 255
     _, true = true_things()["red circle"]
     assert (mask & true).sum() / (mask | true).sum() > 0.8
     rows, columns = found["mask"]["size"]
@@ -161,7 +161,7 @@ def test_every_prompt_in_words_is_right_on_the_example(run, backend, prompt, ans
     assert (status, out, err) == (0, answer + "\n", "")
 
 
-def test_an_answer_without_boxes_writes_no_picture(run, tmp_path):
+def test_an_answer_without_boxes_writes_no_image(run, tmp_path):
     status, out, err = run("--annotate", tmp_path / "drawn.png", defaults=False)
     assert status == 0
     assert out
@@ -295,10 +295,10 @@ def test_arguments_that_cannot_be(run, arguments, says):
     assert_refused(run(*arguments), says)
 
 
-def test_pictures_that_are_none(run, tmp_path):
+def test_images_that_are_none(run, tmp_path):
     for name, says in bad_files(tmp_path).items():
         assert_refused(run("--image", tmp_path / name), says)
-    # One bad picture among good ones stops all before anything is printed.
+    # One bad image among good ones stops all before anything is printed.
     assert_refused(run("--image", npgemma.example_image(), tmp_path / "text.png"), "not an image")
 
 
@@ -353,9 +353,9 @@ def test_damaged_folders(run, copied):
     assert_refused(run("--checkpoint", copied), "config.json")
 
 
-def test_torch_backend_without_torch_says_what_to_install(random_folder, picture):
+def test_torch_backend_without_torch_says_what_to_install(random_folder, image):
     code = "import sys; sys.modules['torch'] = None; import cli; sys.exit(cli.main(sys.argv[1:]))"
-    arguments = ["--backend", "torch", "--checkpoint", random_folder, "--image", picture]
+    arguments = ["--backend", "torch", "--checkpoint", random_folder, "--image", image]
     command = [sys.executable, "-c", code, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert_refused((result.returncode, result.stdout, result.stderr), "pip install torch")
@@ -370,7 +370,7 @@ def test_a_cuda_device_that_is_not_there(run):
     assert_refused(run("parity", "--device", "cuda"), "no CUDA device")
 
 
-def test_ctrl_c_ends_with_what_there_is(random_folder, picture):
+def test_ctrl_c_ends_with_what_there_is(random_folder, image):
     """The first token is waited for; then the process is interrupted while it goes on."""
     code = (
         "import sys, time, cli, npgemma.model as m\n"
@@ -380,7 +380,7 @@ def test_ctrl_c_ends_with_what_there_is(random_folder, picture):
         "m.Tokenizer.decode_complete = decode\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
-    arguments = ["--checkpoint", random_folder, "--image", picture, "--prompt", "caption en"]
+    arguments = ["--checkpoint", random_folder, "--image", image, "--prompt", "caption en"]
     for extra in ([], ["--json"]):
         command = [sys.executable, "-c", code, *map(str, arguments), *extra]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
@@ -398,28 +398,28 @@ def test_ctrl_c_ends_with_what_there_is(random_folder, picture):
         assert "abc".startswith(text)
 
 
-def test_a_closed_pipe_ends_quietly(random_folder, picture):
+def test_a_closed_pipe_ends_quietly(random_folder, image):
     reader, writer = os.pipe()
     os.close(reader)
-    process = start("--checkpoint", random_folder, "--image", picture, stdout=writer)
+    process = start("--checkpoint", random_folder, "--image", image, stdout=writer)
     os.close(writer)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (141, "")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_closed_outputs_are_no_error(random_folder, picture, closed):
+def test_closed_outputs_are_no_error(random_folder, image, closed):
     command = f'exec "$0" cli.py --checkpoint "$1" --image "$2" --max-tokens 2 {closed}'
-    arguments = ["sh", "-c", command, sys.executable, str(random_folder), str(picture)]
+    arguments = ["sh", "-c", command, sys.executable, str(random_folder), str(image)]
     result = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
     assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("extra", [[], ["--json"]])
-def test_a_full_disk_is_one_sentence(random_folder, picture, extra):
+def test_a_full_disk_is_one_sentence(random_folder, image, extra):
     with open("/dev/full", "w") as full:
-        process = start("--checkpoint", random_folder, "--image", picture, *extra, stdout=full)
+        process = start("--checkpoint", random_folder, "--image", image, *extra, stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert err == "error: cannot write the output: No space left on device\n"
@@ -445,14 +445,14 @@ def test_extreme_settings_are_not_errors(run):
         assert out
 
 
-def test_an_output_that_cannot_show_the_characters(random_folder, picture):
+def test_an_output_that_cannot_show_the_characters(random_folder, image):
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    process = start("--checkpoint", random_folder, "--image", picture, "--max-tokens", "40", env=environment)
+    process = start("--checkpoint", random_folder, "--image", image, "--max-tokens", "40", env=environment)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
 
 
-def test_too_little_memory_for_the_weights(copied, picture):
+def test_too_little_memory_for_the_weights(copied, image):
     """The system's own limit: float64 weights that the address space cannot hold."""
     import resource
 
@@ -464,7 +464,7 @@ def test_too_little_memory_for_the_weights(copied, picture):
     rewrite(copied, lambda n, d, a: [(n, *table) if "embed_tokens" in n else (n, d, a)])
     limit = 5 * 2**29
     process = start(
-        "--checkpoint", copied, "--image", picture, "--dtype", "float64",
+        "--checkpoint", copied, "--image", image, "--dtype", "float64",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
     )  # fmt: skip
     out, err = process.communicate(timeout=120)

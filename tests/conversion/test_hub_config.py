@@ -68,7 +68,7 @@ def test_the_hubs_omissions_are_filled_in():
 
 
 @pytest.mark.parametrize(("size", "tokens"), [(448, 1024), (896, 4096)])
-def test_larger_pictures(size, tokens):
+def test_larger_images(size, tokens):
     config = from_hub(changed("vision_config.image_size", size))
     assert config == PUBLISHED[f"paligemma-3b-{size}"]
     assert config.image_tokens == tokens

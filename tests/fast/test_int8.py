@@ -80,11 +80,11 @@ def test_a_checkpoint_of_any_dtype_is_rounded(tmp_path, dtype):
 def test_the_embedded_model_answers_alike():
     exact, small = npgemma.load(), npgemma.load(dtype="int8")
     for prompt in ("caption en", "answer en how many objects"):
-        picture = npgemma.example_image()
-        assert small.generate(picture, prompt).text == exact.generate(picture, prompt).text
+        image = npgemma.example_image()
+        assert small.generate(image, prompt).text == exact.generate(image, prompt).text
 
 
-def test_a_weight_that_is_not_a_number_is_found(tmp_path, picture):
+def test_a_weight_that_is_not_a_number_is_found(tmp_path, image):
     config = CONFIGS["two key/value heads"]
     params = conversion.random_params(config, 0)
     params.text.blocks[1].mlp.up[3, 5] = np.nan

@@ -1,7 +1,7 @@
 """Make the golden files: what Hugging Face's PaliGemma computes for tiny random models.
 
 ``python tests/golden/make.py`` writes, beside itself, one checkpoint folder for each variant with what Hugging Face
-makes of it (``expected.safetensors``, by the names of `npgemma.record`), ``pictures.safetensors``,
+makes of it (``expected.safetensors``, by the names of `npgemma.record`), ``images.safetensors``,
 ``sampling.safetensors`` and ``about.json``. Run it only to change the goldens: they are a witness because they do not
 follow our code.
 """
@@ -74,7 +74,7 @@ def _vision(width, mlp, layers, heads, image_size, patch_size):
 
 # All sizes within a model differ, so that no two axes can be mistaken for each other.
 VARIANTS = {
-    # The published models' head width and picture size, because the hub's config.json does not say them.
+    # The published models' head width and image size, because the hub's config.json does not say them.
     "hub": Variant(
         seed=101,
         text=_text(24, 40, 2, 3, 1, 256, 97),
@@ -227,7 +227,7 @@ def load(folder, attention="eager"):
 
 
 def questions(variant):
-    """Return pictures and token ids in our order: shorter prompts have their padding before them."""
+    """Return images and token ids in our order: shorter prompts have their padding before them."""
     randomness = np.random.default_rng([variant.seed, 1])
     rows, longest, size = len(variant.prompts), max(variant.prompts), variant.vision["image_size"]
     # Waves and noise: patches differ from each other, and within.
@@ -241,7 +241,7 @@ def questions(variant):
 
 
 def hugging_face_inputs(model, asked, prefix):
-    """Return Hugging Face's arguments for our arrays: it wants padding before the picture, and picture tokens."""
+    """Return Hugging Face's arguments for our arrays: it wants padding before the image, and image tokens."""
     text_config, vision = model.config.text_config, model.config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
     order = row_order(asked["valid"], patches)
@@ -262,7 +262,7 @@ def hugging_face_inputs(model, asked, prefix):
 
 
 def row_order(valid, patches):
-    """Say for each of our columns, picture first, which of Hugging Face's it is, padding first."""
+    """Say for each of our columns, image first, which of Hugging Face's it is, padding first."""
     rows = []
     for padding in (~valid).sum(axis=1):
         image, text = padding + np.arange(patches), patches + np.arange(padding, valid.shape[1])
@@ -373,8 +373,8 @@ def expected(folder, variant):
     return {**asked, **small, **answer(model, asked, prefix)}
 
 
-def pictures():
-    """Return small pictures, and the pixels that Hugging Face's processor makes of them."""
+def images():
+    """Return small images, and the pixels that Hugging Face's processor makes of them."""
     randomness = np.random.default_rng(7)
     processor = transformers.SiglipImageProcessorPil(
         do_convert_rgb=None,
@@ -450,7 +450,7 @@ def main():
         save_file({k: np.ascontiguousarray(a) for k, a in arrays.items()}, folder / "expected.safetensors")
         print(f"{name}: logits' standard deviation {arrays['logits.0/logit_BSV'].std():.2f}, answers", end=" ")
         print(arrays["tokens"].tolist())
-    save_file(pictures(), GOLDEN / "pictures.safetensors")
+    save_file(images(), GOLDEN / "images.safetensors")
     save_file(sampling(), GOLDEN / "sampling.safetensors")
     (GOLDEN / "about.json").write_text(json.dumps(about(), indent=1) + "\n")
     size = sum(file.stat().st_size for file in GOLDEN.rglob("*.*") if file.suffix != ".py")

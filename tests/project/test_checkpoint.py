@@ -56,7 +56,7 @@ def worst(report):
 
 
 def test_every_named_array_in_float64(checkpoint, note):
-    """Where rounding hides nothing: picture and prompt, weights read block by block. First, while memory is free."""
+    """Where rounding hides nothing: image and prompt, weights read block by block. First, while memory is free."""
     config = read_config(checkpoint)
     layers = {"vision": config.vision.layers, "text": config.text.layers}
     blocks = measured.fitting_blocks(config, available_memory())

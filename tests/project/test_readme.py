@@ -85,9 +85,9 @@ def test_what_is_installed_exists():
 
 
 @pytest.fixture
-def elsewhere(tmp_path, random_folder, picture):
+def elsewhere(tmp_path, random_folder, image):
     """A working directory outside the project, with the README's photo.jpg; DIR is a folder outside the project too."""
-    Image.open(picture).save(tmp_path / "photo.jpg")
+    Image.open(image).save(tmp_path / "photo.jpg")
     return tmp_path
 
 

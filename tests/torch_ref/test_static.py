@@ -24,7 +24,7 @@ def twins(dtype="float64"):
 
 
 def inputs(model, rows=3):
-    """Return a picture and prompts for each row, the last one padded."""
+    """Return an image and prompts for each row, the last one padded."""
     randomness, size = np.random.default_rng(1), CONFIG.vision.image_size
     pixels_BYXC = model.backend.to_activation(randomness.uniform(-1, 1, (rows, size, size, 3)))
     ids_BT = model.backend.to_array(randomness.integers(4, 60, (rows, 5)))
@@ -174,8 +174,8 @@ def test_where_torch_cannot_compile_a_step_is_taken_all_the_same(monkeypatch):
 
 def test_the_embedded_model_answers_alike():
     plain, fixed = torch_ref.load(), torch_ref.load(static=True)
-    picture = npgemma.example_image()
-    expected, found = (model.generate_batch([picture], PROMPTS) for model in (plain, fixed))
+    image = npgemma.example_image()
+    expected, found = (model.generate_batch([image], PROMPTS) for model in (plain, fixed))
     assert [answer.text for answer in found] == [answer.text for answer in expected]
 
 

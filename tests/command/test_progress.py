@@ -1,0 +1,71 @@
+"""progress.py: what a person at a terminal sees, and that nobody else sees anything."""
+
+import io
+import re
+import sys
+
+import pytest
+
+import npgemma
+import torch_ref
+from npgemma.command.progress import Progress
+
+
+class Terminal(io.StringIO):
+    """A stderr that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def on_a_terminal(monkeypatch):
+    """Replace stderr by a terminal, and the clock by one to which everything takes long; return the terminal.
+
+    Called by the test itself: between a fixture and its test pytest puts a stderr of its own in place.
+    """
+    seconds = iter(range(10**6))
+    monkeypatch.setattr("npgemma.command.progress.time.monotonic", lambda: 2 * next(seconds))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    return sys.stderr
+
+
+@pytest.mark.parametrize("load", [npgemma.load, torch_ref.load], ids=["numpy", "torch"])
+def test_every_block_is_reported_until_the_first_token(monkeypatch, load):
+    model, terminal = load(), on_a_terminal(monkeypatch)
+    progress = Progress()
+
+    def watch(generation):
+        progress.end()
+
+    with progress.layers(model.config):
+        model.generate(npgemma.example_image(), max_new_tokens=3, watch=watch)
+    shown = re.findall(r"(encoding the image|reading the prompt): (\d+) %", terminal.getvalue())
+    vision, text = model.config.vision.layers, model.config.text.layers
+    expected = [("encoding the image", str(100 * i // vision)) for i in range(vision)]
+    assert shown == expected + [("reading the prompt", str(100 * i // text)) for i in range(text)]
+    assert terminal.getvalue().endswith("\r\033[K")
+    assert sys.getprofile() is None
+
+
+def test_a_profiler_is_left_alone(monkeypatch):
+    def profiler(frame, event, argument):
+        pass
+
+    on_a_terminal(monkeypatch)
+    model, progress = npgemma.load(), Progress()
+    assert progress.active
+    sys.setprofile(profiler)
+    try:
+        with progress.layers(model.config):
+            assert sys.getprofile() is profiler
+        assert sys.getprofile() is profiler
+    finally:
+        sys.setprofile(None)
+
+
+def test_without_a_terminal_nothing_is_shown(capsys):
+    progress = Progress()
+    with progress.layers(npgemma.load().config):
+        assert sys.getprofile() is None
+        progress.note("something")
+    assert capsys.readouterr() == ("", "")
