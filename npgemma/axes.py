@@ -6,9 +6,19 @@ suffix; functions that work on any shape take a plain ``x``; weights have no suf
 their axes. None of this is a comment that can go stale: `npgemma.trace.record` reads the names of the forward pass
 while it runs, and a test compares every one of them with the array it names.
 
-At a call letters may be renamed: in ``paligemma.py`` T counts text tokens and S image and text together, which
-`gemma.run_blocks` takes as its T; the vision tower's T and D are P and E outside it. Inside a function a letter has one
-size.
+Inside a function a letter has one size. At a call the same axis may get another letter:
+
+===================================================  ============  ============
+call                                                 caller says   callee says
+===================================================  ============  ============
+``paligemma.encode_image`` calls ``siglip.encode``   P, E          T, D
+``paligemma.prefill`` calls ``gemma.run_blocks``     S             T
+``grouped_query_attention`` calls ``rope.rotate``    K (of keys)   N
+``siglip.self_attention`` calls ``attend``           T (of keys)   S
+===================================================  ============  ============
+
+Three words are used throughout. The *port* is this package, PaliGemma in NumPy; its *twin* is ``torch_ref``, the same
+functions in PyTorch; the *embedded checkpoint* is the small PaliGemma in ``tiny/``, which comes with the project.
 
 The letters are those of big_vision (``big_vision/models/ppp/gemma.py``), the code of the model's authors, plus what
 the other parts need.
@@ -35,8 +45,11 @@ AXES = {
     "O": "channels that come out of a convolution",
     "y": "rows inside one patch, or of a convolution's kernel",
     "x": "columns inside one patch, or of a convolution's kernel",
+    "U": "rows of patches in an image, or of codes in a mask",
+    "W": "columns of patches in an image, or of codes in a mask",
     "M": "codes of one mask, in reading order",
-    "Q": "codes there are",
+    "Q": "codes in the codebook",
+    "R": "ranks: tokens of the vocabulary, from the most probable down",
 }
 
 

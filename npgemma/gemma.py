@@ -1,5 +1,10 @@
 """Gemma, the decoder: maps image and text tokens to logits for the next token at each position.
 
+Each token has a vector of D channels, its place in the *residual stream*, and every layer only adds to that vector:
+first what attention gathered from other tokens, then what an MLP made of the token itself. Adding keeps a direct path
+from the first layer to the last, along which early information survives and, in training, gradients reach the early
+layers.
+
 Pre-norm blocks with RMSNorm, rotary positions, grouped-query attention and a gated MLP; no biases anywhere. The
 table that embeds a token is also the output head. Official code: ``big_vision/models/ppp/gemma.py`` (variant
 gemma_2b); paper: Gemma Team, arXiv 2403.08295.
@@ -28,10 +33,24 @@ def embed_tokens(ids_BT, p):
 
     Notes
     -----
-    The table doubles as the output head, whose rows must be small; the factor (45.25 for 2048 channels) brings its
-    rows to the size of the residual stream. Image tokens get no such factor: the
-    projector learned to give them their size. Older versions of Hugging Face (before its pull request 44432) divide
-    the image by the factor first and then multiply everything: the same, and often misread.
+    An embedding table has a row for each token of the vocabulary: the vector with which that token enters the residual
+    stream. The same row is the token's output direction (`unembed`), so that what the model knows of a word when it
+    reads that word serves when it writes it. As output directions rows must be small, or the logits would be huge; the
+    factor (45.25 for 2048 channels) brings them to the size of the residual stream.
+
+    Image tokens get no such factor: the projector learned to give them their size. Older versions of Hugging Face
+    (before its pull request 44432) divide the image by the factor first and then multiply everything: the same numbers,
+    often misread.
+
+    Examples
+    --------
+    A vocabulary of three tokens and four channels: the factor is sqrt(4).
+
+    >>> from types import SimpleNamespace
+    >>> table_VD = np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]])
+    >>> embed_tokens(np.array([[2, 0]]), SimpleNamespace(embedding=table_VD))[0]
+    array([[0., 0., 2., 2.],
+           [2., 0., 0., 0.]])
     """
     vector_BTD = p.embedding[ids_BT]
     text_BTD = vector_BTD * math.sqrt(p.embedding.shape[1])
@@ -75,6 +94,8 @@ def run_blocks(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
 def block(x_BTD, angle_BTh, mask_BTS, p, config, cache=None):
     """Pre-norm transformer block: residual self-attention, then residual GeGLU MLP.
 
+    ``mid = x + attention(norm(x)); out = mid + mlp(norm(mid))``
+
     Parameters
     ----------
     x_BTD : array
@@ -89,6 +110,11 @@ def block(x_BTD, angle_BTh, mask_BTS, p, config, cache=None):
     Returns
     -------
     out_BTD : array
+
+    Notes
+    -----
+    The norm stands before each layer and not behind it: the layer sees inputs of one size however far the residual
+    stream has grown, while the stream itself passes unchanged, which keeps deep models trainable.
     """
     normed_BTD = rms_norm(x_BTD, p.attn_norm, config.epsilon)
     attn_out_BTD = grouped_query_attention(normed_BTD, angle_BTh, mask_BTS, p.attn, cache)
@@ -116,7 +142,8 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
 
     Notes
     -----
-    Keys are cached after their rotation: a token's position never changes.
+    Keys are cached after their rotation: a token's position never changes. Gemma 2B has one key/value head for eight
+    query heads, which makes the cache eight times smaller (`npgemma.cache`).
     """
     q_BTNH = rotate(einsum("BTD,DNH->BTNH", x_BTD, p.q), angle_BTh)
     k_BTKH = rotate(einsum("BTD,DKH->BTKH", x_BTD, p.k), angle_BTh)
@@ -128,7 +155,7 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
 
 
 def geglu(x_BTD, p):
-    """Transform each token by itself: ``(gelu(x gate) * (x up)) down``.
+    """Gated MLP: transform each token by itself, ``(gelu(x gate) * (x up)) down``.
 
     Parameters
     ----------
@@ -139,6 +166,12 @@ def geglu(x_BTD, p):
     Returns
     -------
     out_BTD : array
+
+    Notes
+    -----
+    Attention only averages values, which is linear in them; the MLP is where a token's features are combined into new
+    ones. A row of ``up`` computes a feature; the same row of ``gate`` decides how much of that feature passes for this
+    token. The product of the two lets one hidden channel say "this, if that", for which a plain MLP needs several.
 
     References
     ----------
@@ -162,8 +195,9 @@ def unembed(final_BTD, p):
     Returns
     -------
     logit_BTV : array
-        Unnormalised log-probabilities. The hub's table ends in rows that belong to no token (PaliGemma: 257152 and
-        up); their logits are noise; `npgemma.model.Model.chooser` cuts them off.
+        Logits: a softmax over V turns them into the probabilities of the next token. The table of the hub's files ends
+        in rows that belong to no token (257152 and up); the logits of those rows are noise, and
+        `npgemma.model.Model.chooser` cuts them off.
     """
     logit_BTV = einsum("BTD,VD->BTV", final_BTD, p.embedding)
     return logit_BTV

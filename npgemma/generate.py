@@ -1,4 +1,9 @@
-"""From logits to an answer: read the image and the prompt once, then add one token at a time."""
+"""From logits to an answer: read the image and the prompt once, then add one token at a time.
+
+The model gives a probability to every token of the vocabulary; which one is written is decided here. Taking the most
+probable token each time (greedy) gives the same answer every time, and is right where one answer is: a box, a number. A
+draw by probability varies, as captions may.
+"""
 
 import numpy as np
 
@@ -81,7 +86,8 @@ def sample(logit_BV, uniform_B, temperature=1.0, top_k=None, top_p=1.0):
     uniform_B : float64 array
         One random number from [0, 1) for each row; it alone decides the draw.
     temperature : float
-        Above 0. Below 1 the probable tokens gain, above 1 they lose.
+        Above 0; the logits are divided by it. Below 1 the probable tokens gain, above 1 they lose
+        (`npgemma.ops.softmax` shows numbers).
     top_k : int, optional
         Keep only that many of the most probable tokens.
     top_p : float
@@ -91,17 +97,33 @@ def sample(logit_BV, uniform_B, temperature=1.0, top_k=None, top_p=1.0):
     -------
     id_B : int array
 
+    Notes
+    -----
+    The draw itself inverts the cumulative distribution: the kept probabilities are laid end to end on a line, and the
+    token is the one on whose piece the random number falls. Pieces are as long as their tokens are probable.
+
     References
     ----------
     Holtzman et al., arXiv 1904.09751, section 3.1 (top-p, there nucleus sampling; their V^(p) keeps the token that
     crosses p, and so does this).
+
+    Examples -------- Probabilities 0.5, 0.3, 0.15, 0.05. With ``top_p=0.7`` the first two are kept: the first alone
+    does not reach 0.7, and the second crosses it. On the line the first has 0.5 of 0.8, so random numbers under 0.625
+    draw it:
+
+    >>> logit_BV = np.log(np.array([[0.5, 0.3, 0.15, 0.05]]))
+    >>> [int(sample(logit_BV, np.array([u]), top_p=0.7)[0]) for u in (0.0, 0.62, 0.63, 0.99)]
+    [0, 0, 1, 1]
+    >>> [int(sample(logit_BV, np.array([u]), top_k=3)[0]) for u in (0.0, 0.62, 0.99)]
+    [0, 1, 2]
     """
-    order_BV = np.argsort(-logit_BV, axis=-1, kind="stable")[:, :top_k]
+    # R is the rank of a token, from the most probable down: all V of them, or top_k.
+    order_BR = np.argsort(-logit_BV, axis=-1, kind="stable")[:, :top_k]
     # float64: sums over a large vocabulary decide here.
-    sorted_BV = np.take_along_axis(logit_BV, order_BV, axis=-1).astype(np.float64)
-    probability_BV = softmax((sorted_BV - sorted_BV[:, :1]) / temperature)
-    before_BV = probability_BV.cumsum(axis=-1) - probability_BV
-    kept_BV = np.where(before_BV < top_p, probability_BV, 0.0)
-    total_BV = kept_BV.cumsum(axis=-1)
-    index = (total_BV <= uniform_B[:, None] * total_BV[:, -1:]).sum(axis=-1, keepdims=True)
-    return np.take_along_axis(order_BV, index, axis=-1)[:, 0]
+    sorted_BR = np.take_along_axis(logit_BV, order_BR, axis=-1).astype(np.float64)
+    probability_BR = softmax((sorted_BR - sorted_BR[:, :1]) / temperature)
+    before_BR = probability_BR.cumsum(axis=-1) - probability_BR
+    kept_BR = np.where(before_BR < top_p, probability_BR, 0.0)
+    total_BR = kept_BR.cumsum(axis=-1)
+    index = (total_BR <= uniform_B[:, None] * total_BR[:, -1:]).sum(axis=-1, keepdims=True)
+    return np.take_along_axis(order_BR, index, axis=-1)[:, 0]

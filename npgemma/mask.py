@@ -1,4 +1,10 @@
-"""Who may look at whom: the prefix-LM mask, and the positions that go with it."""
+"""Which token may attend to which: the prefix-LM mask, and the positions that go with it.
+
+Image and prompt are given: no token of them has to be predicted, so all of them may read from each other in both
+directions. An image token then knows what the prompt asks for before the decoder has said a word. The answer is
+different. Each of its tokens is predicted from what stands before it, and in training the whole answer is there at
+once: a token that could read from later ones would only have to copy. So the answer is causal, and what the model
+learns with the mask is what it can do without a future."""
 
 import numpy as np
 
@@ -6,37 +12,37 @@ import numpy as np
 def prefix_lm(prefix_BS, valid_BS, new):
     """Return the prefix-LM mask: which tokens each of the newest tokens may attend to.
 
-    A query sees a key if the key is a real token and either comes no later, or both belong to the prefix::
+    A query may attend to a key if the key is a real token and either comes no later, or both belong to the prefix::
 
-                                       keys
-                               0  1  2  3  4  5
-        queries    0 image     1  1  1  .  .  .
-                   1 image     1  1  1  .  .  .
-                   2 prompt    1  1  1  .  .  .
-                   3 answer    1  1  1  1  .  .
-                   4 answer    1  1  1  1  1  .
-                   5 padding   1  1  1  1  1  .
+                                     keys
+                             0  1  2  3  4  5
+        queries  0 image     1  1  .  1  .  .
+                 1 image     1  1  .  1  .  .
+                 2 padding   1  1  .  .  .  .
+                 3 prompt    1  1  .  1  .  .
+                 4 answer    1  1  .  1  1  .
+                 5 answer    1  1  .  1  1  1
 
     Parameters
     ----------
     prefix_BS : bool array
-        Tokens of the prefix (image and prompt), among all that can be seen so far.
+        Tokens of the prefix (image and prompt), among all so far.
     valid_BS : bool array
-        Real tokens; False marks padding, which no token attends to. Padding may stand anywhere behind the image, and
-        sees at least that, so that no row of the softmax is empty; what it computes is never read.
+        Real tokens; False marks padding, which no token attends to. In a batch shorter prompts are padded on the left,
+        behind the image, so that all prompts end together. A padding token attends to the image, so that no row of
+        the softmax is empty; what is computed for padding is never read.
     new : int
         How many of the S tokens are new, at the end: the queries of this call.
 
     Returns
     -------
     mask_BTS : bool array
-        True where query t may see key s.
+        True where query t may attend to key s.
 
     Notes
     -----
     With a causal mask in place of this one answers still read well, and are wrong: the embedded model captions its
-    example as before, but asked to detect the red circle it finds nothing, for the image's tokens never see what is
-    asked.
+    example as before, but asked to detect the red circle it finds nothing, for the image tokens never see the prompt.
 
     References
     ----------
@@ -53,7 +59,7 @@ def prefix_lm(prefix_BS, valid_BS, new):
 
 
 def positions(valid_BS, new):
-    """Return the position of each of the newest tokens: how many real tokens stand before it.
+    """Return the position of each of the newest tokens: the number of real tokens before that token.
 
     Padding takes no position, so a padded row is rotated by the same angles as the same row alone.
 
@@ -67,7 +73,12 @@ def positions(valid_BS, new):
     Returns
     -------
     position_BT : int array
-        Counted from 0. Padding gets its left neighbour's position (or 0), which nobody sees.
+        Counted from 0. Padding has its left neighbour's position (or 0); no token reads from it.
+
+    Examples
+    --------
+    >>> positions(np.array([[True, True, False, True, True]]), new=3)
+    array([[1, 2, 3]])
     """
     position_BS = np.maximum(np.cumsum(valid_BS, axis=1) - 1, 0)
     position_BT = position_BS[:, valid_BS.shape[1] - new :]

@@ -48,7 +48,8 @@ def einsum(formula, *operands):
 def softmax(x):
     """Softmax: map scores to positive weights that sum to one along the last axis: ``exp(x) / sum(exp(x))``.
 
-    Subtracting the maximum first changes nothing in the result and keeps ``exp`` from overflowing.
+    Every difference of 1 between two scores is a factor of e between their weights, so a softmax is a soft form of
+    taking the largest. Subtracting the maximum first changes nothing in the result and keeps ``exp`` from overflowing.
 
     Parameters
     ----------
@@ -58,6 +59,16 @@ def softmax(x):
     Returns
     -------
     array (..., S)
+
+    Examples
+    --------
+    Four logits, divided by a temperature of 1/2, 1 and 2: a low temperature sharpens, a high one flattens.
+
+    >>> logits = np.array([2.0, 1.0, 0.0, -1.0])
+    >>> np.stack([softmax(logits / temperature) for temperature in (0.5, 1.0, 2.0)]).round(2)
+    array([[0.86, 0.12, 0.02, 0.  ],
+           [0.64, 0.24, 0.09, 0.03],
+           [0.46, 0.28, 0.17, 0.1 ]])
     """
     exponential = np.exp(x - x.max(axis=-1, keepdims=True))
     return exponential / exponential.sum(axis=-1, keepdims=True)
@@ -93,12 +104,20 @@ def gelu(x):
 
     Notes
     -----
+    Without a bend between them two matrix products would be one. GELU bends smoothly: it passes large positive numbers,
+    stops large negative ones, and weighs the numbers in between by how likely a normal number is to be smaller.
+
     The exact form, with the error function, moves the embedded model's logits by up to 7e-3: close enough to look
     right and wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
 
     References
     ----------
     Hendrycks and Gimpel, arXiv 1606.08415, section 2.
+
+    Examples
+    --------
+    >>> gelu(np.array([-3.0, -1.0, 0.0, 1.0, 3.0])).round(3)
+    array([-0.004, -0.159,  0.   ,  0.841,  2.996])
     """
     # x * x * x and not x ** 3: NumPy's power takes the general, far slower road.
     inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
@@ -107,7 +126,7 @@ def gelu(x):
 
 @in_pieces
 def layer_norm(x, p, epsilon):
-    """Shift and scale every token to mean 0 and variance 1, then apply a learned scale and bias.
+    """LayerNorm: shift and scale every token to mean 0 and variance 1, then apply a learned scale and bias.
 
     ``(x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias``, over the last axis.
 
@@ -122,9 +141,23 @@ def layer_norm(x, p, epsilon):
     -------
     array (..., D)
 
+    Notes
+    -----
+    Layers add to the residual stream, so its numbers grow with depth; a norm gives the next layer inputs of one size.
+    Each token is normalised by itself, over its own channels. (Batch normalisation takes its mean over the batch: there
+    an image's result depends on what other images are computed beside it.)
+
     References
     ----------
     Ba, Kiros and Hinton, arXiv 1607.06450, equation 3.
+
+    Examples
+    --------
+    The mean of 1, 2, 3, 6 is 3 and the variance 3.5:
+
+    >>> from npgemma.params import LayerNormParams
+    >>> layer_norm(np.array([[1.0, 2.0, 3.0, 6.0]]), LayerNormParams(np.ones(4), np.zeros(4)), 1e-6).round(3)
+    array([[-1.069, -0.535,  0.   ,  1.604]])
     """
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
@@ -133,7 +166,7 @@ def layer_norm(x, p, epsilon):
 
 @in_pieces
 def rms_norm(x, scale, epsilon):
-    """Scale every token to a root mean square of 1, then by a learned factor that is stored around zero.
+    """RMSNorm: scale every token to a root mean square of 1, then by a learned factor that is stored around zero.
 
     ``x / sqrt(mean(x^2) + epsilon) * (1 + scale)``, over the last axis.
 
@@ -151,12 +184,22 @@ def rms_norm(x, scale, epsilon):
 
     Notes
     -----
-    The paper multiplies by its gain ``g``; Gemma stores ``g - 1``. Taking what is stored for ``g`` itself is a common
+    A LayerNorm without the mean and the bias: what keeps training stable is the scale, and this is cheaper.
+
+    The paper multiplies by its gain ``g``; Gemma stores ``g - 1``, so that weights that start at zero, and weight decay
+    that pulls them back there, mean "leave the size as it is". Taking what is stored for ``g`` itself is a common
     porting error.
 
     References
     ----------
     Zhang and Sennrich, arXiv 1910.07467, equation 4; ``big_vision/models/ppp/gemma.py``, ``RMSNorm``.
+
+    Examples
+    --------
+    The mean square of 1, 2, 3, 6 is 12.5, its root 3.536. A stored scale of 0 changes nothing, 1 doubles:
+
+    >>> rms_norm(np.array([[1.0, 2.0, 3.0, 6.0]]), np.array([0.0, 0.0, 0.0, 1.0]), 1e-6).round(3)
+    array([[0.283, 0.566, 0.849, 3.394]])
     """
     mean_square = (x * x).mean(axis=-1, keepdims=True)
     return x / np.sqrt(mean_square + epsilon) * (1 + scale)

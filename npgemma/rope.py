@@ -1,6 +1,14 @@
 """Rotary position embedding: rotates queries and keys by angles proportional to their token's position.
 
-The dot product of a query with a key, its score, then depends on the difference of their positions only.
+Attention itself does not know the order of tokens: exchange two of them, and each token reads the same values as
+before. So position must be put in. Rotation does that in such a way that the dot product of a query with a key depends
+on the *difference* of their positions only. For one pair of channels, written as a complex number, the reason takes two
+lines::
+
+    rotated query  q e^(i m a),  rotated key  k e^(i n a)          at positions m and n
+    dot product    Re(q e^(i m a) conj(k e^(i n a))) = Re(q conj(k) e^(i (m - n) a))
+
+"Three tokens back" then looks the same everywhere in a text, and nothing has to be learned for each position.
 """
 
 import numpy as np
@@ -25,13 +33,22 @@ def angles(position_BT, head_width, rope_theta):
     angle_BTh : float64 array
         Radians. Kept in float64 whatever the model's dtype: at position 4000 a float32 angle is off by up to 3e-4.
 
-    Notes
-    -----
-    Hugging Face counts positions from 1, big_vision from 0. Scores see only differences, so both are right.
+    Notes ----- Why different speeds: a fast pair tells neighbours apart but has come round again after six tokens; a
+    slow pair tells far from near. Together they are like the hands of a clock. ``rope_theta`` sets the slowest hand: at
+    H = 256 it takes 2 pi 10000^(127/128), about 58000 tokens, to come round, far more than the context of 8192.
+
+    Hugging Face counts positions from 1, big_vision from 0. Scores depend on differences only, so both are right.
 
     References
     ----------
     Su et al., arXiv 2104.09864, section 3.2.2 (their ``theta_i``, with i from 1, is our ``rope_theta^(-h / (H / 2))``).
+
+    Examples
+    --------
+    >>> angles(np.array([[0, 1, 2]]), head_width=4, rope_theta=10000.0)[0]
+    array([[0.  , 0.  ],
+           [1.  , 0.01],
+           [2.  , 0.02]])
     """
     half = head_width // 2
     frequency_h = rope_theta ** (-np.arange(half, dtype=np.float64) / half)
@@ -59,6 +76,16 @@ def rotate(x_BTNH, angle_BTh):
     -----
     The paper pairs neighbouring channels (0 with 1, 2 with 3). Gemma's weights are trained for halves (0 with H / 2,
     1 with H / 2 + 1); pairing neighbours gives wrong answers and no error.
+
+    Examples
+    --------
+    A query and a key: at positions 3 and 1, and at 12 and 10, their score is the same; at 3 and 0 it is another.
+
+    >>> q, k = np.array([1.0, 2, 3, 4]).reshape(1, 1, 1, 4), np.array([4.0, 1, 2, 3]).reshape(1, 1, 1, 4)
+    >>> def at(x, position):
+    ...     return rotate(x, angles(np.array([[position]]), 4, 10000.0))
+    >>> [round(float((at(q, m) * at(k, n)).sum()), 3) for m, n in ((3, 1), (12, 10), (3, 0))]
+    [0.783, 0.783, 2.743]
     """
     first_BTNh, second_BTNh = np.split(x_BTNH, 2, axis=-1)
     # All heads rotate alike: an axis of length one stands for them.

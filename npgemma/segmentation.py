@@ -1,11 +1,11 @@
 """From sixteen codes to a mask: the decoder of the codebook that ``segment ...`` answers in.
 
-The answer names a box and sixteen of 128 codes, ``<seg000>`` to ``<seg127>``. Each code is a vector; four rows of four
-vectors are a very coarse image of the mask, which convolutions refine, doubling its sides four times: 64 x 64 cells,
-to be stretched over the box. Codes and decoder were trained together as an autoencoder (a VQ-VAE: van den Oord et al.,
-arXiv 1711.00937; for masks: Ning et al., arXiv 2301.02229). Official code:
-``big_vision/evaluators/proj/paligemma/transfers/segmentation.py``.
-"""
+A language model writes tokens, not pixels; so masks were given an alphabet. The answer names a box and sixteen of 128
+codes, ``<seg000>`` to ``<seg127>``, tokens like any others. Each code stands for a vector; four rows of four vectors
+are a very coarse image of the mask, which convolutions refine, doubling its sides four times: 64 x 64 cells, to be
+stretched over the box. Codes and decoder were trained together as an autoencoder (a VQ-VAE: van den Oord et al., arXiv
+1711.00937; for masks: Ning et al., arXiv 2301.02229). Official code:
+``big_vision/evaluators/proj/paligemma/transfers/segmentation.py``."""
 
 from npgemma.ops import convolve, convolve_transposed, relu
 
@@ -27,8 +27,8 @@ def decode_masks(code_BM, p):
         64 x 64 cells, about -1 (outside) to 1 (inside); what is over 0 belongs to the mask.
     """
     chosen_BMD = p.code[code_BM]
-    grid = chosen_BMD.reshape(len(code_BM), SIDE, SIDE, -1)
-    hidden_BYXC = relu(convolve(grid, p.first))
+    coarse_BUWD = chosen_BMD.reshape(len(code_BM), SIDE, SIDE, -1)
+    hidden_BYXC = relu(convolve(coarse_BUWD, p.first))
     for block_params in p.blocks:
         hidden_BYXC = residual_block(hidden_BYXC, block_params)
     for doubling_params in p.doublings:

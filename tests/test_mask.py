@@ -7,8 +7,9 @@ from support import tensor
 import torch_ref.mask as twin
 from npgemma import mask
 
-PREFIX = np.array([[True, True, True, False, False, False]])
-VALID = np.array([[True, True, True, True, True, False]])
+# Image, image, padding, prompt, answer, answer.
+PREFIX = np.array([[True, True, False, True, False, False]])
+VALID = np.array([[True, True, False, True, True, True]])
 
 
 def drawn():

@@ -1,4 +1,13 @@
-"""Attention: the one formula that both towers use."""
+"""Attention: the one operation in which tokens read from each other. Both towers use this formula.
+
+Everything else in a transformer treats each token by itself. In attention every token makes three vectors: a *query*,
+which says what the token looks for; a *key*, which says what the token can be found by; and a *value*, which is what
+the token hands over. A token then takes the values of all tokens, each in proportion to how well that token's key
+matches its own query.
+
+Several *heads* do this side by side, each with a query, key and value of its own. One softmax can hardly point at two
+places at once; with eight heads a token can look for its colour with one and for its neighbour with another.
+"""
 
 import math
 
@@ -11,29 +20,36 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     """For each query, average the values, weighted by the softmax of query-key similarity.
 
     ``softmax(q k / sqrt(H)) v`` for each head. There may be fewer key/value heads than query heads (grouped-query
-    attention): then G = N / K query heads in a row share one.
+    attention): then G = N / K query heads in a row share one, and a cache holds G times fewer keys and values.
 
     Parameters
     ----------
     q_BTNH, k_BSKH, v_BSKH : arrays
         Queries, keys and values; in Gemma the first two are rotated already (`npgemma.rope.rotate`).
     mask_BTS : bool array, optional
-        True where query t may see key s. None lets every query see every key, as the vision tower does.
+        True where query t may read from key s. None lets every query read from every key, as the vision tower does.
 
     Returns
     -------
     mixed_BTNH : array
         For each query head the weighted mean of the values.
 
+    Notes
+    -----
+    Why ``/ sqrt(H)``: a dot product of H independent terms of variance 1 has variance H. Undivided, the scores of wide
+    heads would lie so far apart that the softmax picks one key and ignores the rest.
+
     References
     ----------
     Vaswani et al., arXiv 1706.03762, equation 1; Ainslie et al., arXiv 2305.13245, section 2.2 (grouped queries).
     """
     (B, T, N, H), K = q_BTNH.shape, k_BSKH.shape[2]
-    # Query head n reads key/value head n // G: splitting N into (K, G) lines them up.
+    # Query head n reads key/value head n // G. Splitting the axis N into (K, G) lines them up: with N = 6 and K = 2,
+    # query heads 0, 1, 2 become row 0 and share key/value head 0; query heads 3, 4, 5 become row 1 and share head 1.
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H) / math.sqrt(H)
     score_BKGTS = einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH)
     if mask_BTS is not None:
+        # (B, 1, 1, T, S) against (B, K, G, T, S): all heads have the same mask. exp(-inf) is 0.
         score_BKGTS = torch.where(mask_BTS[:, None, None], score_BKGTS, -math.inf)
     weight_BKGTS = softmax(score_BKGTS)
     mixed_BTKGH = einsum("BKGTS,BSKH->BTKGH", weight_BKGTS, v_BSKH)

@@ -1,8 +1,9 @@
-"""How SigLIP learned to see: two losses on a batch of images and their captions.
+"""What the models were trained with: two losses on images and captions, and the loss on answers.
 
 Inference never calls these. The sigmoid loss gave SigLIP its name (*sig*moid loss for *l*anguage-*i*mage
 *p*re-training); CLIP's, which it replaced, stands beside it: they differ in which logits are normalised together.
-Row b of both arguments belongs together; every other pair of rows does not.
+Row b of both arguments belongs together; every other pair of rows does not. PaliGemma as a whole then learned to
+predict the next token of its answers (`next_token_loss`).
 """
 
 import torch
@@ -65,7 +66,36 @@ def softmax_loss(image_BD, text_BD, scale):
     return (caption_B.mean() + image_B.mean()) / 2
 
 
+def next_token_loss(logit_BTV, id_BT, answer_BT):
+    """Cross-entropy of the answer's tokens: how surprised is the model by each, given all tokens before it?
+
+    ``-mean(log softmax(logit[t - 1])[id[t]])`` over the tokens t of the answer.
+
+    Parameters
+    ----------
+    logit_BTV : array
+        From the tokens themselves, in one pass: position t - 1 predicts token t.
+    id_BT : int array
+        The same tokens.
+    answer_BT : bool array
+        Tokens that count: the answer with its ``<eos>``. Image and prompt are given, not predicted, so a model is not
+        taught to ask questions.
+
+    Returns
+    -------
+    scalar
+
+    References
+    ----------
+    Beyer et al., arXiv 2407.07726, section 3.2.2 (the suffix alone has a loss).
+    """
+    before = logit_BTV[:, :-1]
+    chosen = torch.take_along_dim(before, id_BT[:, 1:, None], dim=-1)[..., 0]
+    loss = _log_sum_exp(before) - chosen
+    return loss[answer_BT[:, 1:]].mean()
+
+
 def _log_sum_exp(x):
     """``log(sum(exp(x)))`` along the last axis, without overflow."""
     highest = x.amax(dim=-1)
-    return highest + torch.log(torch.exp(x - highest[:, None]).sum(dim=-1))
+    return highest + torch.log(torch.exp(x - highest[..., None]).sum(dim=-1))

@@ -30,6 +30,7 @@ def einsum(formula, *operands):
     formula : str
         Axis letters of every operand, then of the result.
     *operands : arrays
+        The second may be a weight held in a narrow dtype.
 
     Returns
     -------
@@ -48,7 +49,8 @@ def einsum(formula, *operands):
 def softmax(x):
     """Softmax: map scores to positive weights that sum to one along the last axis: ``exp(x) / sum(exp(x))``.
 
-    Subtracting the maximum first changes nothing in the result and keeps ``exp`` from overflowing.
+    Every difference of 1 between two scores is a factor of e between their weights, so a softmax is a soft form of
+    taking the largest. Subtracting the maximum first changes nothing in the result and keeps ``exp`` from overflowing.
 
     Parameters
     ----------
@@ -91,6 +93,9 @@ def gelu(x):
 
     Notes
     -----
+    Without a bend between them two matrix products would be one. GELU bends smoothly: it passes large positive numbers,
+    stops large negative ones, and weighs the numbers in between by how likely a normal number is to be smaller.
+
     The exact form, with the error function, moves the embedded model's logits by up to 7e-3: close enough to look
     right and wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
 
@@ -102,7 +107,7 @@ def gelu(x):
 
 
 def layer_norm(x, p, epsilon):
-    """Shift and scale every token to mean 0 and variance 1, then apply a learned scale and bias.
+    """LayerNorm: shift and scale every token to mean 0 and variance 1, then apply a learned scale and bias.
 
     ``(x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias``, over the last axis.
 
@@ -117,6 +122,12 @@ def layer_norm(x, p, epsilon):
     -------
     array (..., D)
 
+    Notes
+    -----
+    Layers add to the residual stream, so its numbers grow with depth; a norm gives the next layer inputs of one size.
+    Each token is normalised by itself, over its own channels. (Batch normalisation takes its mean over the batch: there
+    an image's result depends on what other images are computed beside it.)
+
     References
     ----------
     Ba, Kiros and Hinton, arXiv 1607.06450, equation 3.
@@ -125,7 +136,7 @@ def layer_norm(x, p, epsilon):
 
 
 def rms_norm(x, scale, epsilon):
-    """Scale every token to a root mean square of 1, then by a learned factor that is stored around zero.
+    """RMSNorm: scale every token to a root mean square of 1, then by a learned factor that is stored around zero.
 
     ``x / sqrt(mean(x^2) + epsilon) * (1 + scale)``, over the last axis.
 
@@ -143,7 +154,10 @@ def rms_norm(x, scale, epsilon):
 
     Notes
     -----
-    The paper multiplies by its gain ``g``; Gemma stores ``g - 1``. Taking what is stored for ``g`` itself is a common
+    A LayerNorm without the mean and the bias: what keeps training stable is the scale, and this is cheaper.
+
+    The paper multiplies by its gain ``g``; Gemma stores ``g - 1``, so that weights that start at zero, and weight decay
+    that pulls them back there, mean "leave the size as it is". Taking what is stored for ``g`` itself is a common
     porting error.
 
     References

@@ -100,6 +100,7 @@ def prefill(image_BPD, ids_BT, valid_BT, p, config, cache):
     """
     valid_BS = with_image(valid_BT, image_BPD)
     x_BSD = torch.cat([image_BPD, gemma.embed_tokens(ids_BT, p.text)], dim=1)
+    # Every real token so far belongs to the prefix: the two flags are the same.
     final_BSD = gemma.run_blocks(x_BSD, valid_BS, valid_BS, p.text, config.text, cache)
     logit_BV = gemma.unembed(final_BSD[:, -1:], p.text)[:, 0]
     return logit_BV

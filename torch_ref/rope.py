@@ -1,6 +1,14 @@
 """Rotary position embedding: rotates queries and keys by angles proportional to their token's position.
 
-The dot product of a query with a key, its score, then depends on the difference of their positions only.
+Attention itself does not know the order of tokens: exchange two of them, and each token reads the same values as
+before. So position must be put in. Rotation does that in such a way that the dot product of a query with a key depends
+on the *difference* of their positions only. For one pair of channels, written as a complex number, the reason takes two
+lines::
+
+    rotated query  q e^(i m a),  rotated key  k e^(i n a)          at positions m and n
+    dot product    Re(q e^(i m a) conj(k e^(i n a))) = Re(q conj(k) e^(i (m - n) a))
+
+"Three tokens back" then looks the same everywhere in a text, and nothing has to be learned for each position.
 """
 
 import torch
@@ -25,9 +33,11 @@ def angles(position_BT, head_width, rope_theta):
     angle_BTh : float64 array
         Radians. Kept in float64 whatever the model's dtype: at position 4000 a float32 angle is off by up to 3e-4.
 
-    Notes
-    -----
-    Hugging Face counts positions from 1, big_vision from 0. Scores see only differences, so both are right.
+    Notes ----- Why different speeds: a fast pair tells neighbours apart but has come round again after six tokens; a
+    slow pair tells far from near. Together they are like the hands of a clock. ``rope_theta`` sets the slowest hand: at
+    H = 256 it takes 2 pi 10000^(127/128), about 58000 tokens, to come round, far more than the context of 8192.
+
+    Hugging Face counts positions from 1, big_vision from 0. Scores depend on differences only, so both are right.
 
     References
     ----------

@@ -1,9 +1,11 @@
-"""SigLIP's vision tower: an image becomes one vector for each of its patches.
+"""SigLIP's vision tower: encodes an image as one vector for each of its patches.
 
-A vision transformer (Dosovitskiy et al., arXiv 2010.11929) of pre-norm blocks, trained with the sigmoid loss of
-``contrastive.py``. PaliGemma uses all patch vectors after the last norm: there is no class token and no pooling head.
-Official code: ``big_vision/models/vit.py`` (variant So400m/14).
-"""
+A vision transformer (Dosovitskiy et al., arXiv 2010.11929) of pre-norm blocks. The tower was first trained to tell
+which caption belongs to which image (``contrastive.py``). For that a pooling head on top of it makes one vector of all
+patches, the vector that is compared with the caption's. PaliGemma drops that head and takes all patch vectors after the
+last norm: one vector would say *what* is in an image, while the decoder must also be told *where*. For the same reason
+nothing here is a class token, an extra token that other vision transformers add to collect the whole image. Official
+code: ``big_vision/models/vit.py`` (variant So400m/14)."""
 
 from torch_ref.attention import attend
 from torch_ref.ops import einsum, gelu, layer_norm
@@ -46,18 +48,20 @@ def patchify(pixels_BYXC, patch_size):
         Patch t with its channels first: the order of a convolution's kernel.
     """
     B, Y, X, C = pixels_BYXC.shape
-    rows, columns = Y // patch_size, X // patch_size
-    whole = pixels_BYXC[:, : rows * patch_size, : columns * patch_size]
-    grid = whole.reshape(B, rows, patch_size, columns, patch_size, C)
-    patch_BTCyx = grid.permute(0, 1, 3, 5, 2, 4).reshape(B, rows * columns, C, patch_size, patch_size)
+    U, W = Y // patch_size, X // patch_size
+    whole = pixels_BYXC[:, : U * patch_size, : W * patch_size]
+    grid_BUyWxC = whole.reshape(B, U, patch_size, W, patch_size, C)
+    patch_BTCyx = grid_BUyWxC.permute(0, 1, 3, 5, 2, 4).reshape(B, U * W, C, patch_size, patch_size)
     return patch_BTCyx
 
 
 def embed_patches(patch_BTCyx, p):
     """Map each patch to a vector and add the learned position embedding.
 
-    A convolution whose stride is its kernel's size sees every patch once and apart from the others: it is a matrix
-    product.
+    The patch embedding plays the part of a table of words: 588 numbers (14 x 14 pixels of 3 channels) go through one
+    matrix and become a vector of the tower's width. Published code writes it as a convolution whose stride is its
+    kernel's size; such a convolution sees every patch once and apart from the others, which is this matrix product. To
+    attention the patches are a set without order, so a learned vector for each place is added.
 
     Parameters
     ----------
@@ -76,6 +80,9 @@ def embed_patches(patch_BTCyx, p):
 
 def block(x_BTD, p, config):
     """Pre-norm transformer block: residual self-attention, then residual MLP.
+
+    ``mid = x + attention(norm(x)); out = mid + mlp(norm(mid))``. The layers only add to the residual stream, whose
+    direct path through all blocks keeps early information; see `npgemma.gemma`.
 
     Parameters
     ----------
@@ -116,7 +123,10 @@ def self_attention(x_BTD, p):
 
 
 def mlp(x_BTD, p):
-    """Transform each patch by itself: ``gelu(x up) down``, with biases.
+    """MLP: transform each patch by itself, ``gelu(x up) down``, with biases.
+
+    Attention moves information between patches; the MLP is where the features of one patch are combined into new ones:
+    "reddish" and "round edge" into "apple", say.
 
     Parameters
     ----------

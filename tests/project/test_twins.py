@@ -3,6 +3,7 @@
 import ast
 import difflib
 import inspect
+import re
 import subprocess
 import sys
 
@@ -29,6 +30,11 @@ def functions(package, module):
     return found
 
 
+def without_examples(docstring):
+    """A docstring without its examples: those are NumPy's, and run there."""
+    return docstring and re.sub(r"\n\nExamples\n-+\n.*", "", docstring, flags=re.S)
+
+
 @pytest.mark.parametrize("module", TWINS)
 def test_functions_arguments_and_docstrings_are_the_same(module):
     ours, theirs = functions("npgemma", module), functions("torch_ref", module)
@@ -36,7 +42,7 @@ def test_functions_arguments_and_docstrings_are_the_same(module):
     for name, (arguments, docstring, names) in ours.items():
         assert theirs[name][0] == arguments, name
         if module != "ops":  # there the bodies differ, and what is said of bfloat16 with them
-            assert theirs[name][1] == docstring, name
+            assert theirs[name][1] == without_examples(docstring), name
             assert theirs[name][2] == names, name
 
 
