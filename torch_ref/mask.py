@@ -4,7 +4,8 @@ Image and prompt are given: no token of them has to be predicted, so all of them
 directions. An image token then knows what the prompt asks for before the decoder has said a word. The answer is
 different. Each of its tokens is predicted from what stands before it, and in training the whole answer is there at
 once: a token that could read from later ones would only have to copy. So the answer is causal, and what the model
-learns with the mask is what it can do without a future."""
+learns with the mask is what it can do without a future.
+"""
 
 import torch
 

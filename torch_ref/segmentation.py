@@ -5,7 +5,8 @@ codes, ``<seg000>`` to ``<seg127>``, tokens like any others. Each code stands fo
 are a very coarse image of the mask, which convolutions refine, doubling its sides four times: 64 x 64 cells, to be
 stretched over the box. Codes and decoder were trained together as an autoencoder (a VQ-VAE: van den Oord et al., arXiv
 1711.00937; for masks: Ning et al., arXiv 2301.02229). Official code:
-``big_vision/evaluators/proj/paligemma/transfers/segmentation.py``."""
+``big_vision/evaluators/proj/paligemma/transfers/segmentation.py``.
+"""
 
 from torch_ref.ops import convolve, convolve_transposed, relu
 

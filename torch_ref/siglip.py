@@ -5,7 +5,8 @@ which caption belongs to which image (``contrastive.py``). For that a pooling he
 patches, the vector that is compared with the caption's. PaliGemma drops that head and takes all patch vectors after the
 last norm: one vector would say *what* is in an image, while the decoder must also be told *where*. For the same reason
 nothing here is a class token, an extra token that other vision transformers add to collect the whole image. Official
-code: ``big_vision/models/vit.py`` (variant So400m/14)."""
+code: ``big_vision/models/vit.py`` (variant So400m/14).
+"""
 
 from torch_ref.attention import attend
 from torch_ref.ops import einsum, gelu, layer_norm
