@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md: ``python reports/readme.py``; ``test_readme.py`` compares them.
+"""Writes the generated parts of README.md and docs/: ``python reports/readme.py``; ``test_readme.py`` compares them.
 
 ``python reports/readme.py measure`` first measures the parity of the embedded checkpoint (``reports/parity.json``);
 ``python reports/readme.py bench DIR [cpu|cuda]`` the speed of a checkpoint (``reports/bench_*.json``), which needs a
@@ -192,22 +192,104 @@ def gallery_table():
     return gallery.table(ROOT / "tiny")
 
 
+# What a reader can explain after the path: concept, file, and the function or class whose docstring says it ("" for the
+# file's own).
+CONCEPTS = [
+    ("what attention is for; query, key and value; why several heads", "attention.py", ""),
+    ("why scores are divided by sqrt(H); attention of two tokens", "attention.py", "attend"),
+    ("why there are fewer key/value heads, and what the cache saves and costs", "cache.py", ""),
+    ("the state of a cache through prefill and two steps", "cache.py", "KVCache"),
+    ("what the residual stream is, and why layers add to it", "gemma.py", ""),
+    ("why the norm stands before the layer", "gemma.py", "block"),
+    ("why normalise; LayerNorm, and why it is not batch normalisation", "ops.py", "layer_norm"),
+    ("RMSNorm, and why Gemma stores the gain minus 1", "ops.py", "rms_norm"),
+    ("why rotation gives relative positions", "rope.py", ""),
+    ("why pairs rotate at different speeds, and why the base", "rope.py", "angles"),
+    ("equal offsets, equal scores", "rope.py", "rotate"),
+    ("what an MLP adds to attention; what a gate does", "gemma.py", "geglu"),
+    ("why GELU, and which", "ops.py", "gelu"),
+    ("what an embedding table is, why it is scaled, why it is the output head as well", "gemma.py", "embed_tokens"),
+    ("what a logit is", "gemma.py", "unembed"),
+    ("what softmax makes of logits, at three temperatures", "ops.py", "softmax"),
+    ("top-k and top-p on four probabilities; how a token is drawn", "generate.py", "sample"),
+    ("why the prefix is bidirectional and the answer causal", "mask.py", ""),
+    ("the mask, drawn", "mask.py", "prefix_lm"),
+    ("what training predicts: the answer's tokens only", "contrastive.py", "next_token_loss"),
+    ("what SigLIP was trained for; its pooled vector; why there is no class token", "siglip.py", ""),
+    ("SigLIP's loss", "contrastive.py", "sigmoid_loss"),
+    ("what a patch embedding is", "siglip.py", "embed_patches"),
+    ("what a subword is; that <loc> and <seg> are ordinary rows", "tokenizer.py", ""),
+    ("how four locations become a box, y before x", "answer.py", "find_objects"),
+    ("how sixteen codes become a mask", "segmentation.py", ""),
+]
+
+
+def concepts_table():
+    """Return where each concept is explained, and whether numbers stand beside it."""
+    rows = ["| concept | where | example |", "|---|---|---|"]
+    for concept, name, where in CONCEPTS:
+        tree = ast.parse((ROOT / "npgemma" / name).read_text())
+        found = next(node for node in ast.walk(tree) if not where or getattr(node, "name", None) == where)
+        line, text = getattr(found, "lineno", 1), ast.get_docstring(found)
+        code = f" `{where}`" if where else ""
+        example = "yes" if ">>>" in text else "drawn" if "queries" in text and "keys" in text and where else ""
+        rows.append(f"| {concept} | [{name}:{line}](../npgemma/{name}#L{line}){code} | {example} |")
+    return "\n".join(rows)
+
+
+def shapes_table():
+    """Return the shape of every stage of the embedded checkpoint and of the 3B model."""
+    import npgemma
+    from npgemma.config import PUBLISHED
+
+    configs = [npgemma.load().config, PUBLISHED["paligemma-3b-224"]]
+    rows = ["| stage | axes | embedded checkpoint | PaliGemma 3B, 224 pixels |", "|---|---|---:|---:|"]
+    for stage, letters, shape in STAGES:
+        shapes = (" x ".join(map(str, shape(config, config.vision, config.text))) for config in configs)
+        rows.append(f"| {stage} | {letters} | {' | '.join(shapes)} |")
+    return "\n".join(rows)
+
+
+# The walk through the model: stage, axes, and the shape (n text tokens: `<bos>`, prompt, newline, answer so far).
+STAGES = [
+    ("pixels, from -1 to 1", "`YXC`", lambda c, v, t: (v.image_size, v.image_size, 3)),
+    ("patches, in reading order", "`TCyx`", lambda c, v, t: (c.image_tokens, 3, v.patch_size, v.patch_size)),
+    ("patch embedding, and SigLIP's residual stream", "`TD`", lambda c, v, t: (c.image_tokens, v.width)),
+    ("queries, keys and values in SigLIP", "`TNH`", lambda c, v, t: (c.image_tokens, v.heads, v.head_width)),
+    ("hidden channels of SigLIP's MLP", "`TF`", lambda c, v, t: (c.image_tokens, v.mlp_width)),
+    ("image tokens, after the projector", "`PD`", lambda c, v, t: (c.image_tokens, t.width)),
+    ("text tokens, from the embedding table", "`TD`", lambda c, v, t: ("n", t.width)),
+    ("Gemma's residual stream: image, then text", "`SD`", lambda c, v, t: (f"({c.image_tokens} + n)", t.width)),
+    ("queries in Gemma", "`TNH`", lambda c, v, t: (f"({c.image_tokens} + n)", t.query_heads, t.head_width)),
+    ("keys and values in Gemma", "`SKH`", lambda c, v, t: (f"({c.image_tokens} + n)", t.key_value_heads, t.head_width)),
+    ("hidden channels of Gemma's MLP", "`TF`", lambda c, v, t: (f"({c.image_tokens} + n)", t.mlp_width)),
+    ("logits of the next token", "`V`", lambda c, v, t: (t.vocabulary,)),
+]
+
+# Every generated block, by document.
 BLOCKS = {
-    "first output": first_output,
-    "gallery": gallery_table,
-    "path": path_table,
-    "bounds": bounds_table,
-    "speed": lambda: each_device(speed_table, "bench"),
-    "against": lambda: each_device(against_table, "against_hugging_face"),
+    "README.md": {
+        "first output": first_output,
+        "gallery": gallery_table,
+        "path": path_table,
+        "shapes": shapes_table,
+    },
+    "docs/concepts.md": {"concepts": concepts_table},
+    "docs/porting.md": {"bounds": bounds_table},
+    "docs/speed.md": {
+        "speed": lambda: each_device(speed_table, "bench"),
+        "against": lambda: each_device(against_table, "against_hugging_face"),
+    },
 }
 
 
-def regenerate(text):
-    """Return the README with every generated block made anew."""
-    for name, make in BLOCKS.items():
-        pattern = rf"(<!-- generated: {name} -->).*?(\n<!-- end -->)"
-        assert re.search(pattern, text, re.S), f"README.md has no block '{name}'"
-        text = re.sub(pattern, lambda match, make=make: f"{match[1]}\n{make()}{match[2]}", text, flags=re.S)
+def regenerate(document):
+    """Return a document with every generated block made anew."""
+    text = (ROOT / document).read_text()
+    for name, make in BLOCKS[document].items():
+        pattern = rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)"
+        assert re.search(pattern, text, re.S), f"{document} has no block '{name}'"
+        text = re.sub(pattern, lambda match, make=make: f"{match[1]}{make()}\n{match[2]}", text, flags=re.S)
     return text
 
 
@@ -216,5 +298,5 @@ if __name__ == "__main__":
         measure_parity()
     if sys.argv[1:2] == ["bench"]:
         measure_speed(*sys.argv[2:])
-    readme = ROOT / "README.md"
-    readme.write_text(regenerate(readme.read_text()))
+    for document in BLOCKS:
+        (ROOT / document).write_text(regenerate(document))

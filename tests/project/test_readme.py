@@ -10,7 +10,7 @@ import tomllib
 
 import pytest
 from PIL import Image
-from readme import BLOCKS, ROOT, regenerate
+from readme import BLOCKS, ROOT, concepts_table, regenerate
 
 import npgemma
 from conversion.folder import describe
@@ -23,24 +23,41 @@ from npgemma.config import PUBLISHED
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", BLOCKS)
-def test_generated_blocks_are_up_to_date(name):
-    block = re.search(rf"<!-- generated: {name} -->\n(.*?)\n<!-- end -->", README, re.S)[1]
-    assert block == BLOCKS[name](), "run: python reports/readme.py"
+DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+ALL = "\n".join((ROOT / document).read_text() for document in DOCUMENTS)
 
 
-def test_generating_again_changes_nothing():
-    assert regenerate(README) == README
+@pytest.mark.parametrize("document", BLOCKS)
+def test_generated_blocks_are_up_to_date(document):
+    assert regenerate(document) == (ROOT / document).read_text(), "run: python reports/readme.py"
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", (ROOT / document).read_text()):
+        assert ((ROOT / document).parent / target).exists(), target
+
+
+def test_the_readme_can_be_read_standing():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_glossary_is_short_and_in_order():
+    rows = re.findall(r"^\| (?!word)(\w.*?) \|", (ROOT / "docs/glossary.md").read_text(), re.M)
+    assert 30 <= len(rows) <= 40
+    assert rows == sorted(rows, key=str.lower)
+
+
+def test_most_concepts_have_numbers():
+    """Each of the concepts has a place; those that numbers can show have an example, which test_doctests.py runs."""
+    rows = concepts_table().splitlines()[2:]
+    assert len(rows) >= 20
+    assert sum(row.endswith(("| yes |", "| drawn |")) for row in rows) >= 12
 
 
 def commands():
-    """Every command of the README: in shell blocks, on lines of their own, and in running text."""
-    text = README.replace("\\\n", " ")
+    """Every command of README and docs/: in shell blocks, on lines of their own, and in running text."""
+    text = ALL.replace("\\\n", " ")
     lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
     text = re.sub(r"```.*?```", "", text, flags=re.S)
     lines += re.findall(r"^    (.*)$", text, re.M)
@@ -64,7 +81,12 @@ TESTED_ELSEWHERE = {
     "python reports/against_hugging_face.py DIR cuda": "needs transformers and a CUDA device; writes into the project",
 }
 # .ci/run takes these from the README and runs them in an environment that is new; tests have none to install into.
-INSTALLS = ["pip install --quiet -e .", "pip install --quiet -e '.[test]'", "pip install -e '.[oracle]'"]
+INSTALLS = [
+    "pip install torch --index-url https://download.pytorch.org/whl/cpu",
+    "pip install --quiet -e .",
+    "pip install --quiet -e '.[test]'",
+    "pip install -e '.[oracle]'",
+]
 RUN = [line for line in commands() if line not in TESTED_ELSEWHERE and line not in INSTALLS]
 
 
@@ -171,5 +193,5 @@ def test_python_examples_work(monkeypatch, tmp_path):
     # The examples read what the command above them writes.
     command = [sys.executable, ROOT / "cli.py", "trace", "--out", "trace.safetensors"]
     subprocess.run(command, check=True, capture_output=True)
-    for block in re.findall(r"```python\n(.*?)```", README, re.S):
+    for block in re.findall(r"```python\n(.*?)```", ALL, re.S):
         exec(compile(block, "README.md", "exec"), {})
