@@ -16,7 +16,7 @@ from npgemma.backend import numpy_backend
 from npgemma.command.parity import twin_of
 from npgemma.image import load_pixels
 from npgemma.params import build, map_leaves
-from npgemma.tools.compare import BOUNDS, DEVICE_FACTOR, Comparison, Difference, difference
+from npgemma.tools.compare import BOUNDS, DEVICE_FACTOR, Comparison
 from npgemma.trace import to_numpy
 from torch_ref.backend import to_torch, torch_backend
 
@@ -101,44 +101,6 @@ class Choosing:
         return self.backend.generate(image_BPD, ids_BT, valid_BT, p, config, note, max_new_tokens)
 
 
-class Streamed(Comparison):
-    """A `Comparison` that is an order of magnitude faster on the traces of large models."""
-
-    def sink(self, name, found):
-        """See `Comparison.sink`."""
-        if name in self.expected:
-            self.differences[name] = difference_in_pieces(self.expected[name], found)
-        else:
-            self.unexpected.append(name)
-
-
-def difference_in_pieces(expected, found, size=2**16):
-    """Return what `npgemma.parity.difference` does, of large arrays from pieces that stay in the processor's cache.
-
-    Parameters
-    ----------
-    expected, found : arrays
-    size : int
-        Entries of a piece.
-    """
-    if expected.shape != found.shape or expected.dtype.kind != "f" or expected.size <= size:
-        return difference(expected, found)
-    squares, highest = np.zeros(3), np.zeros(2)
-    flat = expected.reshape(-1), found.reshape(-1)
-    for start in range(0, expected.size, size):
-        one, other = (array[start : start + size].astype(np.float64) for array in flat)
-        if not (np.isfinite(one).all() and np.isfinite(other).all()):
-            return difference(expected, found)
-        error = other - one
-        # Not a product of vectors: for these BLAS wakes its threads, which takes longer than to add up a piece.
-        squares += [np.square(values).sum() for values in (one, other, error)]
-        highest = np.maximum(highest, [np.abs(values).max() for values in (one, error)])
-    norm, found_norm, error_norm = np.sqrt(squares).tolist()
-    if error_norm == 0 or norm == 0:
-        return difference(expected, found)
-    return Difference(error_norm / norm, found_norm / norm, float(highest[1] / highest[0]))
-
-
 @dataclasses.dataclass(frozen=True)
 class Answer:
     """One image and prompt in both backends."""
@@ -191,7 +153,7 @@ class Measured:
         ours = Choosing(self.port)
         with npgemma.record(only) as trace:
             ids = ours.model.generate(self.pixels[image], prompt, max_new_tokens=TOKENS).token_ids
-        comparison, theirs = Streamed(trace, self.bound), Choosing(self.twin, ids)
+        comparison, theirs = Comparison(trace, self.bound), Choosing(self.twin, ids)
         with npgemma.record(only, comparison.sink):
             theirs.model.generate(self.pixels[image], prompt, max_new_tokens=TOKENS)
         choices = {"numpy": [row[0] for row in ours.choices], "torch": [row[0] for row in theirs.choices]}
@@ -333,7 +295,7 @@ def float64(folder, image, prompt, blocks):
     start = time.perf_counter()
     with npgemma.record() as trace:
         ids = port.generate(pixels, prompt, max_new_tokens=1).token_ids
-    comparison = Streamed(trace, BOUNDS["float64"])
+    comparison = Comparison(trace, BOUNDS["float64"])
     with npgemma.record(sink=comparison.sink):
         other_ids = twin.generate(pixels, prompt, max_new_tokens=1).token_ids
     return comparison.report(ids, other_ids) | {

@@ -1,4 +1,4 @@
-"""parity.py: what the comparison sees, and that it is not satisfied by what it should not be."""
+"""compare.py: what the comparison sees, and that it is not satisfied by what it should not be."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ from support import CONFIGS, inputs, models, random
 
 import npgemma
 import torch_ref.siglip
+from npgemma.tools import compare
 from npgemma.tools.compare import BOUNDS, Comparison, difference
 
 
@@ -47,6 +48,43 @@ def test_nan_and_other_shapes_are_infinitely_far(found):
 def test_whole_numbers_must_be_equal():
     assert difference(np.array([1, 2]), np.array([1, 3])).relative_l2 == np.inf
     assert difference(np.array([True]), np.array([True])).relative_l2 == 0
+
+
+PLAIN = random((60, 60), 0, "float32")
+
+
+def one_entry(value):
+    """The plain array with another value in one place."""
+    changed = PLAIN.copy()
+    changed[40, 3] = value
+    return changed
+
+
+@pytest.mark.parametrize("found", [PLAIN * 45.25, one_entry(9), -PLAIN])
+@pytest.mark.parametrize("expected", [PLAIN, 1e-30 * PLAIN, one_entry(2)])
+@pytest.mark.parametrize("piece", [7, 3600, 2**16])
+def test_a_difference_is_its_definition_whatever_the_pieces(expected, found, piece, monkeypatch):
+    monkeypatch.setattr(compare, "PIECE", piece)
+    apart, (one, other) = difference(expected, found), (x.astype("float64") for x in (expected, found))
+    norm, highest = np.linalg.norm(one), np.abs(one).max()
+    assert apart.relative_l2 == pytest.approx(np.linalg.norm(other - one) / norm, rel=1e-12)
+    assert apart.norm_ratio == pytest.approx(np.linalg.norm(other) / norm, rel=1e-12)
+    assert apart.largest == pytest.approx(np.abs(other - one).max() / highest, rel=1e-12)
+
+
+@pytest.mark.parametrize("piece", [7, 2**16])
+def test_infinities_and_zeros_whatever_the_pieces(piece, monkeypatch):
+    monkeypatch.setattr(compare, "PIECE", piece)
+    infinite = one_entry(-np.inf)
+    assert difference(infinite, infinite.copy()) == compare.Difference(0.0, 1.0, 0.0)
+    assert difference(infinite, 2 * infinite).relative_l2 == pytest.approx(1)
+    for found in (PLAIN, one_entry(np.inf), one_entry(np.nan)):
+        assert difference(infinite, found).relative_l2 == np.inf
+    assert difference(PLAIN, infinite).relative_l2 == np.inf
+    zeros = np.zeros_like(PLAIN)
+    assert difference(zeros, zeros.copy()).relative_l2 == 0
+    assert difference(zeros, PLAIN).relative_l2 == pytest.approx(np.linalg.norm(PLAIN))
+    assert difference(PLAIN, zeros) == compare.Difference(1.0, 0.0, 1.0)
 
 
 def test_nothing_compared_is_not_passed():
