@@ -22,7 +22,7 @@ ACCEPTED = ("F32", "F16", "BF16")
 
 
 def read_checkpoint(folder, dtype="float32", progress=None):
-    """Read all that a model needs but its tokenizer; what is small is read first, so that its errors are told soon.
+    """Read sizes, mask codebook and weights; small files first, so that their errors are reported soon.
 
     Parameters
     ----------
@@ -208,13 +208,13 @@ def match(leaves, tensors, folder):
 
 
 def _check_tied(head, embedding):
-    """Some versions of Hugging Face write the output head although it is the embedding table; it must equal it."""
+    """Refuse a stored output head that differs from the embedding table; some versions of Hugging Face store both."""
     if head is not None and not (head.shape == embedding.shape and np.array_equal(head.array, embedding.array)):
         raise InputError(f"tensor {head.name} differs from {embedding.name}; in PaliGemma the two are one table")
 
 
 def plain(tensor, dtype):
-    """Read a tensor as float32 or float64, without a copy where the file has it so already."""
+    """Read a tensor as float32 or float64, without a copy where the file has that dtype."""
     if tensor.dtype == "BF16" and dtype == "float32":
         return widen_in_pieces(tensor.array, tensor.release)
     # A file may place a tensor at an odd address, which NumPy can read but BLAS and torch cannot.

@@ -111,7 +111,7 @@ def to_hub(config, dtype="float32"):
 
 
 def _check_family(document):
-    """Accept PaliGemma 1 and say what else it is."""
+    """Accept PaliGemma 1; refuse any other model by name."""
     family = document.get("model_type")
     text_part = document.get("text_config")
     text_family = text_part.get("model_type", "gemma") if isinstance(text_part, dict) else None
@@ -123,7 +123,7 @@ def _check_family(document):
 
 
 def _check_variants(vision_part, text_part):
-    """Refuse settings that ask for arithmetic this model never had."""
+    """Refuse settings that change the arithmetic from PaliGemma's."""
     # Gemma's "gelu" has always meant the tanh form (transformers PR 29402), so that name is accepted for the decoder.
     allowed = {
         "vision_config.hidden_act": (vision_part.get("hidden_act"), ("gelu_pytorch_tanh",)),

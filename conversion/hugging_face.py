@@ -65,7 +65,7 @@ def _tokenizer(pieces):
 
 
 def _whole(pieces, i):
-    """Say whether a piece is never made of letters: control pieces, and those that were defined and not trained."""
+    """Return whether a piece is a control piece or user-defined, and so never made of smaller pieces."""
     return pieces.is_control(i) or pieces.is_unknown(i) or (pieces.get_score(i) == 0 and not pieces.is_byte(i))
 
 

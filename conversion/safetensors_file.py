@@ -102,7 +102,7 @@ def read(path):
         try:
             array = np.ndarray(shape, NUMPY[dtype], content, start)
         except ValueError:  # a shape of a hundred axes, or of no entries but huge ones beside
-            raise InputError(f"tensor {name} in '{path}' has a shape that cannot be: {shape}") from None
+            raise InputError(f"tensor {name} in '{path}' has an invalid shape, {shape}") from None
         tensors.append(Tensor(name, dtype, shape, array, content, start))
         start += array.nbytes
     return tensors

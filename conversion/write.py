@@ -95,7 +95,7 @@ def random_params(config, seed, dtype="float32", spread=0.1):
 
 
 def stand_in_params(config, dtype="float32"):
-    """Return a tree of the right sizes, quickly filled with likely numbers over and over: to measure speed with.
+    """Return a tree of the right sizes filled with a short random sequence over and over: for measuring speed.
 
     Parameters
     ----------

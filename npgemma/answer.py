@@ -1,4 +1,4 @@
-"""Reading an answer: which things it names, where they are, and which pixels are theirs."""
+"""Read an answer's text: the objects it names, their boxes and their masks."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ RECORDED = False
 
 @dataclass(frozen=True)
 class Found:
-    """A thing in an image.
+    """An object in an image.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def place_mask(mask_YX, box, size):
 
 
 def as_json(thing):
-    """Return a thing as JSON can say it.
+    """Return an object as plain values that JSON can hold.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What runs a model: the functions of one package, NumPy's or PyTorch's, and its kind of arrays."""
+"""A backend: the functions of one package, the port's or the twin's, and its kind of arrays."""
 
 import contextlib
 import functools

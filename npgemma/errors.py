@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """Something a person supplied cannot be used.
+    """An input that cannot be used.
 
     The message is written for that person: what was expected, what was found, what to do. The command line prints
     it as one sentence and exits with status 2.

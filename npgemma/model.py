@@ -1,4 +1,4 @@
-"""A loaded model: weights, sizes, tokenizer and backend together, with the two things people do with them."""
+"""A loaded model: weights, sizes, tokenizer and backend together; it answers prompts and returns logits."""
 
 import functools
 import os
@@ -366,5 +366,5 @@ class _Rows:
 
 
 def _kind(x):
-    """Say of what dtype and shape an array is."""
+    """Return an array's dtype and shape in words."""
     return f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"

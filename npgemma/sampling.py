@@ -1,4 +1,4 @@
-"""How an answer is to be chosen: one object for the settings, which refuses values that make no sense."""
+"""The settings by which an answer's tokens are chosen, validated."""
 
 import math
 from dataclasses import dataclass

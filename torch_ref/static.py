@@ -1,4 +1,4 @@
-"""Decoding for speed: a step in which no shape changes, so that on CUDA it is compiled and captured once, and replayed.
+"""A decoding step with static shapes, so that CUDA can compile and capture the step once and replay it.
 
 A step of the 3B model launches about a thousand small kernels, and Python takes longer to launch them than a GPU to
 run them. Compiled, what stands between two matrix products is one kernel or two, 300 in all; a captured graph launches
@@ -25,7 +25,7 @@ RECORDED = False
 
 
 class KVCache(growing.KVCache):
-    """A `torch_ref.cache.KVCache` that also keeps, at one place in memory, what a step is told.
+    """A `torch_ref.cache.KVCache` that also keeps the inputs of a step, at fixed places in memory.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class KVCache(growing.KVCache):
 
 
 class StepCache:
-    """What one step sees of a `KVCache`: its whole length, whatever part of it is filled."""
+    """One step's view of a `KVCache`: its whole length, whether filled or not."""
 
     def __init__(self, filled, k_LBSKH, v_LBSKH):
         self.filled, self.k_LBSKH, self.v_LBSKH = filled, k_LBSKH, v_LBSKH
@@ -105,7 +105,7 @@ def step(ids_BT, valid_BS, p, config, cache):
 
 
 def one_shape(ids_BT, valid_BS, filled, k_LBSKH, v_LBSKH, p, config):
-    """Take a step of which Python knows nothing that differs from others: all of it is in arrays.
+    """Take a step with static shapes: everything that changes between steps is in tensors, so the step can be captured.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def compiled(backend="inductor"):
 
 
 def fastest(p, config, cache):
-    """Take a step, compiled if that can be done here. Taken again, it writes the same to the same place.
+    """Take a step, compiled where torch can compile; taken twice, it writes the same values to the same places.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Answers drawn: boxes, masks and labels on the image, and masks as images of their own."""
+"""Draw answers: boxes, masks and labels on the image, and masks as images of their own."""
 
 import io
 import os
@@ -81,7 +81,7 @@ def _stem(path):
 
 
 def check_mask_folder(path, images):
-    """Refuse early a folder that could not be made or written to later, and images whose masks would be namesakes."""
+    """Refuse early a folder that cannot be written to, and images whose masks would have the same file name."""
     names = [_stem(image) for image in images]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -96,7 +96,7 @@ def check_mask_folder(path, images):
 
 
 def check_image_name(path):
-    """Refuse early to write an image that could not be written later: by its ending, or by its folder."""
+    """Refuse early a file name whose ending Pillow cannot write, or whose folder cannot be written to."""
     folder = os.path.dirname(path) or "."
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise InputError(f"cannot write '{path}': name a file in a folder that can be written to")

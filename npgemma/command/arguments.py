@@ -39,13 +39,13 @@ def parser_of(command):
 
 
 def add_question(parser):
-    """Add what says which images are asked about, and what."""
+    """Add the image and prompt arguments."""
     parser.add_argument("--image", "--image_file_path", nargs="+", metavar="FILE", help="images (default: the example)")
     parser.add_argument("--prompt", default="caption en", metavar="TEXT", help="default: %(default)s")
 
 
 def add_backend(parser):
-    """Add what says which backend calculates, and in which dtype."""
+    """Add the backend, dtype and device arguments."""
     parser.add_argument("--backend", choices=("numpy", "torch"), default="numpy")
     parser.add_argument(
         "--dtype",
@@ -71,7 +71,7 @@ def add_static(parser):
 
 
 def add_sampling(parser, max_new_tokens):
-    """Add how tokens are chosen: the fields of `npgemma.sampling.Sampling`."""
+    """Add the sampling arguments: the fields of `npgemma.sampling.Sampling`."""
     parser.add_argument(
         "--max-new-tokens",
         "--max-tokens",

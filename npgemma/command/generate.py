@@ -42,7 +42,7 @@ def run(options):
 
 
 def _answer(model, path, image, options, settings, writer):
-    """Print one answer; after an interrupt too, what there is of it."""
+    """Print one answer; after an interrupt, the part that is complete."""
     try:
         with writer.progress.layers(model.config):
             answer = model.generate(image, options.prompt, watch=writer.watch, **settings)
@@ -100,7 +100,7 @@ class _Writer:
 
 
 def _write_drawn(options, path, answer, model):
-    """Write what was asked for of an answer's boxes and masks; say so if there is nothing to write."""
+    """Write the annotated image and the masks that the options ask for, or note why there are none."""
     if options.annotate and answer.objects:
         save_image(annotate(upright_rgb(open_image(path)), answer.objects), options.annotate)
     elif options.annotate:

@@ -1,4 +1,4 @@
-"""From options to a loaded model and its inputs: what is quickly found wrong is told before the long work."""
+"""From options to a loaded model and its inputs; errors that are found quickly are reported before long work."""
 
 from dataclasses import fields
 
@@ -28,12 +28,12 @@ def sampling(options, **fixed):
 
 
 def checkpoint(options):
-    """Return the folder that is meant."""
+    """Return the checkpoint folder: the option's, or the embedded checkpoint."""
     return str(npgemma.embedded_checkpoint()) if options.checkpoint is None else options.checkpoint
 
 
 def device(options):
-    """Return the device that is meant."""
+    """Return the device of the options, ``cpu`` under --only_cpu."""
     return "cpu" if options.only_cpu else options.device
 
 
@@ -60,7 +60,7 @@ def images(options, most=None):
 
 
 def backend_of(options):
-    """Return the backend that is asked for; refuse early what it cannot do here."""
+    """Return the backend of the options; refuse early what that backend cannot do."""
     settings = options.dtype, device(options), getattr(options, "static", False)
     if options.backend == "numpy":
         return npgemma.backend.numpy_backend(*settings)

@@ -282,7 +282,7 @@ def test_a_shape_that_numpy_cannot_make(saved, shape):
     size = 0 if 0 in shape else 4
     entry = {"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
     (saved / "model.safetensors").write_bytes(header(entry, b"1234"[:size]))
-    refused(saved, "shape that cannot be")
+    refused(saved, "invalid shape")
 
 
 def test_names_longer_than_the_system_takes(saved):
