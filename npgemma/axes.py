@@ -3,7 +3,7 @@
 ``q_BTNH`` is an array of four axes: batch, token, query head, channel of the head. Letters keep their meaning in the
 whole project, in names and in einsum formulas alike; within one tower a letter has that tower's size. Scalars have no
 suffix; functions that work on any shape take a plain ``x``; weights have no suffix because ``params.py`` declares
-their axes. None of this is a comment that can go stale: `npgemma.trace.record` reads the names of the forward pass
+their axes. None of this is a comment that can go stale: `npgemma.record` reads the names of the forward pass
 while it runs, and a test compares every one of them with the array it names.
 
 Inside a function a letter has one size. At a call the same axis may get another letter:
@@ -13,6 +13,7 @@ call                                                 caller says   callee says
 ===================================================  ============  ============
 ``paligemma.encode_image`` calls ``siglip.encode``   P, E          T, D
 ``paligemma.prefill`` calls ``gemma.run_blocks``     S             T
+``paligemma.logits`` calls ``gemma.run_blocks``      S             T
 ``grouped_query_attention`` calls ``rope.rotate``    K (of keys)   N
 ``siglip.self_attention`` calls ``attend``           T (of keys)   S
 ===================================================  ============  ============

@@ -1,11 +1,13 @@
 """The key/value cache: the keys and values of past tokens, kept so that none is computed twice.
 
-Under a causal mask nothing that comes later can change what a token computes, so its keys and values stay right for the
-rest of the answer. A step then computes queries, keys and values of *one* new token in each layer, and reads the rest
-from here. Without a cache every step would run the whole model over image, prompt and answer again.
+No token reads from later parts of the sequence: image and prompt come all at once and read from each other only, and
+each token of the answer reads from what stands before it. So nothing that comes later changes what a token computes,
+and its keys and values stay right for the rest of the answer. A step then runs *one* new token through the layers and
+reads the rest from here. Without a cache the tenth step would run the whole model over 256 image tokens, the prompt and
+nine tokens of the answer again: for the 3B model nearly three hundred times the work.
 
-The price is memory: 2 L K H numbers a token, for the 3B model 2 x 18 x 1 x 256 = 9216 (37 kB in float32). With a
-key/value head for each of its eight query heads that would be eight times as much; so Gemma 2B has only one.
+The price is memory: 2 L K H numbers a token, for the 3B model 2 x 18 x 1 x 256 = 9216, in float32 37 kB, and 302 MB for
+all 8192 tokens of a full context. With a key/value head for each of its eight query heads that would be 2.4 GB.
 
 The cache is the only thing in the project that changes while the model runs. Its memory is taken once, at full length.
 """

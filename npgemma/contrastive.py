@@ -1,7 +1,8 @@
 """What the models were trained with: two losses on images and captions, and the loss on answers.
 
 Inference never calls these. The sigmoid loss gave SigLIP its name (*sig*moid loss for *l*anguage-*i*mage
-*p*re-training); CLIP's, which it replaced, stands beside it: they differ in which logits are normalised together.
+*p*re-training); CLIP's, which it replaced, stands beside it: CLIP's divides each logit among
+a whole row or column of the batch, the sigmoid loss judges each pair by itself.
 Row b of both arguments belongs together; every other pair of rows does not. PaliGemma as a whole then learned to
 predict the next token of its answers (`next_token_loss`).
 """
@@ -74,7 +75,8 @@ def next_token_loss(logit_BTV, id_BT, answer_BT):
     Parameters
     ----------
     logit_BTV : array
-        From the tokens themselves, in one pass: position t - 1 predicts token t.
+        Of the text tokens, in one pass: position t - 1 predicts token t. The P image positions that
+        `npgemma.paligemma.logits` puts in front are left out.
     id_BT : int array
         The same tokens.
     answer_BT : bool array

@@ -1,8 +1,8 @@
 """From logits to an answer: read the image and the prompt once, then add one token at a time.
 
 The model gives a probability to every token of the vocabulary; which one is written is decided here. Taking the most
-probable token each time (greedy) gives the same answer every time, and is right where one answer is: a box, a number. A
-draw by probability varies, as captions may.
+probable token each time (greedy) gives the same answer every time, and suits questions with one right answer: a box, a
+number. A draw by probability varies, as captions may.
 """
 
 import numpy as np
@@ -99,6 +99,10 @@ def sample(logit_BV, uniform_B, temperature=1.0, top_k=None, top_p=1.0):
 
     Notes
     -----
+    Why cut off: hundreds of thousands of tokens are improbable, each by itself, but together they are drawn
+    now and then, and one is enough to derail an answer. Top-k keeps a fixed number of tokens; top-p keeps few where the
+    model is sure and many where it is not.
+
     The draw itself inverts the cumulative distribution: the kept probabilities are laid end to end on a line, and the
     token is the one on whose piece the random number falls. Pieces are as long as their tokens are probable.
 
@@ -107,7 +111,9 @@ def sample(logit_BV, uniform_B, temperature=1.0, top_k=None, top_p=1.0):
     Holtzman et al., arXiv 1904.09751, section 3.1 (top-p, there nucleus sampling; their V^(p) keeps the token that
     crosses p, and so does this).
 
-    Examples -------- Probabilities 0.5, 0.3, 0.15, 0.05. With ``top_p=0.7`` the first two are kept: the first alone
+    Examples
+    --------
+    Probabilities 0.5, 0.3, 0.15, 0.05. With ``top_p=0.7`` the first two are kept: the first alone
     does not reach 0.7, and the second crosses it. On the line the first has 0.5 of 0.8, so random numbers under 0.625
     draw it:
 
@@ -125,5 +131,6 @@ def sample(logit_BV, uniform_B, temperature=1.0, top_k=None, top_p=1.0):
     before_BR = probability_BR.cumsum(axis=-1) - probability_BR
     kept_BR = np.where(before_BR < top_p, probability_BR, 0.0)
     total_BR = kept_BR.cumsum(axis=-1)
+    # How many pieces of the line end before the random number: the rank of the token drawn.
     index = (total_BR <= uniform_B[:, None] * total_BR[:, -1:]).sum(axis=-1, keepdims=True)
     return np.take_along_axis(order_BR, index, axis=-1)[:, 0]

@@ -23,7 +23,7 @@ class LoadedImage:
     pixels_BYXC : float32 array
         One square image, RGB, from -1 to 1.
     size : (int, int)
-        Columns and rows of the image as a person sees it: what boxes are told in.
+        Columns and rows of the image as a person sees it; boxes are given in its pixels.
     """
 
     pixels_BYXC: np.ndarray

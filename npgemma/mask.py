@@ -3,15 +3,15 @@
 Image and prompt are given: no token of them has to be predicted, so all of them may read from each other in both
 directions. An image token then knows what the prompt asks for before the decoder has said a word. The answer is
 different. Each of its tokens is predicted from what stands before it, and in training the whole answer is there at
-once: a token that could read from later ones would only have to copy. So the answer is causal, and what the model
-learns with the mask is what it can do without a future.
+once: a token that could read from later ones would only have to copy. So the answer is causal, in training and
+therefore here: a model that has learned to do without the future must be asked to do without it.
 """
 
 import numpy as np
 
 
 def prefix_lm(prefix_BS, valid_BS, new):
-    """Return the prefix-LM mask: which tokens each of the newest tokens may attend to.
+    """Return the mask of a prefix language model (prefix-LM): which tokens each of the newest tokens may attend to.
 
     A query may attend to a key if the key is a real token and either comes no later, or both belong to the prefix::
 
@@ -29,8 +29,8 @@ def prefix_lm(prefix_BS, valid_BS, new):
     prefix_BS : bool array
         Tokens of the prefix (image and prompt), among all so far.
     valid_BS : bool array
-        Real tokens; False marks padding, which no token attends to. In a batch shorter prompts are padded on the left,
-        behind the image, so that all prompts end together. A padding token attends to the image, so that no row of
+        Real tokens; False marks padding, which no token attends to. In a batch shorter prompts are padded between
+        image and prompt, so that all prompts end together. A padding token attends to the image, so that no row of
         the softmax is empty; what is computed for padding is never read.
     new : int
         How many of the S tokens are new, at the end: the queries of this call.
@@ -42,7 +42,7 @@ def prefix_lm(prefix_BS, valid_BS, new):
 
     Notes
     -----
-    With a causal mask in place of this one answers still read well, and are wrong: the embedded model captions its
+    With a causal mask in place of this one answers still read well, and some are wrong: the embedded model captions its
     example as before, but asked to detect the red circle it finds nothing, for the image tokens never see the prompt.
 
     References

@@ -104,8 +104,10 @@ def gelu(x):
 
     Notes
     -----
-    Without a bend between them two matrix products would be one. GELU bends smoothly: it passes large positive numbers,
-    stops large negative ones, and weighs the numbers in between by how likely a normal number is to be smaller.
+    Without a bend between them two matrix products would be one. ReLU, ``max(x, 0)``, bends too, but stops
+    every negative number dead, and with it the gradient in training. GELU passes large positive numbers, stops large
+    negative ones, and lets part of those in between through: x times the probability that a normal number is smaller
+    than x.
 
     The exact form, with the error function, moves the embedded model's logits by up to 7e-3: close enough to look
     right and wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
@@ -143,7 +145,8 @@ def layer_norm(x, p, epsilon):
 
     Notes
     -----
-    Layers add to the residual stream, so its numbers grow with depth; a norm gives the next layer inputs of one size.
+    Layers add to the residual stream, so its numbers grow with depth; a norm gives the next layer inputs of one size,
+    the size for which its weights were learned.
     Each token is normalised by itself, over its own channels. (Batch normalisation takes its mean over the batch: there
     an image's result depends on what other images are computed beside it.)
 
@@ -166,7 +169,7 @@ def layer_norm(x, p, epsilon):
 
 @in_pieces
 def rms_norm(x, scale, epsilon):
-    """RMSNorm: scale every token to a root mean square of 1, then by a learned factor that is stored around zero.
+    """RMSNorm: scale every token to a root mean square of 1, then by a learned scale that is stored minus 1.
 
     ``x / sqrt(mean(x^2) + epsilon) * (1 + scale)``, over the last axis.
 
@@ -184,10 +187,10 @@ def rms_norm(x, scale, epsilon):
 
     Notes
     -----
-    A LayerNorm without the mean and the bias: what keeps training stable is the scale, and this is cheaper.
+    A LayerNorm without the mean and the bias: layers need tokens of one size, and this is the cheaper way to them.
 
-    The paper multiplies by its gain ``g``; Gemma stores ``g - 1``, so that weights that start at zero, and weight decay
-    that pulls them back there, mean "leave the size as it is". Taking what is stored for ``g`` itself is a common
+    The paper's gain ``g`` is ``1 + scale``; Gemma stores ``g - 1``, so that a scale of zero, where training starts and
+    where weight decay pulls, means "leave the size as it is". Taking what is stored for ``g`` itself is a common
     porting error.
 
     References
@@ -208,6 +211,8 @@ def rms_norm(x, scale, epsilon):
 def convolve(x, p):
     """Convolution with zero padding, so that the grid keeps its size.
 
+    Each cell of the result is a weighted sum of the cells around it, with the same weights (the kernel) everywhere.
+
     Parameters
     ----------
     x : array (B, Y, X, C)
@@ -220,14 +225,15 @@ def convolve(x, p):
     """
     height, width = p.kernel.shape[1:3]
     padded = np.pad(x, ((0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0)))
-    seen = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-    return einsum("BYXCyx,CyxO->BYXO", seen, p.kernel) + p.bias
+    seen_BYXCyx = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    return einsum("BYXCyx,CyxO->BYXO", seen_BYXCyx, p.kernel) + p.bias
 
 
 def convolve_transposed(x, p):
     """Transposed convolution: kernel 4, stride 2, padding 1.
 
-    The transpose of a convolution of stride 2: cell (Y, X) adds its kernel to the four by four cells from
+    The transpose of a convolution of stride 2: cell (Y, X) adds its value times the kernel to the four
+    by four cells from
     (2 Y - 1, 2 X - 1) on; where kernels overlap, they add up.
 
     Parameters

@@ -27,11 +27,11 @@ CHECKPOINT = "paligemma-3b-224, random weights, bfloat16 file"
 # The reader's path: file, what it teaches, what to try.
 PATH = [
     ("axes.py", "the alphabet: how to read `q_BTNH`", "cover the table and say what `weight_BKGTS` is"),
+    ("config.py", "the sizes, those of the published models too", "read `PUBLISHED`"),
     ("ops.py", "the operations everything is made of", "take the `1 +` out of `rms_norm` and run the tests"),
     ("attention.py", "the one formula both towers use", "print `weight_BKGTS.sum(-1)`"),
     ("image.py", "a file becomes numbers from -1 to 1", "give it a transparent image"),
     ("siglip.py", "an image becomes one vector for each patch", "move the image by one patch: what else changes?"),
-    ("contrastive.py", "what SigLIP was trained with, beside CLIP's", "double a batch of strangers: which loss grows?"),
     ("projector.py", "the bridge between the towers", "compare its norm with `embed_tokens`'s"),
     ("tokenizer.py", "a prompt becomes ids", "print `prompt('caption en')`; put `<image>` into it"),
     ("rope.py", "positions as rotations", "add 100 in `mask.positions`: the answer stays. Why?"),
@@ -40,13 +40,13 @@ PATH = [
     ("paligemma.py", "the parts joined", "scale the image tokens like text: which tests notice?"),
     ("cache.py", "what past tokens leave behind", "how many bytes are 1000 tokens of the 3B model?"),
     ("generate.py", "from logits to an answer", "set the temperature to 0.01, to 100"),
+    ("contrastive.py", "what the models were trained with", "double a batch of strangers: which loss grows?"),
     ("segmentation.py", "sixteen codes become a mask", "change one code: which part of the mask changes?"),
     ("answer.py", "an answer becomes boxes and masks", "divide by 1024 instead: what moves?"),
-    ("sampling.py", "how an answer is chosen: the settings", "pass a temperature of 0"),
-    ("backend.py", "what runs a model: NumPy or PyTorch", "print `npgemma.load().backend`"),
-    ("model.py", "everything together", "let it choose rows without a piece"),
-    ("config.py", "the sizes, those of the published models too", "read `PUBLISHED`"),
-    ("params.py", "the weights, declared once", "count the parameters by hand"),
+    ("sampling.py", "machinery: the settings of an answer", "pass a temperature of 0"),
+    ("backend.py", "machinery: what runs a model, NumPy or PyTorch", "print `npgemma.load().backend`"),
+    ("model.py", "machinery: everything together", "let it choose rows without a piece"),
+    ("params.py", "machinery: the weights, declared once", "count the parameters by hand"),
 ]
 
 
@@ -199,8 +199,8 @@ CONCEPTS = [
     ("why scores are divided by sqrt(H); attention of two tokens", "attention.py", "attend"),
     ("why there are fewer key/value heads, and what the cache saves and costs", "cache.py", ""),
     ("the state of a cache through prefill and two steps", "cache.py", "KVCache"),
-    ("what the residual stream is, and why layers add to it", "gemma.py", ""),
-    ("why the norm stands before the layer", "gemma.py", "block"),
+    ("what the residual stream is, and why layers add to it", "siglip.py", ""),
+    ("why the norm stands before the layer", "siglip.py", "block"),
     ("why normalise; LayerNorm, and why it is not batch normalisation", "ops.py", "layer_norm"),
     ("RMSNorm, and why Gemma stores the gain minus 1", "ops.py", "rms_norm"),
     ("why rotation gives relative positions", "rope.py", ""),
@@ -263,7 +263,18 @@ STAGES = [
     ("queries in Gemma", "`TNH`", lambda c, v, t: (f"({c.image_tokens} + n)", t.query_heads, t.head_width)),
     ("keys and values in Gemma", "`SKH`", lambda c, v, t: (f"({c.image_tokens} + n)", t.key_value_heads, t.head_width)),
     ("hidden channels of Gemma's MLP", "`TF`", lambda c, v, t: (f"({c.image_tokens} + n)", t.mlp_width)),
+    (
+        "attention weights in Gemma",
+        "`KGTS`",
+        lambda c, v, t: (
+            t.key_value_heads,
+            t.query_heads // t.key_value_heads,
+            f"({c.image_tokens} + n)",
+            f"({c.image_tokens} + n)",
+        ),
+    ),
     ("logits of the next token", "`V`", lambda c, v, t: (t.vocabulary,)),
+    ("a later step: one token, beside S keys and values of the cache", "`TD`", lambda c, v, t: (1, t.width)),
 ]
 
 # Every generated block, by document.

@@ -6,7 +6,8 @@ the token hands over. A token then takes the values of all tokens, each in propo
 matches its own query.
 
 Several *heads* do this side by side, each with a query, key and value of its own. One softmax can hardly point at two
-places at once; with eight heads a token can look for its colour with one and for its neighbour with another.
+places at once; with eight heads an image token can look for the same colour with one and for its neighbours with
+another.
 """
 
 import math
@@ -20,7 +21,8 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     """For each query, average the values, weighted by the softmax of query-key similarity.
 
     ``softmax(q k / sqrt(H)) v`` for each head. There may be fewer key/value heads than query heads (grouped-query
-    attention): then G = N / K query heads in a row share one, and a cache holds G times fewer keys and values.
+    attention): then G = N / K query heads in a row share one, and a cache holds G times fewer keys and values. What is
+    lost is variety: the G heads ask different questions of the same keys.
 
     Parameters
     ----------

@@ -1,13 +1,9 @@
 """Gemma, the decoder: maps image and text tokens to logits for the next token at each position.
 
-Each token has a vector of D channels, its place in the *residual stream*, and every layer only adds to that vector:
-first what attention gathered from other tokens, then what an MLP made of the token itself. Adding keeps a direct path
-from the first layer to the last, along which early information survives and, in training, gradients reach the early
-layers.
-
-Pre-norm blocks with RMSNorm, rotary positions, grouped-query attention and a gated MLP; no biases anywhere. The
-table that embeds a token is also the output head. Official code: ``big_vision/models/ppp/gemma.py`` (variant
-gemma_2b); paper: Gemma Team, arXiv 2403.08295.
+Gemma 2B is the decoder of PaliGemma 3B. Its blocks are built like the vision tower's (a residual stream, the norm
+before each layer: ``siglip.py``), with RMSNorm, rotary positions, a mask, several query heads for one key/value head,
+and a gated MLP; no biases anywhere. The table that embeds a token is also the output head. Official code:
+``big_vision/models/ppp/gemma.py`` (variant gemma_2b); paper: Gemma Team, arXiv 2403.08295.
 """
 
 import math
@@ -35,8 +31,9 @@ def embed_tokens(ids_BT, p):
     -----
     An embedding table has a row for each token of the vocabulary: the vector with which that token enters the residual
     stream. The same row is the token's output direction (`unembed`), so that what the model knows of a word when it
-    reads that word serves when it writes it. As output directions rows must be small, or the logits would be huge; the
-    factor (45.25 for 2048 channels) brings them to the size of the residual stream.
+    reads that word serves when it writes it. As output directions rows must be small, or the logits would be huge. In
+    the residual stream they must not be small: a norm hides a token's size from the first layer, but what the layers
+    add would soon outweigh the token itself. Hence the factor, 45.25 for 2048 channels.
 
     Image tokens get no such factor: the projector learned to give them their size. Older versions of Hugging Face
     (before its pull request 44432) divide the image by the factor first and then multiply everything: the same numbers,
@@ -101,10 +98,6 @@ def block(x_BTD, angle_BTh, mask_BTS, p, config, cache=None):
     -------
     out_BTD : array
 
-    Notes
-    -----
-    The norm stands before each layer and not behind it: the layer sees inputs of one size however far the residual
-    stream has grown, while the stream itself passes unchanged, which keeps deep models trainable.
     """
     normed_BTD = rms_norm(x_BTD, p.attn_norm, config.epsilon)
     attn_out_BTD = grouped_query_attention(normed_BTD, angle_BTh, mask_BTS, p.attn, cache)
@@ -132,8 +125,9 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
 
     Notes
     -----
-    Keys are cached after their rotation: a token's position never changes. Gemma 2B has one key/value head for eight
-    query heads, which makes the cache eight times smaller (`npgemma.cache`).
+    Keys are cached after their rotation: a token's position never changes. The 3B model has one key/value
+    head for eight query heads, which makes the cache eight times smaller (`npgemma.cache`). The matrix ``o`` mixes the
+    heads and brings them back to D channels.
     """
     q_BTNH = rotate(einsum("BTD,DNH->BTNH", x_BTD, p.q), angle_BTh)
     k_BTKH = rotate(einsum("BTD,DKH->BTKH", x_BTD, p.k), angle_BTh)
@@ -159,9 +153,10 @@ def geglu(x_BTD, p):
 
     Notes
     -----
-    Attention only averages values, which is linear in them; the MLP is where a token's features are combined into new
-    ones. A row of ``up`` computes a feature; the same row of ``gate`` decides how much of that feature passes for this
-    token. The product of the two lets one hidden channel say "this, if that", for which a plain MLP needs several.
+    Attention only averages values, which is linear in them; the MLP is where a token's features are
+    combined into new ones. A column of ``up`` computes a feature; the same column of ``gate`` decides how much of that
+    feature passes for this token. The product of the two lets one hidden channel say "this, if that", for which a plain
+    MLP needs several.
 
     References
     ----------

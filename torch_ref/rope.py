@@ -33,9 +33,12 @@ def angles(position_BT, head_width, rope_theta):
     angle_BTh : float64 array
         Radians. Kept in float64 whatever the model's dtype: at position 4000 a float32 angle is off by up to 3e-4.
 
-    Notes ----- Why different speeds: a fast pair tells neighbours apart but has come round again after six tokens; a
+    Notes
+    -----
+    Why different speeds: a fast pair tells neighbours apart but has come round again after six tokens; a
     slow pair tells far from near. Together they are like the hands of a clock. ``rope_theta`` sets the slowest hand: at
-    H = 256 it takes 2 pi 10000^(127/128), about 58000 tokens, to come round, far more than the context of 8192.
+    H = 256 it takes 2 pi 10000^(127/128), about 58000 tokens, to come round, far more than the 8192 tokens that Gemma
+    was made for.
 
     Hugging Face counts positions from 1, big_vision from 0. Scores depend on differences only, so both are right.
 

@@ -1,11 +1,17 @@
 """SigLIP's vision tower: encodes an image as one vector for each of its patches.
 
-A vision transformer (Dosovitskiy et al., arXiv 2010.11929) of pre-norm blocks. The tower was first trained to tell
-which caption belongs to which image (``contrastive.py``). For that a pooling head on top of it makes one vector of all
-patches, the vector that is compared with the caption's. PaliGemma drops that head and takes all patch vectors after the
-last norm: one vector would say *what* is in an image, while the decoder must also be told *where*. For the same reason
-nothing here is a class token, an extra token that other vision transformers add to collect the whole image. Official
-code: ``big_vision/models/vit.py`` (variant So400m/14).
+A vision transformer (Dosovitskiy et al., arXiv 2010.11929). Every patch has a vector of D channels, its place in the
+*residual stream*, and every block only adds to that vector: first what attention gathered from other patches, then what
+an MLP made of the patch itself. Adding keeps a direct path from the first block to the last: what an early block found
+out is still there at the end, and in training the gradient reaches the early blocks undiminished.
+
+The tower was trained to tell which caption belongs to which image (``contrastive.py``). For that, a pooling head on top
+of it, an attention with one learned query, gathered all patches in one vector, which was compared with a caption's
+vector from a tower for text. PaliGemma drops that head and takes all patch vectors after the last norm: one pooled
+vector says *what* is in an image, while the decoder must also be told *where*. Other vision transformers pool with a
+*class token*, an extra token among the patches; beside a pooling head none is needed.
+
+Official code: ``big_vision/models/vit.py`` (variant So400m/14).
 """
 
 from torch_ref.attention import attend
@@ -59,10 +65,11 @@ def patchify(pixels_BYXC, patch_size):
 def embed_patches(patch_BTCyx, p):
     """Map each patch to a vector and add the learned position embedding.
 
-    The patch embedding plays the part of a table of words: 588 numbers (14 x 14 pixels of 3 channels) go through one
-    matrix and become a vector of the tower's width. Published code writes it as a convolution whose stride is its
-    kernel's size; such a convolution sees every patch once and apart from the others, which is this matrix product. To
-    attention the patches are a set without order, so a learned vector for each place is added.
+    588 numbers (14 x 14 pixels of 3 channels) go through one matrix and become a vector of the tower's width. Published
+    code writes it as a convolution whose stride is its kernel's size; such a convolution sees every patch once and
+    apart from the others, which is this matrix product. To attention the patches are a set without order, so a learned
+    vector for each place is added. (An image has the same places every time; text has no fixed length, so the decoder
+    uses rotations, ``rope.py``, and there the image tokens simply count on in reading order.)
 
     Parameters
     ----------
@@ -82,8 +89,11 @@ def embed_patches(patch_BTCyx, p):
 def block(x_BTD, p, config):
     """Pre-norm transformer block: residual self-attention, then residual MLP.
 
-    ``mid = x + attention(norm(x)); out = mid + mlp(norm(mid))``. The layers only add to the residual stream, whose
-    direct path through all blocks keeps early information; see `npgemma.gemma`.
+    ``mid = x + attention(norm(x)); out = mid + mlp(norm(mid))``
+
+    The norm stands before each of the two ("pre-norm") and not behind: attention and MLP then see numbers of one size
+    however far the residual stream has grown, for which their weights were learned, while the stream itself passes
+    unchanged.
 
     Parameters
     ----------
@@ -104,6 +114,9 @@ def block(x_BTD, p, config):
 
 def self_attention(x_BTD, p):
     """Self-attention: every patch gathers values from all patches, with several heads.
+
+    What the heads gathered, N x H numbers side by side, goes through the matrix ``o``, which mixes the heads and brings
+    them back to D channels.
 
     Parameters
     ----------
