@@ -71,6 +71,7 @@ def find_objects(text, size, mask_params=None):
     found = []
     for locations, codes, label in _OBJECT.findall(text):
         top, left, bottom, right = (int(location) / HIGHEST_LOCATION for location in re.findall(r"\d+", locations))
+        # Tokens end at <loc1023>; a text can hold more, such as <loc9999>.
         if top < bottom <= 1 and left < right <= 1:
             box = (left * columns, top * rows, right * columns, bottom * rows)
             code_BM = np.array([[int(code) for code in re.findall(r"\d+", codes)]])
@@ -131,6 +132,7 @@ def as_json(thing):
     """
     found = {"label": thing.label, "box": thing.box}
     if thing.mask is not None:
+        # One entry in front and one behind, so that the first and the last run have an end too.
         inside = np.concatenate([[False], thing.mask.ravel(order="F"), [not thing.mask[-1, -1]]])
         (changes,) = np.nonzero(inside[1:] != inside[:-1])
         counts = np.diff(np.concatenate([[0], changes]))

@@ -2,12 +2,13 @@
 
 Everything else in a transformer treats each token by itself. In attention every token makes three vectors: a *query*,
 which says what the token looks for; a *key*, which says what the token can be found by; and a *value*, which is what
-the token hands over. A token then takes the values of all tokens, each in proportion to how well that token's key
-matches its own query.
+the token hands over. The dot product of a query with a key is large where the two point the same way. A token then
+takes the mean of all values, weighted by the softmax of these products: tokens whose keys match its query count, others
+hardly.
 
-Several *heads* do this side by side, each with a query, key and value of its own. One softmax can hardly point at two
-places at once; with eight heads an image token can look for the same colour with one and for its neighbours with
-another.
+Several *heads* do this side by side, each with queries of its own. One head makes one mean: looking at two places at
+once, it would hand over a blend of two values in which neither can be recognised. Several heads fetch several means and
+keep them apart, on different channels.
 """
 
 import math

@@ -6,6 +6,8 @@ suffix; functions that work on any shape take a plain ``x``; weights have no suf
 their axes. None of this is a comment that can go stale: `npgemma.record` reads the names of the forward pass
 while it runs, and a test compares every one of them with the array it names.
 
+The table below is to come back to; the words in it are explained along the way and in ``docs/glossary.md``.
+
 Inside a function a letter has one size. At a call the same axis may get another letter:
 
 ===================================================  ============  ============
@@ -14,6 +16,7 @@ call                                                 caller says   callee says
 ``paligemma.encode_image`` calls ``siglip.encode``   P, E          T, D
 ``paligemma.prefill`` calls ``gemma.run_blocks``     S             T
 ``paligemma.logits`` calls ``gemma.run_blocks``      S             T
+``paligemma.logits`` calls ``gemma.unembed``         S             T
 ``grouped_query_attention`` calls ``rope.rotate``    K (of keys)   N
 ``siglip.self_attention`` calls ``attend``           T (of keys)   S
 ===================================================  ============  ============

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# The first id without a piece in the published tokenizer.
+# The published tokenizer's pieces end below this id, which Hugging Face gave to ``<image>``.
 IMAGE_TOKEN = 257152
 
 
@@ -12,7 +12,7 @@ class VisionConfig:
 
     width: int
     mlp_width: int
-    layers: int
+    layers: int  # blocks
     heads: int
     image_size: int  # of the square image, in pixels
     patch_size: int
@@ -30,7 +30,7 @@ class TextConfig:
 
     width: int
     mlp_width: int
-    layers: int
+    layers: int  # blocks
     query_heads: int
     key_value_heads: int
     head_width: int  # not width / query_heads: Gemma chooses it freely
@@ -46,7 +46,7 @@ class Config:
 
     vision: VisionConfig
     text: TextConfig
-    # Hugging Face writes it where images stand. It is never looked up.
+    # The id that Hugging Face's prompts have where image tokens go. The model never looks it up.
     image_token: int = IMAGE_TOKEN
     pad_token: int = 0
     eos_token: int = 1

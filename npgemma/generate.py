@@ -1,6 +1,7 @@
 """From logits to an answer: read the image and the prompt once, then add one token at a time.
 
-The model gives a probability to every token of the vocabulary; which one is written is decided here. Taking the most
+The model gives every token of the vocabulary a logit, and a softmax makes probabilities of them; which token is written
+is decided here. Taking the most
 probable token each time (greedy) gives the same answer every time, and suits questions with one right answer: a box, a
 number. A draw by probability varies, as captions may.
 """
@@ -39,8 +40,8 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, mak
     Yields
     ------
     id_B : int array
-        The newest token of each row. Its last one is ``<eos>``, unless ``max_new_tokens`` ends it first; a row that has
-        ended goes on with ``<pad>`` while others are still running.
+        The newest token of each row. A row's last token is ``<eos>``, unless ``max_new_tokens`` ends it first; a row
+        that has ended goes on with ``<pad>`` while others are still running.
     """
     prompt_tokens = image_BPD.shape[1] + ids_BT.shape[1]
     most = min(max_new_tokens, config.text.context_length - prompt_tokens)

@@ -1,7 +1,7 @@
 """The operations that torch has as primitives, spelt out in a few lines each; the layers only compose them.
 
 What makes them fast stands in ``fast/``: large arrays are taken in pieces, on all cores (`in_pieces`), and products in
-blocks (`fast_product`). Readers may skip that room.
+blocks (`fast_product`). Readers may skip that folder.
 """
 
 import math
@@ -39,7 +39,7 @@ def einsum(formula, *operands):
     array([[2., 1.],
            [4., 3.]])
     """
-    # The definition is the second line. The first gives the same numbers sooner: npgemma/fast/, which readers may skip.
+    # np.einsum is the definition; fast_product (npgemma/fast/, which readers may skip) gives the same numbers sooner.
     product = fast_product(formula, *operands)
     return np.einsum(formula, *operands, optimize=True) if product is None else product
 
@@ -106,8 +106,8 @@ def gelu(x):
     -----
     Without a bend between them two matrix products would be one. ReLU, ``max(x, 0)``, bends too, but stops
     every negative number dead, and with it the gradient in training. GELU passes large positive numbers, stops large
-    negative ones, and lets part of those in between through: x times the probability that a normal number is smaller
-    than x.
+    negative ones, and lets part of
+    those in between through: x times, nearly, the probability that a standard normal number is smaller than x.
 
     The exact form, with the error function, moves the embedded model's logits by up to 7e-3: close enough to look
     right and wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
@@ -137,7 +137,8 @@ def layer_norm(x, p, epsilon):
     x : array (..., D)
     p : LayerNormParams
     epsilon : float
-        1e-6 in SigLIP; torch's own default, 1e-5, is a common porting error.
+        Keeps the division safe where all channels of a token are alike. 1e-6 in SigLIP; torch's own default, 1e-5, is
+        a common porting error.
 
     Returns
     -------
@@ -145,8 +146,8 @@ def layer_norm(x, p, epsilon):
 
     Notes
     -----
-    Layers add to the residual stream, so its numbers grow with depth; a norm gives the next layer inputs of one size,
-    the size for which its weights were learned.
+    Every block adds to the residual stream, so its numbers grow with depth; a norm gives the next matrices numbers of
+    the size for which they were learned.
     Each token is normalised by itself, over its own channels. (Batch normalisation takes its mean over the batch: there
     an image's result depends on what other images are computed beside it.)
 
@@ -199,7 +200,7 @@ def rms_norm(x, scale, epsilon):
 
     Examples
     --------
-    The mean square of 1, 2, 3, 6 is 12.5, its root 3.536. A stored scale of 0 changes nothing, 1 doubles:
+    The mean square of 1, 2, 3, 6 is 12.5, its root 3.536. A stored scale of 0 leaves the quotient, 1 doubles it:
 
     >>> rms_norm(np.array([[1.0, 2.0, 3.0, 6.0]]), np.array([0.0, 0.0, 0.0, 1.0]), 1e-6).round(3)
     array([[0.283, 0.566, 0.849, 3.394]])

@@ -193,7 +193,7 @@ def build(config, make):
     sizes = alphabet.sizes(config)
 
     def grow(kind, name):
-        """Make the part of the tree that a dataclass declares."""
+        """Make the part of the tree that a dataclass declares: its arrays, its blocks, and parts of its own."""
         types = typing.get_type_hints(kind)
         children = {}
         for entry in dataclasses.fields(kind):

@@ -1,7 +1,7 @@
 """The projector, the bridge between the towers: one matrix and a bias.
 
 The vision tower's vectors have another width than the decoder's, and their channels mean other things. One linear map
-is enough to translate, because the decoder (and in PaliGemma the tower too) was trained on with it.
+is enough to translate, because tower and decoder were trained further together with this map.
 """
 
 from npgemma.ops import einsum

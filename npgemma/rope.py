@@ -1,12 +1,12 @@
 """Rotary position embedding: rotates queries and keys by angles proportional to their token's position.
 
-Attention itself does not know the order of tokens: exchange two of them, and each token reads the same values as
-before. So position must be put in. Rotation does that in such a way that the dot product of a query with a key depends
-on the *difference* of their positions only. For one pair of channels, written as a complex number, the reason takes two
-lines::
+Attention without a mask does not know the order of tokens: exchange two of them, and each token reads the same values
+as before. So position must be put in. Rotation does that in such a way that the dot product of a query with a key
+depends on the *difference* of their positions only. Write a pair of channels as a complex number; then the dot product
+of two pairs is Re(q conj(k)), and the reason takes two lines (the angle for one position is w)::
 
-    rotated query  q e^(i m a),  rotated key  k e^(i n a)          at positions m and n
-    dot product    Re(q e^(i m a) conj(k e^(i n a))) = Re(q conj(k) e^(i (m - n) a))
+    rotated query  q e^(i m w),  rotated key  k e^(i n w)          at positions m and n
+    dot product    Re(q e^(i m w) conj(k e^(i n w))) = Re(q conj(k) e^(i (m - n) w))
 
 "Three tokens back" then looks the same everywhere in a text, and nothing has to be learned for each position.
 """

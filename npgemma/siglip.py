@@ -69,7 +69,8 @@ def embed_patches(patch_BTCyx, p):
     code writes it as a convolution whose stride is its kernel's size; such a convolution sees every patch once and
     apart from the others, which is this matrix product. To attention the patches are a set without order, so a learned
     vector for each place is added. (An image has the same places every time; text has no fixed length, so the decoder
-    uses rotations, ``rope.py``, and there the image tokens simply count on in reading order.)
+    uses rotations, ``rope.py``, and there image tokens
+    are simply numbered in reading order.)
 
     Parameters
     ----------
@@ -91,8 +92,8 @@ def block(x_BTD, p, config):
 
     ``mid = x + attention(norm(x)); out = mid + mlp(norm(mid))``
 
-    The norm stands before each of the two ("pre-norm") and not behind: attention and MLP then see numbers of one size
-    however far the residual stream has grown, for which their weights were learned, while the stream itself passes
+    The norm stands before each of the two ("pre-norm") and not behind. However far the residual stream has grown,
+    attention and MLP then see numbers of the size for which their weights were learned, while the stream itself passes
     unchanged.
 
     Parameters
@@ -137,7 +138,7 @@ def self_attention(x_BTD, p):
 
 
 def mlp(x_BTD, p):
-    """MLP: transform each patch by itself, ``gelu(x up) down``, with biases.
+    """MLP: transform each patch by itself, ``gelu(x @ up) @ down``, with biases.
 
     Attention moves information between patches; the MLP is where the features of one patch are combined into new ones:
     "reddish" and "round edge" into "apple", say.

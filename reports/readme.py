@@ -32,15 +32,19 @@ PATH = [
     ("attention.py", "the one formula both towers use", "print `weight_BKGTS.sum(-1)`"),
     ("image.py", "a file becomes numbers from -1 to 1", "give it a transparent image"),
     ("siglip.py", "an image becomes one vector for each patch", "move the image by one patch: what else changes?"),
-    ("projector.py", "the bridge between the towers", "compare its norm with `embed_tokens`'s"),
+    ("projector.py", "the bridge between the towers", "compare the length of its vectors with `embed_tokens`'s"),
     ("tokenizer.py", "a prompt becomes ids", "print `prompt('caption en')`; put `<image>` into it"),
     ("rope.py", "positions as rotations", "add 100 in `mask.positions`: the answer stays. Why?"),
     ("mask.py", "who may look at whom", "make it causal: captions stay, but `detect red circle`?"),
     ("gemma.py", "the decoder", "give each query head its own keys: what else must change?"),
     ("paligemma.py", "the parts joined", "scale the image tokens like text: which tests notice?"),
     ("cache.py", "what past tokens leave behind", "how many bytes are 1000 tokens of the 3B model?"),
-    ("generate.py", "from logits to an answer", "set the temperature to 0.01, to 100"),
-    ("contrastive.py", "what the models were trained with", "double a batch of strangers: which loss grows?"),
+    ("generate.py", "from logits to an answer", "`python cli.py --do-sample --temperature 2 --seed 1`"),
+    (
+        "contrastive.py",
+        "what the models were trained with",
+        "random vectors, batches of 8 and 64: which loss grows?",
+    ),
     ("segmentation.py", "sixteen codes become a mask", "change one code: which part of the mask changes?"),
     ("answer.py", "an answer becomes boxes and masks", "divide by 1024 instead: what moves?"),
     ("sampling.py", "machinery: the settings of an answer", "pass a temperature of 0"),
@@ -68,7 +72,7 @@ def changed_lines(module):
 
 
 def path_table():
-    rows = ["| file | lines (of code) | lines that differ in the twin | teaches | try |", "|---|---:|---:|---|---|"]
+    rows = ["| file | lines (of code) | lines new or changed in the twin | teaches | try |", "|---|---:|---:|---|---|"]
     for name, teaches, attempt in PATH:
         path = ROOT / "npgemma" / name
         lines = f"{len(path.read_text().splitlines())} ({code_lines(path)})"
@@ -255,7 +259,7 @@ STAGES = [
     ("pixels, from -1 to 1", "`YXC`", lambda c, v, t: (v.image_size, v.image_size, 3)),
     ("patches, in reading order", "`TCyx`", lambda c, v, t: (c.image_tokens, 3, v.patch_size, v.patch_size)),
     ("patch embedding, and SigLIP's residual stream", "`TD`", lambda c, v, t: (c.image_tokens, v.width)),
-    ("queries, keys and values in SigLIP", "`TNH`", lambda c, v, t: (c.image_tokens, v.heads, v.head_width)),
+    ("queries, keys and values in SigLIP (K = N)", "`TNH`", lambda c, v, t: (c.image_tokens, v.heads, v.head_width)),
     ("hidden channels of SigLIP's MLP", "`TF`", lambda c, v, t: (c.image_tokens, v.mlp_width)),
     ("image tokens, after the projector", "`PD`", lambda c, v, t: (c.image_tokens, t.width)),
     ("text tokens, from the embedding table", "`TD`", lambda c, v, t: ("n", t.width)),

@@ -1,9 +1,10 @@
 """What the models were trained with: two losses on images and captions, and the loss on answers.
 
 Inference never calls these. The sigmoid loss gave SigLIP its name (*sig*moid loss for *l*anguage-*i*mage
-*p*re-training); CLIP's, which it replaced, stands beside it: CLIP's divides each logit among
-a whole row or column of the batch, the sigmoid loss judges each pair by itself.
-Row b of both arguments belongs together; every other pair of rows does not. PaliGemma as a whole then learned to
+*p*re-training); CLIP's, which it replaced, stands beside it: in CLIP's all captions of a
+batch compete for an image, and all images for a caption; the sigmoid loss judges each pair by itself.
+Caption b belongs to image b and to no other image of the
+batch. PaliGemma as a whole then learned to
 predict the next token of its answers (`next_token_loss`).
 """
 

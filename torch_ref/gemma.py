@@ -1,9 +1,9 @@
 """Gemma, the decoder: maps image and text tokens to logits for the next token at each position.
 
-Gemma 2B is the decoder of PaliGemma 3B. Its blocks are built like the vision tower's (a residual stream, the norm
-before each layer: ``siglip.py``), with RMSNorm, rotary positions, a mask, several query heads for one key/value head,
-and a gated MLP; no biases anywhere. The table that embeds a token is also the output head. Official code:
-``big_vision/models/ppp/gemma.py`` (variant gemma_2b); paper: Gemma Team, arXiv 2403.08295.
+Gemma 2B is the decoder of PaliGemma 3B. Its blocks are built like the vision tower's (a residual stream, a norm before
+attention and before the MLP: ``siglip.py``), with RMSNorm, rotary positions, a mask, several query heads for one
+key/value head, and a gated MLP; no biases anywhere. The table that embeds a token is also the output head. Official
+code: ``big_vision/models/ppp/gemma.py`` (variant gemma_2b); paper: Gemma Team, arXiv 2403.08295.
 """
 
 import math
@@ -31,9 +31,10 @@ def embed_tokens(ids_BT, p):
     -----
     An embedding table has a row for each token of the vocabulary: the vector with which that token enters the residual
     stream. The same row is the token's output direction (`unembed`), so that what the model knows of a word when it
-    reads that word serves when it writes it. As output directions rows must be small, or the logits would be huge. In
-    the residual stream they must not be small: a norm hides a token's size from the first layer, but what the layers
-    add would soon outweigh the token itself. Hence the factor, 45.25 for 2048 channels.
+    reads that word serves when it writes it. As output directions rows must be small, with a length of about 1, or the
+    logits would be huge. The residual stream wants numbers of about 1, and a row of D of them is sqrt(D) long: hence
+    the factor, 45.25 for 2048 channels. The first norm would hide a wrong factor, but what the blocks add would then
+    outweigh the token itself.
 
     Image tokens get no such factor: the projector learned to give them their size. Older versions of Hugging Face
     (before its pull request 44432) divide the image by the factor first and then multiply everything: the same numbers,
@@ -139,7 +140,7 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
 
 
 def geglu(x_BTD, p):
-    """Gated MLP: transform each token by itself, ``(gelu(x gate) * (x up)) down``.
+    """Gated MLP: transform each token by itself, ``(gelu(x @ gate) * (x @ up)) @ down``.
 
     Parameters
     ----------

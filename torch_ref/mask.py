@@ -3,8 +3,8 @@
 Image and prompt are given: no token of them has to be predicted, so all of them may read from each other in both
 directions. An image token then knows what the prompt asks for before the decoder has said a word. The answer is
 different. Each of its tokens is predicted from what stands before it, and in training the whole answer is there at
-once: a token that could read from later ones would only have to copy. So the answer is causal, in training and
-therefore here: a model that has learned to do without the future must be asked to do without it.
+once: a token that could read from later ones would only have to copy. So the answer is causal in training, and here
+too: otherwise an answer's first tokens would change whenever a later one is added, as they never did in training.
 """
 
 import torch
@@ -13,7 +13,8 @@ import torch
 def prefix_lm(prefix_BS, valid_BS, new):
     """Return the mask of a prefix language model (prefix-LM): which tokens each of the newest tokens may attend to.
 
-    A query may attend to a key if the key is a real token and either comes no later, or both belong to the prefix::
+    A query may attend to a key if the key is a real token that comes no later, or if query and key both belong to the
+    prefix::
 
                                      keys
                              0  1  2  3  4  5
@@ -30,7 +31,8 @@ def prefix_lm(prefix_BS, valid_BS, new):
         Tokens of the prefix (image and prompt), among all so far.
     valid_BS : bool array
         Real tokens; False marks padding, which no token attends to. In a batch shorter prompts are padded between
-        image and prompt, so that all prompts end together. A padding token attends to the image, so that no row of
+        image and prompt, so that all prompts end together; an answer that has ended is padded on the
+        right while others run on. A padding token attends to the image, so that no row of
         the softmax is empty; what is computed for padding is never read.
     new : int
         How many of the S tokens are new, at the end: the queries of this call.

@@ -95,8 +95,8 @@ def gelu(x):
     -----
     Without a bend between them two matrix products would be one. ReLU, ``max(x, 0)``, bends too, but stops
     every negative number dead, and with it the gradient in training. GELU passes large positive numbers, stops large
-    negative ones, and lets part of those in between through: x times the probability that a normal number is smaller
-    than x.
+    negative ones, and lets part of
+    those in between through: x times, nearly, the probability that a standard normal number is smaller than x.
 
     The exact form, with the error function, moves the embedded model's logits by up to 7e-3: close enough to look
     right and wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
@@ -118,7 +118,8 @@ def layer_norm(x, p, epsilon):
     x : array (..., D)
     p : LayerNormParams
     epsilon : float
-        1e-6 in SigLIP; torch's own default, 1e-5, is a common porting error.
+        Keeps the division safe where all channels of a token are alike. 1e-6 in SigLIP; torch's own default, 1e-5, is
+        a common porting error.
 
     Returns
     -------
@@ -126,8 +127,8 @@ def layer_norm(x, p, epsilon):
 
     Notes
     -----
-    Layers add to the residual stream, so its numbers grow with depth; a norm gives the next layer inputs of one size,
-    the size for which its weights were learned.
+    Every block adds to the residual stream, so its numbers grow with depth; a norm gives the next matrices numbers of
+    the size for which they were learned.
     Each token is normalised by itself, over its own channels. (Batch normalisation takes its mean over the batch: there
     an image's result depends on what other images are computed beside it.)
 

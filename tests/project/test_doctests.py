@@ -6,6 +6,7 @@ import pkgutil
 
 import numpy as np
 import pytest
+from support import ROOT
 
 import conversion
 import npgemma.command
@@ -30,3 +31,9 @@ def test_there_are_examples():
     finder = doctest.DocTestFinder(exclude_empty=True)
     found = sum(bool(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name)))
     assert found >= 5
+
+
+def test_the_block_by_hand():
+    """Every number of the page is what NumPy prints."""
+    found = doctest.testfile(str(ROOT / "docs" / "by_hand.md"), module_relative=False)
+    assert (found.failed, found.attempted > 20) == (0, True)
