@@ -59,7 +59,7 @@ def find_objects(text, size, mask_params=None):
 
     Examples
     --------
-    Four locations are one box: top, left, bottom, right, y before x. 256 of 1023 is a quarter, 512 a half:
+    Four locations are one box: top, left, bottom, right, y before x. 256 of 1023 is about a quarter, 512 about a half:
 
     >>> [found] = find_objects("<loc0256><loc0512><loc0512><loc1023> cat", (640, 480))
     >>> [round(edge) for edge in found.box]

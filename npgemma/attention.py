@@ -40,7 +40,8 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     Notes
     -----
     Why ``/ sqrt(H)``: a dot product of H independent terms of variance 1 has variance H. Undivided, the scores of wide
-    heads would lie so far apart that the softmax picks one key and ignores the rest.
+    heads would lie so far apart that the softmax picks one key before anything is learned; and where a softmax is that
+    sure, its gradient is nearly zero, so that the queries could not learn to look elsewhere.
 
     References
     ----------
@@ -63,6 +64,12 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     >>> dot = (q * k).sum(axis=-1)
     >>> float(dot.var().round(1)), float((dot / math.sqrt(64)).var().round(2))
     (65.3, 1.02)
+
+    What the softmax makes of the first four products, undivided and divided:
+
+    >>> softmax(np.stack([dot[:4], dot[:4] / math.sqrt(64)])).round(2)
+    array([[0.39, 0.  , 0.  , 0.61],
+           [0.34, 0.13, 0.17, 0.36]])
     """
     (B, T, N, H), K = q_BTNH.shape, k_BSKH.shape[2]
     # Query head n reads key/value head n // G. Splitting the axis N into (K, G) lines them up: with N = 6 and K = 2,

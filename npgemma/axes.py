@@ -2,9 +2,9 @@
 
 ``q_BTNH`` is an array of four axes: batch, token, query head, channel of the head. Letters keep their meaning in the
 whole project, in names and in einsum formulas alike; within one tower a letter has that tower's size. Scalars have no
-suffix; functions that work on any shape take a plain ``x``; weights have no suffix because ``params.py`` declares
-their axes. None of this is a comment that can go stale: `npgemma.record` reads the names of the forward pass
-while it runs, and a test compares every one of them with the array it names.
+suffix; functions that work on any shape take a plain ``x``; weights have no suffix because ``params.py`` declares their
+axes. None of this is a comment that can go stale: `npgemma.record` reads the names of the forward pass while it runs,
+and a test compares every one of them with the array it names.
 
 The table below is to come back to; the words in it are explained along the way and in ``docs/glossary.md``.
 
@@ -15,8 +15,7 @@ call                                                 caller says   callee says
 ===================================================  ============  ============
 ``paligemma.encode_image`` calls ``siglip.encode``   P, E          T, D
 ``paligemma.prefill`` calls ``gemma.run_blocks``     S             T
-``paligemma.logits`` calls ``gemma.run_blocks``      S             T
-``paligemma.logits`` calls ``gemma.unembed``         S             T
+``paligemma.logits`` calls both parts of ``gemma``   S             T
 ``grouped_query_attention`` calls ``rope.rotate``    K (of keys)   N
 ``siglip.self_attention`` calls ``attend``           T (of keys)   S
 ===================================================  ============  ============
@@ -24,8 +23,8 @@ call                                                 caller says   callee says
 Three words are used throughout. The *port* is this package, PaliGemma in NumPy; its *twin* is ``torch_ref``, the same
 functions in PyTorch; the *embedded checkpoint* is the small PaliGemma in ``tiny/``, which comes with the project.
 
-The letters are those of big_vision (``big_vision/models/ppp/gemma.py``), the code of the model's authors, plus what
-the other parts need.
+The letters are those of big_vision (``big_vision/models/ppp/gemma.py``), the code of the model's authors, plus what the
+other parts need.
 """
 
 AXES = {
@@ -91,8 +90,8 @@ def sizes(config):
     Returns
     -------
     dict of str to dict of str to int
-        Keyed by the names of the three parts of the parameter tree: ``"vision"``, ``"projector"``, ``"text"``.
-        In the vision tower ``T`` is fixed too: it is the number of patches.
+        Keyed by the names of the three parts of the parameter tree: ``"vision"``, ``"projector"``, ``"text"``. In the
+        vision tower ``T`` is fixed too: it is the number of patches.
     """
     vision, text = config.vision, config.text
     return {

@@ -2,10 +2,9 @@
 
 Nothing that is computed later changes what was computed before: image and prompt are computed in one call and read from
 each other only, and each token of the answer reads from what stands before it. So the keys and values of a token stay
-right for the rest of the answer. (Its query is not needed again: the token has gathered what it gathers.) A step then
-runs *one* new token through the blocks and reads the rest from here. Without a cache the tenth step would run the
-decoder over 256 image tokens, the prompt and the answer so far again: for the 3B model nearly three hundred times the
-work.
+right for the rest of the answer. (A query serves only its own token's output, which is computed once.) A step then runs
+*one* new token through the blocks and reads the rest from here. Without a cache the tenth step would run the decoder
+over 256 image tokens, the prompt and the answer so far again: for the 3B model nearly three hundred times the work.
 
 The price is memory: 2 L K H numbers a token, for the 3B model 2 x 18 x 1 x 256 = 9216, in float32 37 kB, and 302 MB for
 all 8192 tokens of a full context. With a key/value head for each of its eight query heads that would be 2.4 GB.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# The published tokenizer's pieces end below this id, which Hugging Face gave to ``<image>``.
+# The published tokenizer's pieces end below this id, which Hugging Face's prompts use as ``<image>``.
 IMAGE_TOKEN = 257152
 
 

@@ -1,11 +1,10 @@
-"""What the models were trained with: two losses on images and captions, and the loss on answers.
+"""What the models were trained with: SigLIP's loss (and CLIP's, which it replaced), and PaliGemma's loss on answers.
 
 Inference never calls these. The sigmoid loss gave SigLIP its name (*sig*moid loss for *l*anguage-*i*mage
-*p*re-training); CLIP's, which it replaced, stands beside it: in CLIP's all captions of a
-batch compete for an image, and all images for a caption; the sigmoid loss judges each pair by itself.
-Caption b belongs to image b and to no other image of the
-batch. PaliGemma as a whole then learned to
-predict the next token of its answers (`next_token_loss`).
+*p*re-training). Beside it stands the loss of CLIP, an earlier model: there all captions of a batch compete for an
+image, and all images for a caption, while the sigmoid loss judges each pair by itself. Caption b belongs to image b and
+to no other image of the batch. PaliGemma as a whole then learned to predict the next token of its answers
+(`next_token_loss`).
 """
 
 import numpy as np
@@ -44,8 +43,8 @@ def sigmoid_loss(image_BD, text_BD, scale, bias):
 def softmax_loss(image_BD, text_BD, scale):
     """Ask of every image: which of the captions is yours? And of every caption: which image? (CLIP's loss.)
 
-    ``-(mean(log softmax over captions) + mean(log softmax over images)) / 2``, both of the diagonal. Each term
-    needs the whole batch for its sum; that is what the sigmoid loss does without.
+    ``-(mean(log softmax over captions) + mean(log softmax over images)) / 2``, both of the diagonal. Each term needs
+    the whole batch for its sum; that is what the sigmoid loss does without.
 
     Parameters
     ----------

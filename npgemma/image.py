@@ -36,8 +36,8 @@ def load_image(image, side):
     Parameters
     ----------
     image : str, os.PathLike, PIL.Image.Image or uint8 array
-        A file in any format and mode that Pillow reads, a Pillow image, or an array (Y, X), (Y, X, 3) or (Y, X, 4)
-        of values from 0 to 255.
+        A file in any format and mode that Pillow reads, a Pillow image, or an array (Y, X), (Y, X, 3) or (Y, X, 4) of
+        values from 0 to 255.
     side : int
         Of the square, in pixels: ``config.vision.image_size``.
 
@@ -135,8 +135,8 @@ def open_image(image):
 def upright_rgb(image):
     """Rotate an image as its EXIF data say, and convert it to 8-bit RGB.
 
-    Transparent parts are put on white, as viewers show them. Greys of more than 8 bits keep their whole range;
-    Pillow's own conversion would cut it off at 255.
+    Transparent parts are put on white, as viewers show them. Greys of more than 8 bits keep their whole range; Pillow's
+    own conversion would cut it off at 255.
 
     Parameters
     ----------

@@ -225,7 +225,7 @@ class Model:
         """
         seeds = [None if settings.seed is None else settings.seed + row for row in range(rows)]
         drawn = [np.random.default_rng(seed) for seed in seeds]
-        # Below this every draw is the most probable token, and logits divided by it would overflow.
+        # Below this every draw is the most probable token anyway, and the division would overflow.
         temperature = max(settings.temperature, 1e-6)
         # Rows of the table past the last piece belong to no token.
         size, backend = self.tokenizer.size, self.backend

@@ -2,8 +2,8 @@
 
 ``weight_axes("DNH")`` in a declaration is the documentation of the shape, the check when a checkpoint is loaded, and
 the shape of a random initialiser. Layouts are the mathematics' (heads split, ``x @ W``): ``conversion/`` makes them
-from a checkpoint as views, without copying. Sizes that can be read from shapes are kept nowhere else; what cannot
-(epsilons, ``rope_theta``) is in ``config.py``.
+from a checkpoint as views, without copying. The forward pass reads sizes from these shapes, and only what no shape
+tells (epsilons, ``rope_theta``) from ``config.py``.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ def bias_axes(axes):
 
 
 def gain_axes(axes):
-    """Declare a norm's factor, one for each channel."""
+    """Declare a norm's factor for each channel; Gemma's is stored as its difference from 1."""
     return field(metadata={"axes": axes, "kind": "gain"})
 
 

@@ -55,8 +55,8 @@ class Tokenizer:
         Parameters
         ----------
         text : str
-            What to do: ``caption en``, ``answer en how many cats``, ``detect cat ; dog``, ``segment cat``, ``ocr``,
-            or nothing. ``<loc0000>`` and ``<seg000>`` are tokens in it; ``<image>`` and ``<bos>`` are plain text.
+            What to do: ``caption en``, ``answer en how many cats``, ``detect cat ; dog``, ``segment cat``, ``ocr``, or
+            nothing. ``<loc0000>`` and ``<seg000>`` are tokens in it; ``<image>`` and ``<bos>`` are plain text.
 
         Returns
         -------

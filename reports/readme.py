@@ -204,7 +204,7 @@ CONCEPTS = [
     ("why there are fewer key/value heads, and what the cache saves and costs", "cache.py", ""),
     ("the state of a cache through prefill and two steps", "cache.py", "KVCache"),
     ("what the residual stream is, and why layers add to it", "siglip.py", ""),
-    ("why the norm stands before the layer", "siglip.py", "block"),
+    ("why the norms stand before attention and MLP", "siglip.py", "block"),
     ("why normalise; LayerNorm, and why it is not batch normalisation", "ops.py", "layer_norm"),
     ("RMSNorm, and why Gemma stores the gain minus 1", "ops.py", "rms_norm"),
     ("why rotation gives relative positions", "rope.py", ""),

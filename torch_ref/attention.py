@@ -40,7 +40,8 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     Notes
     -----
     Why ``/ sqrt(H)``: a dot product of H independent terms of variance 1 has variance H. Undivided, the scores of wide
-    heads would lie so far apart that the softmax picks one key and ignores the rest.
+    heads would lie so far apart that the softmax picks one key before anything is learned; and where a softmax is that
+    sure, its gradient is nearly zero, so that the queries could not learn to look elsewhere.
 
     References
     ----------

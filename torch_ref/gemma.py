@@ -30,11 +30,13 @@ def embed_tokens(ids_BT, p):
     Notes
     -----
     An embedding table has a row for each token of the vocabulary: the vector with which that token enters the residual
-    stream. The same row is the token's output direction (`unembed`), so that what the model knows of a word when it
-    reads that word serves when it writes it. As output directions rows must be small, with a length of about 1, or the
-    logits would be huge. The residual stream wants numbers of about 1, and a row of D of them is sqrt(D) long: hence
-    the factor, 45.25 for 2048 channels. The first norm would hide a wrong factor, but what the blocks add would then
-    outweigh the token itself.
+    stream. The same row is the token's output direction (`unembed`): a vector enters as the row of its own token, and
+    the blocks move it until it points along the row of the token that should come next. What the model knows of a word
+    when it reads that word so serves when it writes it.
+
+    As output directions rows must be small, with a length of about 1, or the logits would be huge. What a block adds is
+    larger: its inputs are normalised to numbers of about 1, and D of them are together sqrt(D) long. A row of length 1
+    would be outweighed by the first addition; hence the factor sqrt(D), 45.25 for 2048 channels.
 
     Image tokens get no such factor: the projector learned to give them their size. Older versions of Hugging Face
     (before its pull request 44432) divide the image by the factor first and then multiply everything: the same numbers,
@@ -154,10 +156,11 @@ def geglu(x_BTD, p):
 
     Notes
     -----
-    Attention only averages values, which is linear in them; the MLP is where a token's features are
-    combined into new ones. A column of ``up`` computes a feature; the same column of ``gate`` decides how much of that
-    feature passes for this token. The product of the two lets one hidden channel say "this, if that", for which a plain
-    MLP needs several.
+    Attention only averages values, which is linear in them; the MLP is where a token's features are combined into new
+    ones. A column of ``up`` computes a feature; the same column of ``gate``, through GELU, is a number by which that
+    feature is multiplied: near zero where what the gate looks for is absent, large where it is there. So one hidden
+    channel can say "this, if that", a product of two features; a plain MLP, which adds features up before its bend,
+    needs several channels to come near a product.
 
     References
     ----------

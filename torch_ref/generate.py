@@ -1,9 +1,8 @@
 """From logits to an answer: read the image and the prompt once, then add one token at a time.
 
 The model gives every token of the vocabulary a logit, and a softmax makes probabilities of them; which token is written
-is decided here. Taking the most
-probable token each time (greedy) gives the same answer every time, and suits questions with one right answer: a box, a
-number. A draw by probability varies, as captions may.
+is decided here. Taking the most probable token each time (greedy) gives the same answer every time, and suits questions
+with one right answer: a box, a number. A draw by probability varies, as captions may.
 """
 
 import torch
@@ -30,8 +29,8 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, mak
     p : Params
     config : Config
     choose : callable
-        Takes ``logit_BV`` and returns ``id_B``: `greedy`, or `sample` with its settings bound. It must pass over
-        rows that belong to no token; `npgemma.model.Model.chooser` makes one that does.
+        Takes ``logit_BV`` and returns ``id_B``: `greedy`, or `sample` with its settings bound. It must pass over rows
+        that belong to no token; `npgemma.model.Model.chooser` makes one that does.
     max_new_tokens : int
         The most tokens to add; fewer if the context ends before, none if the prompt fills it.
     make_cache, step : callable
@@ -79,7 +78,8 @@ def greedy(logit_BV):
 def sample(logit_BV, uniform_B, temperature=1.0, top_k=None, top_p=1.0):
     """Draw a token by its probability, with the improbable ones left out.
 
-    The settings apply in this order, as in Hugging Face's ``generate``: temperature, top-k, top-p.
+    The settings apply in this order, as in Hugging Face's ``generate``: temperature, top-k, top-p (of the probabilities
+    that top-k has left).
 
     Parameters
     ----------

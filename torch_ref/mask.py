@@ -4,7 +4,8 @@ Image and prompt are given: no token of them has to be predicted, so all of them
 directions. An image token then knows what the prompt asks for before the decoder has said a word. The answer is
 different. Each of its tokens is predicted from what stands before it, and in training the whole answer is there at
 once: a token that could read from later ones would only have to copy. So the answer is causal in training, and here
-too: otherwise an answer's first tokens would change whenever a later one is added, as they never did in training.
+too: otherwise the vectors of an answer's first tokens would change whenever a later one is added, as they never did in
+training.
 """
 
 import torch
@@ -30,10 +31,10 @@ def prefix_lm(prefix_BS, valid_BS, new):
     prefix_BS : bool array
         Tokens of the prefix (image and prompt), among all so far.
     valid_BS : bool array
-        Real tokens; False marks padding, which no token attends to. In a batch shorter prompts are padded between
-        image and prompt, so that all prompts end together; an answer that has ended is padded on the
-        right while others run on. A padding token attends to the image, so that no row of
-        the softmax is empty; what is computed for padding is never read.
+        Real tokens; False marks padding, which no token attends to. In a batch shorter prompts are padded between image
+        and prompt, so that all prompts end together; an answer that has ended is padded on the right while others run
+        on. A padding token attends to the image, so that no row of the softmax is empty; what is computed for padding
+        is never read.
     new : int
         How many of the S tokens are new, at the end: the queries of this call.
 

@@ -1,7 +1,7 @@
 """PaliGemma: maps an image and a prompt to the logits of the next token. Here the parts are joined.
 
-Sequence: P image tokens, then text: ``<bos>``, prompt, newline, answer so far. Image and prompt are the prefix,
-whose tokens all see each other; the answer only looks back. Paper: Beyer et al., arXiv 2407.07726; official code:
+Sequence: P image tokens, then text: ``<bos>``, prompt, newline, answer so far. Image and prompt are the prefix, whose
+tokens all see each other; the answer only looks back. Paper: Beyer et al., arXiv 2407.07726; official code:
 ``big_vision/models/proj/paligemma/paligemma.py``.
 """
 
@@ -96,7 +96,8 @@ def prefill(image_BPD, ids_BT, valid_BT, p, config, cache):
     Returns
     -------
     logit_BV : array
-        Only the last position's: no other is needed, and over a large vocabulary they are most of the work.
+        Only the last position's: no other is needed, and those of all positions would be a fifth of the 3B model's
+        work.
     """
     valid_BS = with_image(valid_BT, image_BPD)
     x_BSD = torch.cat([image_BPD, gemma.embed_tokens(ids_BT, p.text)], dim=1)

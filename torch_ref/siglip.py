@@ -3,7 +3,7 @@
 A vision transformer (Dosovitskiy et al., arXiv 2010.11929). Every patch has a vector of D channels, its place in the
 *residual stream*, and every block only adds to that vector: first what attention gathered from other patches, then what
 an MLP made of the patch itself. Adding keeps a direct path from the first block to the last: what an early block found
-out is still there at the end, and in training the gradient reaches the early blocks undiminished.
+out stays unless a later one takes it away, and in training the gradient reaches the early blocks undiminished.
 
 The tower was trained to tell which caption belongs to which image (``contrastive.py``). For that, a pooling head on top
 of it, an attention with one learned query, gathered all patches in one vector, which was compared with a caption's
