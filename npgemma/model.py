@@ -362,7 +362,7 @@ class _Rows:
         )
 
     def _ended(self, ids):
-        return bool(ids) and ids[-1] == self.model.config.eos_token
+        return bool(ids) and ids[-1] in self.model.config.eos_tokens
 
 
 def _kind(x):

@@ -40,6 +40,11 @@ PATH = [
     ("paligemma.py", "the parts joined", "scale the image tokens like text: which tests notice?"),
     ("cache.py", "what past tokens leave behind", "how many bytes are 1000 tokens of the 3B model?"),
     ("generate.py", "from logits to an answer", "set the temperature to 0.01, to 100"),
+    (
+        "gemma2.py",
+        "PaliGemma 2's decoder: four differences",
+        "`diff` it with `gemma.py`; leave the cap out: same answer?",
+    ),
     ("segmentation.py", "sixteen codes become a mask", "change one code: which part of the mask changes?"),
     ("answer.py", "an answer becomes boxes and masks", "divide by 1024 instead: what moves?"),
     ("sampling.py", "how an answer is chosen: the settings", "pass a temperature of 0"),

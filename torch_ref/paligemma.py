@@ -7,7 +7,8 @@ whose tokens all see each other; the answer only looks back. Paper: Beyer et al.
 
 import torch
 
-from torch_ref import gemma, siglip
+from npgemma.config import Gemma2Config
+from torch_ref import gemma, gemma2, siglip
 from torch_ref.projector import project
 
 
@@ -28,6 +29,20 @@ def encode_image(pixels_BYXC, p, config):
     features_BPE = siglip.encode(pixels_BYXC, p.vision, config.vision)
     image_BPD = project(features_BPE, p.projector)
     return image_BPD
+
+
+def decoder_of(config):
+    """Return the decoder: ``gemma.py`` in PaliGemma 1, ``gemma2.py`` in PaliGemma 2; both have the same functions.
+
+    Parameters
+    ----------
+    config : Config
+
+    Returns
+    -------
+    module
+    """
+    return gemma2 if isinstance(config.text, Gemma2Config) else gemma
 
 
 def with_image(flag_BT, image_BPD):
@@ -70,10 +85,11 @@ def logits(image_BPD, ids_BT, prefix_BT, valid_BT, p, config):
     logit_BSV : array
         For every position, image tokens first.
     """
+    decoder = decoder_of(config)
     prefix_BS, valid_BS = with_image(prefix_BT, image_BPD), with_image(valid_BT, image_BPD)
-    x_BSD = torch.cat([image_BPD, gemma.embed_tokens(ids_BT, p.text)], dim=1)
-    final_BSD = gemma.run_blocks(x_BSD, prefix_BS, valid_BS, p.text, config.text)
-    logit_BSV = gemma.unembed(final_BSD, p.text)
+    x_BSD = torch.cat([image_BPD, decoder.embed_tokens(ids_BT, p.text)], dim=1)
+    final_BSD = decoder.run_blocks(x_BSD, prefix_BS, valid_BS, p.text, config.text)
+    logit_BSV = decoder.unembed(final_BSD, p.text, config.text)
     return logit_BSV
 
 
@@ -98,10 +114,11 @@ def prefill(image_BPD, ids_BT, valid_BT, p, config, cache):
     logit_BV : array
         Only the last position's: no other is needed, and over a large vocabulary they are most of the work.
     """
+    decoder = decoder_of(config)
     valid_BS = with_image(valid_BT, image_BPD)
-    x_BSD = torch.cat([image_BPD, gemma.embed_tokens(ids_BT, p.text)], dim=1)
-    final_BSD = gemma.run_blocks(x_BSD, valid_BS, valid_BS, p.text, config.text, cache)
-    logit_BV = gemma.unembed(final_BSD[:, -1:], p.text)[:, 0]
+    x_BSD = torch.cat([image_BPD, decoder.embed_tokens(ids_BT, p.text)], dim=1)
+    final_BSD = decoder.run_blocks(x_BSD, valid_BS, valid_BS, p.text, config.text, cache)
+    logit_BV = decoder.unembed(final_BSD[:, -1:], p.text, config.text)[:, 0]
     return logit_BV
 
 
@@ -125,8 +142,9 @@ def step(ids_BT, valid_BS, p, config, cache):
     -------
     logit_BV : array
     """
-    x_BTD = gemma.embed_tokens(ids_BT, p.text)
+    decoder = decoder_of(config)
+    x_BTD = decoder.embed_tokens(ids_BT, p.text)
     # A token of the answer looks back on everything, so who belongs to the prefix no longer matters.
-    final_BTD = gemma.run_blocks(x_BTD, torch.zeros_like(valid_BS), valid_BS, p.text, config.text, cache)
-    logit_BV = gemma.unembed(final_BTD, p.text)[:, 0]
+    final_BTD = decoder.run_blocks(x_BTD, torch.zeros_like(valid_BS), valid_BS, p.text, config.text, cache)
+    logit_BV = decoder.unembed(final_BTD, p.text, config.text)[:, 0]
     return logit_BV
