@@ -1,8 +1,8 @@
 """PaliGemma: maps an image and a prompt to the logits of the next token. Here the parts are joined.
 
-Sequence: P image tokens, then text: ``<bos>``, prompt, newline, answer so far. Image and prompt are the prefix,
-whose tokens all see each other; the answer only looks back. Paper: Beyer et al., arXiv 2407.07726; official code:
-``big_vision/models/proj/paligemma/paligemma.py``.
+Sequence: P tokens of one image or several, then text: ``<bos>``, prompt, newline, answer so far. Image and prompt are
+the prefix, whose tokens all see each other; the answer only looks back. Paper: Beyer et al., arXiv 2407.07726;
+official code: ``big_vision/models/proj/paligemma/paligemma.py``.
 """
 
 import numpy as np
@@ -28,6 +28,29 @@ def encode_image(pixels_BYXC, p, config):
     """
     features_BPE = siglip.encode(pixels_BYXC, p.vision, config.vision)
     image_BPD = project(features_BPE, p.projector)
+    return image_BPD
+
+
+def encode_images(pixels_BIYXC, p, config):
+    """Encode several images of each prompt: their tokens follow one another, in the order of the images.
+
+    Parameters
+    ----------
+    pixels_BIYXC : array
+        As for `encode_image`, I images for each prompt.
+    p : Params
+    config : Config
+
+    Returns
+    -------
+    image_BPD : array
+        All P tokens of a prompt's images. Nothing marks where one image ends: each patch has its position in the
+        vision tower, and in the decoder's sequence.
+    """
+    B, images, Y, X, C = pixels_BIYXC.shape
+    # The vision tower knows nothing of prompts: every image is a row of its own.
+    each = encode_image(pixels_BIYXC.reshape(B * images, Y, X, C), p, config)
+    image_BPD = each.reshape(B, images * each.shape[1], each.shape[2])
     return image_BPD
 
 

@@ -19,7 +19,9 @@ from npgemma.trace import to_numpy
 transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'npgemma[oracle]'")
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-VARIANTS = ["hub", "grouped_padded", "bfloat16_shards", "float16_small"]
+VARIANTS = [
+    "hub", "grouped_padded", "bfloat16_shards", "float16_small", "two_images", "gemma2_window", "gemma2_hub",
+]  # fmt: skip
 # As in test_golden.py. Largest seen 1.2e-5, over six seeds of each variant.
 LOGITS = 3e-5
 
@@ -33,7 +35,7 @@ def make():
     return make
 
 
-@pytest.fixture(scope="module", params=["grouped_padded", "float16_small"])
+@pytest.fixture(scope="module", params=["grouped_padded", "float16_small", "gemma2_window", "gemma2_hub"])
 def other(request, make, tmp_path_factory):
     """A model of a variant's sizes with other weights, saved by Hugging Face's own hand, and what it computes."""
     variant = dataclasses.replace(make.VARIANTS[request.param], seed=9001, naming="5 saved")
@@ -61,7 +63,8 @@ def test_greedy_answer_of_a_fresh_model(other, backend):
     model = backend.load(folder)
     ids, valid = (model.backend.to_array(asked[name][:, :prefix]) for name in ("ids", "valid"))
     pixels = model.backend.to_activation(asked["pixels"].astype(np.float32) / np.float32(127.5) - 1)
-    image = model.backend.encode_image(pixels, model.params, model.config)
+    encode = model.backend.encode_images if pixels.ndim == 5 else model.backend.encode_image
+    image = encode(pixels, model.params, model.config)
     most = asked["tokens"].shape[1]
     tokens = model.backend.generate(image, ids, valid, model.params, model.config, model.backend.greedy, most)
     found = np.stack([to_numpy(token) for token in tokens], axis=1)
