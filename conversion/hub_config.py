@@ -43,7 +43,7 @@ TEXT_2 = TEXT | {
     "layers": ("num_hidden_layers", 26),
     "query_heads": ("num_attention_heads", 8),
     "key_value_heads": ("num_key_value_heads", 4),
-    "query_pre_attn_scalar": ("query_pre_attn_scalar", 256.0),
+    "query_pre_attn_scalar": ("query_pre_attn_scalar", 256),
     "attention_softcap": ("attn_logit_softcapping", 50.0),
     "final_softcap": ("final_logit_softcapping", 30.0),
     "sliding_window": ("sliding_window", 4096),

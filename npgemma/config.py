@@ -45,7 +45,7 @@ class Gemma2Config(TextConfig):
     """Sizes of the Gemma 2 decoder, the text model of PaliGemma 2: those of Gemma, and what ``gemma2.py`` adds."""
 
     # Scores are divided by its square root: the head width in 3B and 10B, width / query_heads in 28B.
-    query_pre_attn_scalar: float = 256.0
+    query_pre_attn_scalar: int = 256
     attention_softcap: float = 50.0
     final_softcap: float = 30.0
     sliding_window: int = 4096  # tokens that a layer with `SLIDING` attention looks back on, the newest one included
@@ -90,7 +90,7 @@ _GEMMA_2 = {
     "3b": _gemma_2(26, width=2304, mlp_width=9216, query_heads=8, key_value_heads=4, head_width=256),
     "10b": _gemma_2(42, width=3584, mlp_width=14336, query_heads=16, key_value_heads=8, head_width=256),
     "28b": _gemma_2(
-        46, width=4608, mlp_width=36864, query_heads=32, key_value_heads=16, head_width=128, query_pre_attn_scalar=144.0
+        46, width=4608, mlp_width=36864, query_heads=32, key_value_heads=16, head_width=128, query_pre_attn_scalar=144
     ),
 }
 

@@ -41,7 +41,7 @@ GEMMA = {
 GEMMA_2 = Config(
     _VISION,
     Gemma2Config(
-        query_heads=6, key_value_heads=2, head_width=14, **_TEXT, query_pre_attn_scalar=9.0, attention_softcap=1.5,
+        query_heads=6, key_value_heads=2, head_width=14, **_TEXT, query_pre_attn_scalar=9, attention_softcap=1.5,
         final_softcap=2.0, sliding_window=3, layer_types=(SLIDING, FULL, SLIDING),
     ),
     image_token=97,

@@ -8,11 +8,14 @@ import pathlib
 import numpy as np
 import PIL
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import npgemma
 import torch_ref
-from conversion.hub_config import FAMILIES, VISION, from_hub
+from conversion.hub_config import FAMILIES, VISION, from_hub, to_hub
+from conversion.layout import stored_leaves
+from npgemma.config import PUBLISHED
 from npgemma.tools.compare import difference
 from npgemma.trace import to_numpy
 
@@ -125,3 +128,15 @@ def test_config_is_read_as_hugging_face_reads_it(name):
         special = (theirs.image_token_id, theirs.pad_token_id, theirs.bos_token_id)
         assert (ours.image_token, ours.pad_token, ours.bos_token) == special
         assert ours.eos_tokens[0] == theirs.eos_token_id
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_and_shapes_of_every_published_size_are_hugging_faces(make, name):
+    """Of its own model, made without memory; written as the hub's files write them."""
+    with torch.device("meta"):
+        model = transformers.PaliGemmaForConditionalGeneration(
+            transformers.PaliGemmaConfig.from_dict(to_hub(PUBLISHED[name]))
+        )
+    theirs = {make.rename(name, "hub"): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    theirs.pop(None, None)
+    assert {leaf.stored_name: leaf.stored_shape for leaf in stored_leaves(PUBLISHED[name]).values()} == theirs
