@@ -1,12 +1,13 @@
 """The hub's ``config.json``: read to our sizes, and written from them.
 
 A hub file leaves out every value that equals the default of Hugging Face's configuration class, so the defaults below
-are those of ``SiglipVisionConfig`` and ``GemmaConfig``, not the sizes of PaliGemma.
+are those of ``SiglipVisionConfig``, ``GemmaConfig`` and ``Gemma2Config``, not PaliGemma's sizes. The decoder's sizes
+are read from ``text_config`` alone: at the top level PaliGemma 2's files repeat some of PaliGemma 1's.
 """
 
 import dataclasses
 
-from npgemma.config import IMAGE_TOKEN, Config, TextConfig, VisionConfig
+from npgemma.config import FULL, IMAGE_TOKEN, SLIDING, Config, Gemma2Config, TextConfig, VisionConfig, alternating
 from npgemma.errors import InputError
 
 # No published model comes near; a larger figure is a damaged file, and believing it would cost all memory.
@@ -36,6 +37,20 @@ TEXT = {
     "epsilon": ("rms_norm_eps", 1e-6),
     "rope_theta": ("rope_theta", 10000.0),
 }
+TEXT_2 = TEXT | {
+    "width": ("hidden_size", 2304),
+    "mlp_width": ("intermediate_size", 9216),
+    "layers": ("num_hidden_layers", 26),
+    "query_heads": ("num_attention_heads", 8),
+    "key_value_heads": ("num_key_value_heads", 4),
+    "query_pre_attn_scalar": ("query_pre_attn_scalar", 256),
+    "attention_softcap": ("attn_logit_softcapping", 50.0),
+    "final_softcap": ("final_logit_softcapping", 30.0),
+    "sliding_window": ("sliding_window", 4096),
+    "layer_types": ("layer_types", None),  # `alternating`
+}
+# The decoder's ``model_type``: its sizes, and where they are read from.
+FAMILIES = {"gemma": (TextConfig, TEXT), "gemma2": (Gemma2Config, TEXT_2)}
 
 
 def from_hub(document):
@@ -53,7 +68,7 @@ def from_hub(document):
     Raises
     ------
     InputError
-        If the file describes another model, PaliGemma 2, or sizes that no model has.
+        If the file describes another model, or sizes that no model has.
     """
     if not isinstance(document, dict):
         raise InputError(f"config.json should hold an object, found {type(document).__name__}")
@@ -66,12 +81,16 @@ def from_hub(document):
     rotary = text_part.get("rope_parameters") or {}
     text_part = {**text_part, **({"rope_theta": rotary["rope_theta"]} if "rope_theta" in rotary else {})}
     image_token = document.get("image_token_index", document.get("image_token_id", IMAGE_TOKEN))
+    kind, names = FAMILIES[text_part.get("model_type") or "gemma"]
+    text = _read(kind, names, text_part, "text_config")
+    if kind is Gemma2Config and text["layer_types"] is None:
+        text["layer_types"] = alternating(text["layers"])
     config = Config(
         VisionConfig(**_read(VisionConfig, VISION, vision_part, "vision_config")),
-        TextConfig(**_read(TextConfig, TEXT, text_part, "text_config")),
+        kind(**text),
         image_token=_integer(image_token, "image_token_index"),
         pad_token=_special(document, "pad_token_id", 0),
-        eos_token=_special(document, "eos_token_id", 1),
+        eos_tokens=_end_tokens(document, text_part),
         bos_token=_special(document, "bos_token_id", 2),
     )
     _check_sizes(config, document)
@@ -81,12 +100,17 @@ def from_hub(document):
 def to_hub(config, dtype="float32"):
     """Return the hub's ``config.json`` for a configuration, with every value written out."""
     vision = {hub: getattr(config.vision, name) for name, (hub, _) in VISION.items()}
-    text = {hub: getattr(config.text, name) for name, (hub, _) in TEXT.items()}
+    family, names = next((family, names) for family, (kind, names) in FAMILIES.items() if kind is type(config.text))
+    text = {hub: getattr(config.text, name) for name, (hub, _) in names.items()}
+    if "layer_types" in text:
+        text["layer_types"] = list(text["layer_types"])
+    if len(config.eos_tokens) > 1:
+        text["eos_token_id"] = list(config.eos_tokens)
     return {
         "architectures": ["PaliGemmaForConditionalGeneration"],
         "model_type": "paligemma",
         "bos_token_id": config.bos_token,
-        "eos_token_id": config.eos_token,
+        "eos_token_id": config.eos_tokens[0],
         "pad_token_id": config.pad_token,
         "image_token_index": config.image_token,
         "hidden_size": config.text.width,
@@ -94,7 +118,7 @@ def to_hub(config, dtype="float32"):
         "vocab_size": config.text.vocabulary,
         "torch_dtype": dtype,
         "text_config": {
-            "model_type": "gemma",
+            "model_type": family,
             "hidden_activation": "gelu_pytorch_tanh",
             "num_image_tokens": config.image_tokens,
             **text,
@@ -111,13 +135,11 @@ def to_hub(config, dtype="float32"):
 
 
 def _check_family(document):
-    """Accept PaliGemma 1; refuse any other model by name."""
+    """Accept PaliGemma 1 and 2; refuse any other model by name."""
     family = document.get("model_type")
     text_part = document.get("text_config")
-    text_family = text_part.get("model_type", "gemma") if isinstance(text_part, dict) else None
-    if family == "paligemma" and text_family == "gemma2":
-        raise InputError("this is a PaliGemma 2 checkpoint (its decoder is Gemma 2); npgemma runs PaliGemma 1 so far")
-    if family != "paligemma" or text_family not in ("gemma", None):
+    text_family = text_part.get("model_type") if isinstance(text_part, dict) else None
+    if family != "paligemma" or (text_family or "gemma") not in FAMILIES:
         found = family if family != "paligemma" else f"paligemma with a '{text_family}' decoder"
         raise InputError(f"config.json should describe a 'paligemma' model, found {found!r}: pass PaliGemma's folder")
 
@@ -135,6 +157,10 @@ def _check_variants(vision_part, text_part):
         "text_config.rope_scaling": (text_part.get("rope_scaling"), ()),
         "text_config.rope_parameters": (_rope_type(text_part.get("rope_parameters")), ("default",)),
     }
+    # Here null is no default: to Hugging Face it means no cap or no window, and no such Gemma 2 was published.
+    for name in ("attn_logit_softcapping", "final_logit_softcapping", "sliding_window", "query_pre_attn_scalar"):
+        if text_part.get("model_type") == "gemma2" and name in text_part and text_part[name] is None:
+            raise InputError(f"config.json's text_config.{name} should be a number, found null: this is not PaliGemma")
     for name, (found, known) in allowed.items():
         if found is not None and found not in known:
             expected = " or ".join(map(repr, known)) or "nothing"
@@ -154,7 +180,7 @@ def _read(kind, names, part, where):
     types, values = {entry.name: entry.type for entry in dataclasses.fields(kind)}, {}
     for name, (hub, default) in names.items():
         value = part.get(hub)
-        read = _integer if types[name] is int else _positive
+        read = {int: _integer, float: _positive}.get(types[name], _layer_types)
         values[name] = default if value is None else read(value, f"{where}.{hub}")
     return values
 
@@ -165,6 +191,26 @@ def _integer(value, name, least=1):
             f"config.json's {name} should be a whole number from {least} to {LARGEST_SIZE}, found {value!r}"
         )
     return value
+
+
+def _layer_types(value, name):
+    known = SLIDING, FULL
+    if not isinstance(value, list) or any(word not in known for word in value):
+        raise InputError(f"config.json's {name} should be a list of {' and '.join(known)}, found {value!r}")
+    return tuple(value)
+
+
+def _end_tokens(document, text_part):
+    """Return the ids that end an answer: the file's own first, then those of its decoder's part if that lists several.
+
+    PaliGemma 2's files say 1, and [1, 107] for the decoder. A single id of the decoder is mostly a default that
+    Hugging Face wrote out, and counts only where the file has none of its own.
+    """
+    own, decoders = document.get("eos_token_id"), text_part.get("eos_token_id")
+    found = own if isinstance(own, list) else [] if own is None else [own]
+    if isinstance(decoders, list) or (decoders is not None and not found):
+        found = found + (decoders if isinstance(decoders, list) else [decoders])
+    return tuple(dict.fromkeys(_integer(token, "eos_token_id", least=0) for token in found)) or (1,)
 
 
 def _special(document, name, default):
@@ -204,10 +250,13 @@ def _check_sizes(config, document):
             f"{config.image_tokens} image tokens do not fit the context of {text.context_length}",
         ),
         (
-            max(config.pad_token, config.eos_token, config.bos_token) < text.vocabulary,
+            max(config.pad_token, *config.eos_tokens, config.bos_token) < text.vocabulary,
             f"a special token's id lies outside the vocabulary of {text.vocabulary}",
         ),
     ]
+    if isinstance(text, Gemma2Config):
+        count = len(text.layer_types)
+        checks.append((count == text.layers, f"layer_types names {count} layers, num_hidden_layers {text.layers}"))
     for good, problem in checks:
         if not good:
             raise InputError(f"config.json describes an impossible model: {problem}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma import axes as alphabet
+from npgemma.config import Gemma2Config
 from npgemma.params import declared
 
 _VISION = "vision_tower.vision_model."
@@ -57,6 +58,13 @@ STORED = {
     "text.norm": (_TEXT + "norm.weight", "D"),
 }
 
+# What Gemma 2 stores otherwise: the norm that follows attention has the name which Gemma 1 gives to the MLP's norm.
+STORED_GEMMA_2 = STORED | {
+    "text.blocks.*.attn_out_norm": (_TEXT_LAYER + "post_attention_layernorm.weight", "D"),
+    "text.blocks.*.mlp_norm": (_TEXT_LAYER + "pre_feedforward_layernorm.weight", "D"),
+    "text.blocks.*.mlp_out_norm": (_TEXT_LAYER + "post_feedforward_layernorm.weight", "D"),
+}
+
 
 @dataclass(frozen=True)
 class StoredLeaf:
@@ -85,10 +93,11 @@ class StoredLeaf:
 def stored_leaves(config):
     """Return a `StoredLeaf` for every array of a model of this configuration, by our name."""
     sizes = alphabet.sizes(config)
+    table = STORED_GEMMA_2 if isinstance(config.text, Gemma2Config) else STORED
     found = {}
     for leaf in declared(config):
         numbers = re.findall(r"\.(\d+)\.", leaf.name)
-        stored_name, stored_axes = STORED[re.sub(r"\.\d+\.", ".*.", leaf.name)]
+        stored_name, stored_axes = table[re.sub(r"\.\d+\.", ".*.", leaf.name)]
         tower = sizes[leaf.name.partition(".")[0]]
         shape = tuple(
             int(np.prod([tower[letter] for letter in group.strip("()")]))

@@ -42,6 +42,7 @@ AXES = {
     "L": "layers (cache buffers only)",
     "P": "image tokens, where the towers meet",
     "E": "vision width, where the towers meet",
+    "I": "images of one prompt, where it has several",
     "Y": "rows of an image, top to bottom",
     "X": "columns of an image, left to right",
     "C": "channels of an image: red, green, blue; in a convolution, the channels that go in",

@@ -38,6 +38,7 @@ class Backend:
 
     # Of ``paligemma.py``, ``cache.py`` and ``generate.py``.
     encode_image: Callable
+    encode_images: Callable
     logits: Callable
     prefill: Callable
     step: Callable
@@ -80,6 +81,7 @@ def numpy_backend(dtype="float32", device="cpu", static=False):
         clock=time.perf_counter,
         peak_bytes=peak_bytes,
         encode_image=paligemma.encode_image,
+        encode_images=paligemma.encode_images,
         logits=paligemma.logits,
         prefill=paligemma.prefill,
         step=paligemma.step,

@@ -40,16 +40,37 @@ class TextConfig:
     rope_theta: float = 10000.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gemma2Config(TextConfig):
+    """Sizes of the Gemma 2 decoder, the text model of PaliGemma 2: those of Gemma, and what ``gemma2.py`` adds."""
+
+    # Scores are divided by its square root: the head width in 3B and 10B, width / query_heads in 28B.
+    query_pre_attn_scalar: int = 256
+    attention_softcap: float = 50.0
+    final_softcap: float = 30.0
+    sliding_window: int = 4096  # tokens that a layer with `SLIDING` attention looks back on, the newest one included
+    layer_types: tuple[str, ...]  # of each layer, `SLIDING` or `FULL`
+
+
+# The hub's words for whether a layer of Gemma 2 has a sliding window.
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+def alternating(layers):
+    """Return the layer types of every published Gemma 2: a sliding window in each second layer, from the first on."""
+    return tuple(FULL if i % 2 else SLIDING for i in range(layers))
+
+
 @dataclass(frozen=True)
 class Config:
     """Sizes of a whole PaliGemma, and the ids of its special tokens."""
 
     vision: VisionConfig
-    text: TextConfig
+    text: TextConfig  # Gemma2Config in PaliGemma 2
     # The id that Hugging Face's prompts have where image tokens go. The model never looks it up.
     image_token: int = IMAGE_TOKEN
     pad_token: int = 0
-    eos_token: int = 1
+    eos_tokens: tuple[int, ...] = (1,)  # each of them ends an answer
     bos_token: int = 2
 
     @property
@@ -58,13 +79,31 @@ class Config:
         return (self.vision.image_size // self.vision.patch_size) ** 2
 
 
-def _published(image_size):
-    return Config(
-        VisionConfig(width=1152, mlp_width=4304, layers=27, heads=16, image_size=image_size, patch_size=14),
-        TextConfig(
-            width=2048, mlp_width=16384, layers=18, query_heads=8, key_value_heads=1, head_width=256, vocabulary=257216
-        ),
-    )
+def _gemma_2(layers, **sizes):
+    return Gemma2Config(layers=layers, layer_types=alternating(layers), vocabulary=257216, **sizes)
 
 
-PUBLISHED = {f"paligemma-3b-{size}": _published(size) for size in (224, 448, 896)}
+_GEMMA = TextConfig(
+    width=2048, mlp_width=16384, layers=18, query_heads=8, key_value_heads=1, head_width=256, vocabulary=257216
+)
+_GEMMA_2 = {
+    "3b": _gemma_2(26, width=2304, mlp_width=9216, query_heads=8, key_value_heads=4, head_width=256),
+    "10b": _gemma_2(42, width=3584, mlp_width=14336, query_heads=16, key_value_heads=8, head_width=256),
+    "28b": _gemma_2(
+        46, width=4608, mlp_width=36864, query_heads=32, key_value_heads=16, head_width=128, query_pre_attn_scalar=144
+    ),
+}
+
+
+def _vision(image_size):
+    return VisionConfig(width=1152, mlp_width=4304, layers=27, heads=16, image_size=image_size, patch_size=14)
+
+
+_SIZES = (224, 448, 896)
+PUBLISHED = {f"paligemma-3b-{size}": Config(_vision(size), _GEMMA) for size in _SIZES}
+# The end of a turn of Gemma 2's chat, 107, ends an answer too.
+PUBLISHED |= {
+    f"paligemma2-{name}-{size}": Config(_vision(size), text, eos_tokens=(1, 107))
+    for name, text in _GEMMA_2.items()
+    for size in _SIZES
+}

@@ -54,7 +54,8 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, mak
     for remaining in range(most, 0, -1):
         id_B = np.where(running_B, choose(logit_BV), config.pad_token)
         yield id_B
-        running_B = running_B & (id_B != config.eos_token)
+        for eos_token in config.eos_tokens:
+            running_B = running_B & (id_B != eos_token)
         if remaining == 1 or not running_B.any():
             return
         valid_BS = np.concatenate([valid_BS, running_B[:, None]], axis=1)

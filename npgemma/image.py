@@ -21,7 +21,7 @@ class LoadedImage:
     Parameters
     ----------
     pixels_BYXC : float32 array
-        One square image, RGB, from -1 to 1.
+        One square image, RGB, from -1 to 1; several of one prompt have one more axis, behind the first.
     size : (int, int)
         Columns and rows of the image as a person sees it; boxes are given in its pixels.
     """

@@ -100,7 +100,8 @@ class Model:
         Parameters
         ----------
         image : str, os.PathLike, PIL.Image.Image, uint8 array or npgemma.image.LoadedImage
-            As for `npgemma.image.load_image`; or pixels that `npgemma.image.load_pixels` returned.
+            As for `npgemma.image.load_image`; or pixels that `npgemma.image.load_pixels` returned. For a prompt about
+            several images: a list of such images, or their pixels (1, I, size, size, 3).
         prompt : str
         max_new_tokens, do_sample, temperature, top_k, top_p, seed : optional
             The fields of `npgemma.sampling.Sampling`.
@@ -145,7 +146,8 @@ class Model:
         Parameters
         ----------
         images : list
-            An image for each prompt, each as for `generate`; or one, for all of them.
+            An image for each prompt, each as for `generate`; or one, for all of them. Prompts about several images
+            have equally many.
         prompts : list of str
         max_new_tokens, do_sample, temperature, top_k, top_p : optional
             As for `generate`, the same for all.
@@ -179,8 +181,8 @@ class Model:
 
         Parameters
         ----------
-        pixels : array (B, size, size, 3)
-            From -1 to 1.
+        pixels : array (B, size, size, 3) or (B, I, size, size, 3)
+            From -1 to 1; I images for each prompt.
         ids : int array (B, T)
             Text tokens, without image tokens.
         prefix : int
@@ -191,7 +193,8 @@ class Model:
         Returns
         -------
         array (B, P + T, V)
-            P image tokens first. In the backend's own kind of array; torch can differentiate it in weights and pixels.
+            P image tokens first, those of several images in their order. In the backend's own kind of array; torch
+            can differentiate it in weights and pixels.
 
         Raises
         ------
@@ -199,12 +202,12 @@ class Model:
             If shapes or ids do not fit the model.
         """
         backend = self.backend
-        pixels_BYXC, ids_BT = backend.to_array(pixels), backend.to_array(ids)
+        pixels, ids_BT = backend.to_array(pixels), backend.to_array(ids)
         prefix_BT = np.broadcast_to(np.arange(ids_BT.shape[-1]) < prefix, ids_BT.shape)
         valid_BT = backend.to_array(np.ones(ids_BT.shape, dtype=bool) if valid is None else valid) != 0
-        self._check(pixels_BYXC, ids_BT, valid_BT)
+        self._check(pixels, ids_BT, valid_BT)
         with backend.session(gradients=True):
-            image_BPD = backend.encode_image(backend.to_activation(pixels_BYXC), self.params, self.config)
+            image_BPD = self._encode(pixels)
             flags = backend.to_array(prefix_BT), valid_BT
             logit_BSV = backend.logits(image_BPD, ids_BT, *flags, self.params, self.config)
             self._check_finite(logit_BSV)
@@ -246,12 +249,12 @@ class Model:
             raise InputError(f"expected one image for each of {len(prompts)} prompts, found {len(images)}")
         choose, backend = self.chooser(settings, len(prompts)), self.backend
         ids_BT, valid_BT = self._aligned([self.tokenizer.prompt(prompt) for prompt in prompts])
-        self._check_room(ids_BT)
         with backend.session():
             start = backend.clock()
             loaded = [self._loaded(image) for image in images]
-            pixels_BYXC = np.concatenate([image.pixels_BYXC for image in loaded])
-            image_BPD = backend.encode_image(backend.to_activation(pixels_BYXC), self.params, self.config)
+            pixels = self._joined(loaded)
+            self._check_room(pixels, ids_BT)
+            image_BPD = self._encode(pixels)
             if len(images) < len(prompts):
                 image_BPD, loaded = image_BPD[[0] * len(prompts)], loaded * len(prompts)
             seen = backend.clock()
@@ -271,31 +274,56 @@ class Model:
         return ids_BT, valid_BT
 
     def _loaded(self, image):
-        """Take an image in any form, or pixels that were already made from one."""
+        """Take an image in any form, or pixels that were already made from one; several images as a list of these.
+
+        Boxes of an answer about several images are told in the first one's size.
+        """
         side = self.config.vision.image_size
         if isinstance(image, images_of.LoadedImage):
             return image
-        if isinstance(image, np.ndarray) and image.shape == (1, side, side, 3) and image.dtype.kind == "f":
+        if isinstance(image, (list, tuple)) and image:
+            loaded = [self._loaded(each) for each in image]
+            return images_of.LoadedImage(np.stack([each.pixels_BYXC for each in loaded], axis=1), loaded[0].size)
+        shape = image.shape if isinstance(image, np.ndarray) and image.dtype.kind == "f" and image.size else ()
+        if len(shape) in (4, 5) and shape[:1] + shape[-3:] == (1, side, side, 3):
             return images_of.LoadedImage(image, (side, side))
         return images_of.load_image(image, side)
 
-    def _check_room(self, ids_BT):
+    def _joined(self, loaded):
+        """Return the pixels of all prompts, which have equally many images."""
+        shapes = {image.pixels_BYXC.shape for image in loaded}
+        if len(shapes) > 1:
+            raise InputError("the prompts of a batch should have equally many images each")
+        return np.concatenate([image.pixels_BYXC for image in loaded])
+
+    def _encode(self, pixels):
+        """Encode one image of each prompt (B, size, size, 3), or several (B, I, size, size, 3)."""
+        backend = self.backend
+        encode = backend.encode_image if pixels.ndim == 4 else backend.encode_images
+        return encode(backend.to_activation(pixels), self.params, self.config)
+
+    def _image_tokens(self, pixels):
+        """Return how many tokens the images of one prompt become."""
+        return self.config.image_tokens * (1 if pixels.ndim == 4 else pixels.shape[1])
+
+    def _check_room(self, pixels, ids_BT):
         """Refuse a prompt that leaves no room for an answer."""
-        used, context = self.config.image_tokens + ids_BT.shape[1], self.config.text.context_length
-        if used >= context:
+        tokens, context = self._image_tokens(pixels), self.config.text.context_length
+        if tokens + ids_BT.shape[1] >= context:
             raise InputError(
-                f"the prompt has {ids_BT.shape[1]} tokens, which with {self.config.image_tokens} image tokens do not "
-                f"fit the model's context of {context}: shorten it"
+                f"the prompt has {ids_BT.shape[1]} tokens, which with {tokens} image tokens do not fit the model's "
+                f"context of {context}: shorten it"
             )
 
-    def _check(self, pixels_BYXC, ids_BT, valid_BT):
+    def _check(self, pixels, ids_BT, valid_BT):
         """Refuse arrays that do not fit the model or each other."""
         size, rows = self.config.vision.image_size, self.config.text.vocabulary
-        if tuple(pixels_BYXC.shape[1:]) != (size, size, 3) or "float" not in str(pixels_BYXC.dtype):
-            expected = f"floating-point pixels of shape (B, {size}, {size}, 3)"
-            raise InputError(f"expected {expected}, found {_kind(pixels_BYXC)}")
-        if ids_BT.ndim != 2 or "int" not in str(ids_BT.dtype) or len(ids_BT) != len(pixels_BYXC):
-            expected = f"token ids of shape ({len(pixels_BYXC)}, T), one row for each image"
+        fits = pixels.ndim in (4, 5) and tuple(pixels.shape[-3:]) == (size, size, 3) and 0 not in pixels.shape[1:]
+        if not fits or "float" not in str(pixels.dtype):
+            expected = f"floating-point pixels of shape (B, {size}, {size}, 3) or (B, I, {size}, {size}, 3)"
+            raise InputError(f"expected {expected}, found {_kind(pixels)}")
+        if ids_BT.ndim != 2 or "int" not in str(ids_BT.dtype) or len(ids_BT) != len(pixels):
+            expected = f"token ids of shape ({len(pixels)}, T), as many rows as pixels"
             raise InputError(f"expected {expected}, found {_kind(ids_BT)}")
         if 0 not in ids_BT.shape and not 0 <= int(ids_BT.min()) <= int(ids_BT.max()) < rows:
             found = f"{int(ids_BT.min())} to {int(ids_BT.max())}"
@@ -303,8 +331,8 @@ class Model:
         if valid_BT.shape != ids_BT.shape:
             expected, found = tuple(ids_BT.shape), tuple(valid_BT.shape)
             raise InputError(f"valid should have the shape of ids, {expected}, found {found}")
-        if self.config.image_tokens + ids_BT.shape[1] > self.config.text.context_length:
-            self._check_room(ids_BT)
+        if self._image_tokens(pixels) + ids_BT.shape[1] > self.config.text.context_length:
+            self._check_room(pixels, ids_BT)
 
     def _check_finite(self, logits):
         """Refuse to go on from NaN, and name the weight that brought it in.
@@ -362,7 +390,7 @@ class _Rows:
         )
 
     def _ended(self, ids):
-        return bool(ids) and ids[-1] == self.model.config.eos_token
+        return bool(ids) and ids[-1] in self.model.config.eos_tokens
 
 
 def _kind(x):

@@ -131,6 +131,35 @@ def gelu(x):
 
 
 @in_pieces
+def soft_cap(x, cap):
+    """Soft-cap: keep numbers between -cap and cap, and small ones almost as they are: ``cap * tanh(x / cap)``.
+
+    Gemma 2 caps scores and logits so. A score that grows without bound turns the softmax into a hard choice, which no
+    longer learns; a hard limit would stop learning as well, while tanh keeps the order of the scores and a slope.
+
+    Parameters
+    ----------
+    x : array of any shape
+    cap : float
+        50 for Gemma 2's scores, 30 for its logits.
+
+    Returns
+    -------
+    array of the same shape
+
+    Examples
+    --------
+    >>> soft_cap(np.array([1.0, 10.0, 50.0, 1000.0]), 50.0).round(2)
+    array([ 1.  ,  9.87, 38.08, 50.  ])
+
+    References
+    ----------
+    Gemma Team, arXiv 2408.00118, section 2 (logit soft-capping).
+    """
+    return cap * np.tanh(x / cap)
+
+
+@in_pieces
 def layer_norm(x, p, epsilon):
     """LayerNorm: shift and scale every token to mean 0 and variance 1, then apply a learned scale and bias.
 

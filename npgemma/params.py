@@ -11,6 +11,7 @@ import typing
 from dataclasses import dataclass, field
 
 from npgemma import axes as alphabet
+from npgemma.config import Gemma2Config
 
 Array = typing.Any  # numpy.ndarray here, torch.Tensor in the twin: one declaration serves both
 
@@ -130,12 +131,33 @@ class TextParams:
 
 
 @dataclass(frozen=True)
+class Gemma2BlockParams:
+    """`npgemma.gemma2.block`: four norms, each layer's input and output."""
+
+    attn_norm: Array = gain_axes("D")
+    attn: AttentionParams
+    attn_out_norm: Array = gain_axes("D")
+    mlp_norm: Array = gain_axes("D")
+    mlp: MLPParams
+    mlp_out_norm: Array = gain_axes("D")
+
+
+@dataclass(frozen=True)
+class Gemma2TextParams:
+    """Gemma 2; `npgemma.gemma2.run_blocks`."""
+
+    embedding: Array = weight_axes("VD")
+    blocks: tuple[Gemma2BlockParams, ...]
+    norm: Array = gain_axes("D")
+
+
+@dataclass(frozen=True)
 class Params:
-    """The whole model: SigLIP, the projector, Gemma."""
+    """The whole model: SigLIP, the projector, Gemma or Gemma 2."""
 
     vision: VisionParams
     projector: ProjectorParams
-    text: TextParams
+    text: TextParams | Gemma2TextParams
 
 
 @dataclass(frozen=True)
@@ -191,6 +213,7 @@ def build(config, make):
     """
     layers = {"vision": config.vision.layers, "text": config.text.layers}
     sizes = alphabet.sizes(config)
+    text = Gemma2TextParams if isinstance(config.text, Gemma2Config) else TextParams
 
     def grow(kind, name):
         """Make the part of the tree that a dataclass declares: its arrays, its blocks, and parts of its own."""
@@ -207,7 +230,7 @@ def build(config, make):
                 block = typing.get_args(child)[0]
                 children[entry.name] = tuple(grow(block, f"{path}.{i}") for i in range(layers[tower]))
             else:
-                children[entry.name] = grow(child, path)
+                children[entry.name] = grow(text if path == "text" else child, path)
         return kind(**children)
 
     return grow(Params, "")

@@ -45,6 +45,11 @@ PATH = [
         "what the models were trained with",
         "random vectors, batches of 8 and 64: which loss grows?",
     ),
+    (
+        "gemma2.py",
+        "PaliGemma 2's decoder: four differences",
+        "`diff` it with `gemma.py`; leave the cap out: same answer?",
+    ),
     ("segmentation.py", "sixteen codes become a mask", "change one code: which part of the mask changes?"),
     ("answer.py", "an answer becomes boxes and masks", "divide by 1024 instead: what moves?"),
     ("sampling.py", "machinery: the settings of an answer", "pass a temperature of 0"),

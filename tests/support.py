@@ -15,7 +15,7 @@ import conversion
 import npgemma
 from conversion import safetensors_file
 from npgemma.backend import numpy_backend
-from npgemma.config import Config, TextConfig, VisionConfig
+from npgemma.config import FULL, SLIDING, Config, Gemma2Config, TextConfig, VisionConfig
 from npgemma.tools.compare import difference
 from npgemma.trace import to_numpy
 from torch_ref.backend import to_torch, torch_backend
@@ -26,7 +26,7 @@ _VISION = VisionConfig(width=24, mlp_width=40, layers=2, heads=3, image_size=28,
 _TEXT = {"width": 30, "mlp_width": 56, "layers": 3, "vocabulary": 101, "context_length": 64}
 
 # The ways in which heads can share keys and values.
-CONFIGS = {
+GEMMA = {
     "one key/value head": Config(
         _VISION, TextConfig(query_heads=4, key_value_heads=1, head_width=10, **_TEXT), image_token=97
     ),
@@ -37,6 +37,17 @@ CONFIGS = {
         _VISION, TextConfig(query_heads=5, key_value_heads=5, head_width=14, **_TEXT), image_token=97
     ),
 }
+# All that Gemma 2 adds matters here: caps that bite, a window shorter than the text, a scale of its own.
+GEMMA_2 = Config(
+    _VISION,
+    Gemma2Config(
+        query_heads=6, key_value_heads=2, head_width=14, **_TEXT, query_pre_attn_scalar=9, attention_softcap=1.5,
+        final_softcap=2.0, sliding_window=3, layer_types=(SLIDING, FULL, SLIDING),
+    ),
+    image_token=97,
+    eos_tokens=(1, 3),
+)  # fmt: skip
+CONFIGS = GEMMA | {"Gemma 2": GEMMA_2}
 BATCH, TOKENS = 2, 11
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support import CONFIGS, assert_close, random, tensor
+from support import GEMMA, assert_close, random, tensor
 from tolerances import OPERATION
 
 import conversion
@@ -19,9 +19,9 @@ from npgemma.rope import angles
 B, T = 2, 7
 
 
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=GEMMA)
 def config(request):
-    return CONFIGS[request.param]
+    return GEMMA[request.param]
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_block(params, config, dtype, setting, scale):
     assert_close(expected, found, OPERATION[dtype])
 
 
-def test_unembed_is_the_embedding_table(params, dtype, setting):
+def test_unembed_is_the_embedding_table(params, config, dtype, setting):
     expected = F.linear(tensor(setting[0]), tensor(params.embedding))
-    assert_close(expected, gemma.unembed(setting[0], params), OPERATION[dtype])
-    assert_close(expected, twin.unembed(tensor(setting[0]), map_leaves(tensor, params)), OPERATION[dtype])
+    assert_close(expected, gemma.unembed(setting[0], params, config.text), OPERATION[dtype])
+    assert_close(expected, twin.unembed(tensor(setting[0]), map_leaves(tensor, params), config.text), OPERATION[dtype])

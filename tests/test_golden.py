@@ -14,7 +14,9 @@ from safetensors.numpy import load_file, save_file
 import conversion
 import npgemma
 import npgemma.gemma
+import npgemma.gemma2
 from conversion import safetensors_file
+from npgemma.config import FULL, Gemma2Config
 from npgemma.fast import bfloat16
 from npgemma.image import load_pixels
 from npgemma.params import leaves
@@ -107,7 +109,8 @@ def answer(model, variant):
     """Our greedy answer to the golden prompts: the tokens, and the logits they were chosen by."""
     asked, prefix, logits = golden(variant), ABOUT["variants"][variant]["prefix"], []
     ids, valid = (model.backend.to_array(asked[name][:, :prefix]) for name in ("ids", "valid"))
-    image = model.backend.encode_image(model.backend.to_activation(pixels(variant)), model.params, model.config)
+    encode = model.backend.encode_images if pixels(variant).ndim == 5 else model.backend.encode_image
+    image = encode(model.backend.to_activation(pixels(variant)), model.params, model.config)
 
     def choose(logit_BV):
         logits.append(to_numpy(logit_BV))
@@ -121,7 +124,7 @@ def answer(model, variant):
 def token_logits_apart(model, variant):
     """The largest difference of the logits that chose a token, over the standard deviation of the golden ones."""
     expected, found = golden(variant)["token_logits"], answer(model, variant)[1]
-    ended = np.cumsum(golden(variant)["tokens"] == model.config.eos_token, axis=1) > 0
+    ended = np.cumsum(np.isin(golden(variant)["tokens"], model.config.eos_tokens), axis=1) > 0
     running = ~np.pad(ended, ((0, 0), (1, 0)))[:, :-1]  # what follows <eos> is free
     return np.abs(found - expected)[running].max() / expected.std()
 
@@ -138,14 +141,15 @@ def test_logits_of_cached_steps_are_hugging_faces(backend, variant):
 def test_the_goldens_catch_an_answer_that_starts_at_the_prompts_last_position(monkeypatch):
     """Transformers 4.41 had this mistake; a pass without a cache cannot show it."""
     right = npgemma.gemma.positions
-    monkeypatch.setattr(npgemma.gemma, "positions", lambda valid, new: right(valid, new) - (new == 1))
+    for decoder in (npgemma.gemma, npgemma.gemma2):
+        monkeypatch.setattr(decoder, "positions", lambda valid, new: right(valid, new) - (new == 1))
     assert all(token_logits_apart(load(npgemma, variant), variant) > 2 * LOGITS for variant in VARIANTS)
 
 
 def test_some_golden_answers_end_before_others():
-    for variant in ("grouped_padded", "bfloat16_shards"):
-        tokens, eos = golden(variant)["tokens"], load(npgemma, variant).config.eos_token
-        assert len(set((tokens == eos).any(axis=1))) == 2, "one row should end while another runs on"
+    for variant in ("grouped_padded", "bfloat16_shards", "gemma2_window"):
+        tokens, eos = golden(variant)["tokens"], load(npgemma, variant).config.eos_tokens
+        assert len(set(np.isin(tokens, eos).any(axis=1))) == 2, "one row should end while another runs on"
 
 
 def test_what_the_hubs_config_leaves_out_is_supplied():
@@ -154,6 +158,23 @@ def test_what_the_hubs_config_leaves_out_is_supplied():
     assert not {"image_size", "layer_norm_eps", "num_channels", "hidden_act"} & set(document["vision_config"])
     config = load(npgemma, "hub").config
     assert (config.text.head_width, config.vision.image_size, config.image_tokens) == (256, 224, 64)
+
+
+def test_the_golden_models_are_what_they_stand_for():
+    """Of PaliGemma 2: all that Gemma 2 adds matters, and the top level of the hub's file is another model's."""
+    for variant in ("gemma2_window", "gemma2_hub"):
+        text, asked = load(npgemma, variant).config.text, golden(variant)
+        assert isinstance(text, Gemma2Config)
+        suffix = asked["ids"].shape[1] - ABOUT["variants"][variant]["prefix"]
+        assert text.sliding_window < suffix <= asked["tokens"].shape[1] + 1
+        assert text.query_pre_attn_scalar != text.head_width
+        assert text.query_heads > text.key_value_heads > 1
+        assert np.abs(asked["logits.0/logit_BSV"]).max() > text.final_softcap * 0.8
+        assert not asked["valid"].all()
+    assert load(npgemma, "gemma2_window").config.text.layer_types[0] == FULL
+    document = json.loads((GOLDEN / "gemma2_hub" / "config.json").read_text())
+    assert document["hidden_size"] != document["text_config"]["hidden_size"] == document["projection_dim"]
+    assert golden("two_images")["pixels"].shape[:2] == golden("gemma2_hub")["pixels"].shape[:2] == (2, 2)
 
 
 # How each generation of Hugging Face's files spells what the hub's spell so.
@@ -184,7 +205,7 @@ def test_every_generation_of_names_gives_the_same_tree(naming, tmp_path):
 
 def test_the_variants_have_the_names_they_stand_for(variant):
     names = [t.name for file in (GOLDEN / variant).glob("model*.safetensors") for t in safetensors_file.read(file)]
-    naming = ABOUT["variants"][variant]["tensor names"]
+    naming = ABOUT["variants"][variant]["tensor names"].removesuffix(" with sizes")
     assert all(any(name.startswith(place) for name in names) for place in NAMINGS[naming])
     assert ("lm_head.weight" in names) == (naming == "4.52")
 

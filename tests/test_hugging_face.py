@@ -8,18 +8,23 @@ import pathlib
 import numpy as np
 import PIL
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import npgemma
 import torch_ref
-from conversion.hub_config import TEXT, VISION, from_hub
+from conversion.hub_config import FAMILIES, VISION, from_hub, to_hub
+from conversion.layout import stored_leaves
+from npgemma.config import PUBLISHED
 from npgemma.tools.compare import difference
 from npgemma.trace import to_numpy
 
 transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'npgemma[oracle]'")
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-VARIANTS = ["hub", "grouped_padded", "bfloat16_shards", "float16_small"]
+VARIANTS = [
+    "hub", "grouped_padded", "bfloat16_shards", "float16_small", "two_images", "gemma2_window", "gemma2_hub",
+]  # fmt: skip
 # As in test_golden.py. Largest seen 1.2e-5, over six seeds of each variant.
 LOGITS = 3e-5
 
@@ -33,7 +38,7 @@ def make():
     return make
 
 
-@pytest.fixture(scope="module", params=["grouped_padded", "float16_small"])
+@pytest.fixture(scope="module", params=["grouped_padded", "float16_small", "gemma2_window", "gemma2_hub"])
 def other(request, make, tmp_path_factory):
     """A model of a variant's sizes with other weights, saved by Hugging Face's own hand, and what it computes."""
     variant = dataclasses.replace(make.VARIANTS[request.param], seed=9001, naming="5 saved")
@@ -61,7 +66,8 @@ def test_greedy_answer_of_a_fresh_model(other, backend):
     model = backend.load(folder)
     ids, valid = (model.backend.to_array(asked[name][:, :prefix]) for name in ("ids", "valid"))
     pixels = model.backend.to_activation(asked["pixels"].astype(np.float32) / np.float32(127.5) - 1)
-    image = model.backend.encode_image(pixels, model.params, model.config)
+    encode = model.backend.encode_images if pixels.ndim == 5 else model.backend.encode_image
+    image = encode(pixels, model.params, model.config)
     most = asked["tokens"].shape[1]
     tokens = model.backend.generate(image, ids, valid, model.params, model.config, model.backend.greedy, most)
     found = np.stack([to_numpy(token) for token in tokens], axis=1)
@@ -99,21 +105,38 @@ def test_the_script_makes_the_other_golden_files_again(make):
 
 BARE = {
     "model_type": "paligemma",
-    "text_config": {"model_type": "gemma"},
     "vision_config": {"model_type": "siglip_vision_model"},
 }
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, "bare"])
+@pytest.mark.parametrize("name", [*VARIANTS, *FAMILIES])
 def test_config_is_read_as_hugging_face_reads_it(name):
-    """``bare`` says nothing but what kind of model it is, so that every default is compared."""
-    document = BARE if name == "bare" else json.loads((GOLDEN / name / "config.json").read_text())
+    """The families say nothing but what kind of model they are, so that every default is compared."""
+    if name in FAMILIES:
+        document = BARE | {"text_config": {"model_type": name}, "projection_dim": FAMILIES[name][1]["width"][1]}
+    else:
+        document = json.loads((GOLDEN / name / "config.json").read_text())
     ours, theirs = from_hub(document), transformers.PaliGemmaConfig.from_dict(document)
-    for tower, other, names in ((ours.vision, theirs.vision_config, VISION), (ours.text, theirs.text_config, TEXT)):
-        assert list(names) == [entry.name for entry in dataclasses.fields(tower)]
+    text = FAMILIES[document["text_config"]["model_type"]][1]
+    for tower, other, names in ((ours.vision, theirs.vision_config, VISION), (ours.text, theirs.text_config, text)):
+        assert set(names) == {entry.name for entry in dataclasses.fields(tower)}
         for field, (hub, _) in names.items():
             expected = other.rope_parameters[hub] if hub == "rope_theta" else getattr(other, hub)
+            expected = tuple(expected) if isinstance(expected, list) else expected
             assert getattr(tower, field) == expected, hub
-    if name != "bare":
-        special = (theirs.image_token_id, theirs.pad_token_id, theirs.eos_token_id, theirs.bos_token_id)
-        assert (ours.image_token, ours.pad_token, ours.eos_token, ours.bos_token) == special
+    if name not in FAMILIES:
+        special = (theirs.image_token_id, theirs.pad_token_id, theirs.bos_token_id)
+        assert (ours.image_token, ours.pad_token, ours.bos_token) == special
+        assert ours.eos_tokens[0] == theirs.eos_token_id
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_and_shapes_of_every_published_size_are_hugging_faces(make, name):
+    """Of its own model, made without memory; written as the hub's files write them."""
+    with torch.device("meta"):
+        model = transformers.PaliGemmaForConditionalGeneration(
+            transformers.PaliGemmaConfig.from_dict(to_hub(PUBLISHED[name]))
+        )
+    theirs = {make.rename(name, "hub"): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    theirs.pop(None, None)
+    assert {leaf.stored_name: leaf.stored_shape for leaf in stored_leaves(PUBLISHED[name]).values()} == theirs

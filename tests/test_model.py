@@ -197,7 +197,7 @@ def test_every_answer_says_why_it_ended(model, image):
     room = model.config.text.context_length - model.config.image_tokens - len(model.tokenizer.prompt("caption en"))
     assert (full.finish_reason, len(full.token_ids)) == ("context", room)
     embedded = npgemma.load().generate(npgemma.example_image())
-    assert (embedded.finish_reason, embedded.token_ids[-1]) == ("stop", npgemma.load().config.eos_token)
+    assert (embedded.finish_reason, embedded.token_ids[-1]) == ("stop", npgemma.load().config.eos_tokens[0])
 
 
 @pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)

@@ -35,6 +35,18 @@ def test_gelu(dtype):
     assert_close(expected, twin.gelu(tensor(x)), OPERATION[dtype])
 
 
+def test_soft_cap_is_a_squashed_line(dtype):
+    """Torch has no such primitive: softsign and tanh are its kin. Against tanh by its exponentials, in long double."""
+    x, cap = random((5, 60), 0, dtype, scale=20), 7.0
+    wide = x.astype(np.longdouble) / cap
+    expected = (cap * -np.expm1(-2 * wide) / (1 + np.exp(-2 * wide))).astype(dtype)
+    assert_close(expected, ops.soft_cap(x, cap), OPERATION[dtype])
+    assert_close(expected, twin.soft_cap(tensor(x), cap), OPERATION[dtype])
+    assert np.abs(ops.soft_cap(1e4 * x, cap)).max() <= cap
+    small = random(9, 1, dtype, scale=1e-3)
+    assert_close(small, ops.soft_cap(small, cap), 1e-6)
+
+
 def test_gelu_is_not_the_exact_form():
     x = random(SHAPE, 1)
     assert np.abs(ops.gelu(x) - F.gelu(tensor(x)).numpy()).max() > 1e-4

@@ -65,6 +65,7 @@ def torch_backend(dtype="float32", device="cpu", static=False):
         peak_bytes=peak_bytes if device == "cpu" else torch.cuda.max_memory_allocated,
         session=functools.partial(session, device),
         encode_image=paligemma.encode_image,
+        encode_images=paligemma.encode_images,
         logits=paligemma.logits,
         prefill=paligemma.prefill,
         step=step,

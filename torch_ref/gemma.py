@@ -172,7 +172,7 @@ def geglu(x_BTD, p):
     return out_BTD
 
 
-def unembed(final_BTD, p):
+def unembed(final_BTD, p, config):
     """Return the logit of every vocabulary row as the next token: its product with the embedding table.
 
     Parameters
@@ -180,6 +180,8 @@ def unembed(final_BTD, p):
     final_BTD : array
         From `run_blocks`.
     p : TextParams
+    config : TextConfig
+        Gemma 2 reads its cap there; Gemma reads nothing.
 
     Returns
     -------

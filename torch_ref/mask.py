@@ -62,6 +62,54 @@ def prefix_lm(prefix_BS, valid_BS, new):
     return mask_BTS
 
 
+def sliding_window(prefix_BS, valid_BS, new, window):
+    """Return the mask of Gemma 2's layers with a sliding window: beyond the prefix, only the last tokens are seen.
+
+    Of what `prefix_lm` allows, a query sees the last ``window`` keys, its own included; inside the prefix nothing is
+    taken away. With a window of 2::
+
+                                     keys
+                             0  1  2  3  4  5
+        queries  0 image     1  1  1  .  .  .
+                 1 image     1  1  1  .  .  .
+                 2 prompt    1  1  1  .  .  .
+                 3 answer    .  .  1  1  .  .
+                 4 answer    .  .  .  1  1  .
+                 5 answer    .  .  .  .  1  1
+
+    Parameters
+    ----------
+    prefix_BS, valid_BS, new
+        As for `prefix_lm`.
+    window : int
+        4096 in Gemma 2: with images of up to 448 pixels nothing is out of sight, at 896 the first image tokens are.
+
+    Returns
+    -------
+    mask_BTS : bool array
+        True where query t may see key s.
+
+    Notes
+    -----
+    Why a window: most of what a token needs stands near it, so half of the layers look no further, and their cost no
+    longer grows with the text; the layers between them still see everything. Why none inside the prefix: an image has
+    no near and far in reading order, and PaliGemma 2 was trained without any window (big_vision has none); Hugging
+    Face, and so this function, keeps Gemma 2's for the answer.
+
+    Tokens are counted by position, so that padding does not push anything out of the window.
+
+    References
+    ----------
+    Gemma Team, arXiv 2408.00118, section 2 (local sliding window and global attention).
+    """
+    total = valid_BS.shape[1]
+    position_BS = positions(valid_BS, total)
+    distance_BTS = position_BS[:, total - new :, None] - position_BS[:, None, :]
+    both_prefix_BTS = prefix_BS[:, total - new :, None] & prefix_BS[:, None, :]
+    mask_BTS = prefix_lm(prefix_BS, valid_BS, new) & ((distance_BTS < window) | both_prefix_BTS)
+    return mask_BTS
+
+
 def positions(valid_BS, new):
     """Return the position of each of the newest tokens: the number of real tokens before that token.
 

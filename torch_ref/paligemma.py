@@ -1,13 +1,14 @@
 """PaliGemma: maps an image and a prompt to the logits of the next token. Here the parts are joined.
 
-Sequence: P image tokens, then text: ``<bos>``, prompt, newline, answer so far. Image and prompt are the prefix, whose
-tokens all see each other; the answer only looks back. Paper: Beyer et al., arXiv 2407.07726; official code:
-``big_vision/models/proj/paligemma/paligemma.py``.
+Sequence: P tokens of one image or several, then text: ``<bos>``, prompt, newline, answer so far. Image and prompt are
+the prefix, whose tokens all see each other; the answer only looks back. Paper: Beyer et al., arXiv 2407.07726;
+official code: ``big_vision/models/proj/paligemma/paligemma.py``.
 """
 
 import torch
 
-from torch_ref import gemma, siglip
+from npgemma.config import Gemma2Config
+from torch_ref import gemma, gemma2, siglip
 from torch_ref.projector import project
 
 
@@ -28,6 +29,43 @@ def encode_image(pixels_BYXC, p, config):
     features_BPE = siglip.encode(pixels_BYXC, p.vision, config.vision)
     image_BPD = project(features_BPE, p.projector)
     return image_BPD
+
+
+def encode_images(pixels_BIYXC, p, config):
+    """Encode several images of each prompt: their tokens follow one another, in the order of the images.
+
+    Parameters
+    ----------
+    pixels_BIYXC : array
+        As for `encode_image`, I images for each prompt.
+    p : Params
+    config : Config
+
+    Returns
+    -------
+    image_BPD : array
+        All P tokens of a prompt's images. Nothing marks where one image ends: each patch has its position in the
+        vision tower, and in the decoder's sequence.
+    """
+    B, images, Y, X, C = pixels_BIYXC.shape
+    # The vision tower knows nothing of prompts: every image is a row of its own.
+    each = encode_image(pixels_BIYXC.reshape(B * images, Y, X, C), p, config)
+    image_BPD = each.reshape(B, images * each.shape[1], each.shape[2])
+    return image_BPD
+
+
+def decoder_of(config):
+    """Return the decoder: ``gemma.py`` in PaliGemma 1, ``gemma2.py`` in PaliGemma 2; both have the same functions.
+
+    Parameters
+    ----------
+    config : Config
+
+    Returns
+    -------
+    module
+    """
+    return gemma2 if isinstance(config.text, Gemma2Config) else gemma
 
 
 def with_image(flag_BT, image_BPD):
@@ -70,10 +108,11 @@ def logits(image_BPD, ids_BT, prefix_BT, valid_BT, p, config):
     logit_BSV : array
         For every position, image tokens first.
     """
+    decoder = decoder_of(config)
     prefix_BS, valid_BS = with_image(prefix_BT, image_BPD), with_image(valid_BT, image_BPD)
-    x_BSD = torch.cat([image_BPD, gemma.embed_tokens(ids_BT, p.text)], dim=1)
-    final_BSD = gemma.run_blocks(x_BSD, prefix_BS, valid_BS, p.text, config.text)
-    logit_BSV = gemma.unembed(final_BSD, p.text)
+    x_BSD = torch.cat([image_BPD, decoder.embed_tokens(ids_BT, p.text)], dim=1)
+    final_BSD = decoder.run_blocks(x_BSD, prefix_BS, valid_BS, p.text, config.text)
+    logit_BSV = decoder.unembed(final_BSD, p.text, config.text)
     return logit_BSV
 
 
@@ -99,11 +138,12 @@ def prefill(image_BPD, ids_BT, valid_BT, p, config, cache):
         Only the last position's: no other is needed, and those of all positions would be a fifth of the 3B model's
         work.
     """
+    decoder = decoder_of(config)
     valid_BS = with_image(valid_BT, image_BPD)
-    x_BSD = torch.cat([image_BPD, gemma.embed_tokens(ids_BT, p.text)], dim=1)
+    x_BSD = torch.cat([image_BPD, decoder.embed_tokens(ids_BT, p.text)], dim=1)
     # Every real token so far belongs to the prefix: the two flags are the same.
-    final_BSD = gemma.run_blocks(x_BSD, valid_BS, valid_BS, p.text, config.text, cache)
-    logit_BV = gemma.unembed(final_BSD[:, -1:], p.text)[:, 0]
+    final_BSD = decoder.run_blocks(x_BSD, valid_BS, valid_BS, p.text, config.text, cache)
+    logit_BV = decoder.unembed(final_BSD[:, -1:], p.text, config.text)[:, 0]
     return logit_BV
 
 
@@ -127,8 +167,9 @@ def step(ids_BT, valid_BS, p, config, cache):
     -------
     logit_BV : array
     """
-    x_BTD = gemma.embed_tokens(ids_BT, p.text)
+    decoder = decoder_of(config)
+    x_BTD = decoder.embed_tokens(ids_BT, p.text)
     # A token of the answer looks back on everything, so who belongs to the prefix no longer matters.
-    final_BTD = gemma.run_blocks(x_BTD, torch.zeros_like(valid_BS), valid_BS, p.text, config.text, cache)
-    logit_BV = gemma.unembed(final_BTD, p.text)[:, 0]
+    final_BTD = decoder.run_blocks(x_BTD, torch.zeros_like(valid_BS), valid_BS, p.text, config.text, cache)
+    logit_BV = decoder.unembed(final_BTD, p.text, config.text)[:, 0]
     return logit_BV

@@ -41,6 +41,10 @@ def parser_of(command):
 def add_question(parser):
     """Add the image and prompt arguments."""
     parser.add_argument("--image", "--image_file_path", nargs="+", metavar="FILE", help="images (default: the example)")
+    parser.add_argument(
+        "--images-per-prompt", type=positive, default=1, metavar="N",
+        help="ask about N images at once, in order, as checkpoints fine-tuned on several expect (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--prompt", default="caption en", metavar="TEXT", help="default: %(default)s")
 
 

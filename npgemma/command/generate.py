@@ -8,6 +8,7 @@ from npgemma.command import prepare
 from npgemma.command.annotate import annotate, check_image_name, check_mask_folder, save_image, write_masks
 from npgemma.command.arguments import add_backend, add_question, add_sampling, add_static
 from npgemma.command.progress import Progress
+from npgemma.errors import InputError
 from npgemma.image import open_image, upright_rgb
 
 SUMMARY = "Answer a prompt about images."
@@ -30,12 +31,15 @@ def run(options):
         check_image_name(options.annotate)
     if options.mask_dir is not None:
         check_mask_folder(options.mask_dir, options.image or [])
+    if options.images_per_prompt > 1 and (options.annotate is not None or options.mask_dir is not None):
+        raise InputError("--annotate and --mask-dir draw on one image: leave out --images-per-prompt")
     settings = prepare.sampling(options)
     prepare.backend_of(options)
     images = prepare.images(options, most=1 if options.annotate else None)
     model = prepare.load(options, progress)
     for path, image in images:
-        label = f"{path}: " if len(images) > 1 and not options.json else ""
+        name = path if isinstance(path, str) else ", ".join(path)
+        label = f"{name}: " if len(images) > 1 and not options.json else ""
         _answer(model, path, image, options, settings, _Writer(label, progress, quiet=options.json))
     _note_ignored(options)
     return 0
@@ -61,8 +65,8 @@ def as_json(path, prompt, answer):
 
     Parameters
     ----------
-    path : str
-        Of the image.
+    path : str or list of str
+        Of the image; of several, where the prompt is about several.
     prompt : str
     answer : npgemma.Generation
 

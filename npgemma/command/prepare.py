@@ -44,19 +44,26 @@ def images(options, most=None):
     ----------
     options : argparse.Namespace
     most : int, optional
-        The command takes no more images.
+        The command answers no more prompts.
 
     Returns
     -------
     list of (path, LoadedImage)
+        With several images per prompt, of (list of paths, list of LoadedImage).
     """
     from conversion.folder import open_folder
 
     paths = options.image or [str(npgemma.example_image())]
-    if most and len(paths) > most:
-        raise InputError(f"this command takes one image, found {len(paths)}")
+    each = options.images_per_prompt
+    if most and len(paths) > most * each:
+        raise InputError(f"this command takes {'one image' if each == 1 else f'{each} images'}, found {len(paths)}")
+    if len(paths) % each:
+        raise InputError(f"--images-per-prompt {each} should divide the number of images, found {len(paths)}")
     config, _ = open_folder(checkpoint(options))
-    return [(path, load_image(path, config.vision.image_size)) for path in paths]
+    loaded = [(path, load_image(path, config.vision.image_size)) for path in paths]
+    if each == 1:
+        return loaded
+    return [tuple(map(list, zip(*loaded[first : first + each]))) for first in range(0, len(loaded), each)]
 
 
 def backend_of(options):

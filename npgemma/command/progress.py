@@ -47,6 +47,7 @@ class Progress:
         towers = {
             "siglip": ("encoding the image", config.vision.layers),
             "gemma": ("reading the prompt", config.text.layers),
+            "gemma2": ("reading the prompt", config.text.layers),
         }
         entered = dict.fromkeys(towers, 0)
 

@@ -34,8 +34,9 @@ def inspect_table(report):
     config = report["config"]
     lines = [report["checkpoint"], ""]
     for part in ("vision", "text"):
-        lines.append(f"{part}: " + ", ".join(f"{name} {value:g}" for name, value in config[part].items()))
-    special = ", ".join(f"{name} {config[name]}" for name in ("image_tokens", "bos_token", "eos_token", "image_token"))
+        lines.append(f"{part}: " + ", ".join(f"{name} {_in_words(value)}" for name, value in config[part].items()))
+    names = ("image_tokens", "bos_token", "eos_tokens", "image_token")
+    special = ", ".join(f"{name} {_in_words(config[name])}" for name in names)
     lines += [
         special,
         "",
@@ -59,6 +60,15 @@ def inspect_table(report):
         f"{report['parameters']:,} parameters in {len(report['tensors'])} tensors, {report['bytes'] / 1e6:,.1f} MB",
     ]
     return "\n".join(lines)
+
+
+def _in_words(value):
+    """Write a number, or what a tuple holds: ids, or how often each word stands in it."""
+    if not isinstance(value, (list, tuple)):
+        return f"{value:g}"
+    if value and isinstance(value[0], str):
+        return " and ".join(f"{value.count(word)} {word}" for word in dict.fromkeys(value))
+    return " ".join(map(str, value))
 
 
 def bench_table(report):

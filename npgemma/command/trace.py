@@ -35,7 +35,8 @@ def run(options):
         answer = model.generate(image, options.prompt, **settings)
     if not spool.entries:
         raise InputError(f"no array matches --only '{options.only}': names look like step.0/logit_BV")
-    about = {"image": path, "prompt": options.prompt, "backend": options.backend, "dtype": options.dtype}
+    name = path if isinstance(path, str) else ", ".join(path)
+    about = {"image": name, "prompt": options.prompt, "backend": options.backend, "dtype": options.dtype}
     spool.close({**about, "token_ids": json.dumps(answer.token_ids)})
     print(f"{len(spool.entries)} arrays of '{answer.text}' written to {options.out}", file=sys.stderr)
     if options.json:

@@ -6,12 +6,12 @@ import struct
 import numpy as np
 import pytest
 import torch
-from support import CONFIGS, rewrite
+from support import CONFIGS, GEMMA_2, rewrite
 
 import conversion
 from conversion import folder as reading
 from conversion import safetensors_file
-from conversion.layout import STORED, canonical, stored_leaves
+from conversion.layout import STORED, STORED_GEMMA_2, canonical, stored_leaves
 from conversion.write import SHARD_BYTES, initial, write_folder
 from npgemma.errors import InputError
 from npgemma.fast import bfloat16
@@ -47,6 +47,18 @@ def test_what_is_saved_is_read_back(saved, params):
     found, config = conversion.read_folder(saved)
     assert config == CONFIG
     assert_same(params, found)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "int8"])
+def test_paligemma_2_is_read_back_in_every_dtype(tmp_path, dtype):
+    params = conversion.random_params(GEMMA_2, 0)
+    conversion.save(tmp_path, params, GEMMA_2)
+    found, config = conversion.read_folder(tmp_path, dtype)
+    assert config == GEMMA_2
+    for (name, _, expected), (other, _, array) in zip(leaves(params), leaves(found), strict=True):
+        apart = np.abs(np.asarray(array) - expected).max() / np.abs(expected).max()
+        assert name == other
+        assert apart < {"float32": 1e-9, "float64": 1e-9, "bfloat16": 4e-3, "int8": 4e-3}[dtype], name
 
 
 def test_float32_files_are_used_in_place(saved):
@@ -182,15 +194,18 @@ def test_progress_counts_every_byte(saved):
     assert calls[-1][0] == calls[-1][1] == sum(t.bytes for t in safetensors_file.read(saved / "model.safetensors"))
 
 
-def test_table_of_names_is_one_to_one():
-    stored = [leaf.stored_name for leaf in stored_leaves(CONFIG).values()]
+@pytest.mark.parametrize("config", [CONFIG, GEMMA_2])
+def test_table_of_names_is_one_to_one(config):
+    stored = [leaf.stored_name for leaf in stored_leaves(config).values()]
     assert len(stored) == len(set(stored))
     assert all(canonical(name) == name for name in stored)
-    assert len({name for name, _ in STORED.values()}) == len(STORED)
+    for table in (STORED, STORED_GEMMA_2):
+        assert len({name for name, _ in table.values()}) == len(table)
 
 
-def test_storing_undoes_viewing():
-    for leaf in stored_leaves(CONFIG).values():
+@pytest.mark.parametrize("config", [CONFIG, GEMMA_2])
+def test_storing_undoes_viewing(config):
+    for leaf in stored_leaves(config).values():
         array = initial(leaf, np.random.default_rng(0))
         assert np.array_equal(leaf.store(leaf.view(array)), array)
 

@@ -1,6 +1,7 @@
 """hub_config.py: the hub's files as they are, and files that cannot be."""
 
 import copy
+import math
 
 import pytest
 from support import CONFIGS
@@ -50,9 +51,9 @@ HUB_224 = {
 }
 
 
-def changed(path, value):
-    """The hub's file with one entry replaced, or removed if the value is None."""
-    document = copy.deepcopy(HUB_224)
+def changed(path, value, hub=HUB_224):
+    """A hub's file with one entry replaced, or removed if the value is None."""
+    document = copy.deepcopy(hub)
     *parents, last = path.split(".")
     part = document
     for name in parents:
@@ -95,9 +96,114 @@ def test_rotary_base_in_the_newer_place():
     assert from_hub(document).text.rope_theta == 5000.0
 
 
-def test_paligemma_2_is_refused_by_name():
-    with pytest.raises(InputError, match="PaliGemma 2"):
-        from_hub(changed("text_config.model_type", "gemma2"))
+# config.json of google/paligemma2-3b-pt-224 as far as copies show: its top level repeats sizes of PaliGemma 1.
+HUB_2_224 = {
+    "architectures": ["PaliGemmaForConditionalGeneration"],
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+    "hidden_size": 2048,
+    "image_token_index": 257152,
+    "model_type": "paligemma",
+    "num_hidden_layers": 26,
+    "projection_dim": 2304,
+    "text_config": {
+        "architectures": ["Gemma2ForCausalLM"],
+        "attn_logit_softcapping": 50.0,
+        "cache_implementation": "hybrid",
+        "eos_token_id": [1, 107],
+        "final_logit_softcapping": 30.0,
+        "head_dim": 256,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "model_type": "gemma2",
+        "num_attention_heads": 8,
+        "num_hidden_layers": 26,
+        "num_image_tokens": 256,
+        "num_key_value_heads": 4,
+        "query_pre_attn_scalar": 256,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 10000.0,
+        "sliding_window": 4096,
+        "torch_dtype": "bfloat16",
+        "vocab_size": 257216,
+    },
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.46.0.dev0",
+    "vision_config": HUB_224["vision_config"] | {"projection_dim": 2304},
+}
+
+
+def test_the_hubs_paligemma_2_is_read_with_its_stale_top_level():
+    assert from_hub(HUB_2_224) == PUBLISHED["paligemma2-3b-224"]
+
+
+def test_layer_types_are_the_configs():
+    kinds = ["full_attention"] * 20 + ["sliding_attention"] * 6
+    config = from_hub(changed("text_config.layer_types", kinds, HUB_2_224))
+    assert config.text.layer_types == tuple(kinds)
+
+
+PARAMETERS = {
+    "paligemma2-3b-224": 3_032_094_960,
+    "paligemma2-10b-224": 9_662_409_456,
+    "paligemma2-28b-224": 27_650_192_112,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts_of_paligemma_2(name):
+    """Those of big_vision's variants, plus the 64 rows by which the hub pads the embedding table."""
+    config = PUBLISHED[name]
+    count = sum(math.prod(leaf.shape) for leaf in declared(config))
+    assert count == PARAMETERS[name] + 64 * config.text.width
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_size_is_written_and_read_back(name):
+    assert from_hub(to_hub(PUBLISHED[name])) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(
+    ("own", "decoders", "expected"),
+    [
+        (1, [1, 107], (1, 107)),
+        ([1, 107], None, (1, 107)),
+        (9, 1, (9,)),  # a default that Hugging Face wrote out beside the file's own
+        (None, 5, (5,)),
+        (None, None, (1,)),
+        ([5, 7], [7, 8], (5, 7, 8)),
+    ],
+)
+def test_the_ids_that_end_an_answer(own, decoders, expected):
+    document = changed("eos_token_id", own)
+    document["text_config"]["eos_token_id"] = decoders
+    assert from_hub(document).eos_tokens == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("text_config.layer_types", ["full_attention"], "layer_types names 1 layers"),
+        ("text_config.layer_types", ["chunked_attention"] * 26, "chunked_attention"),
+        ("text_config.layer_types", "full_attention", "should be a list"),
+        ("text_config.sliding_window", 0, "sliding_window"),
+        ("text_config.sliding_window", "null", "sliding_window should be a number"),
+        ("text_config.attn_logit_softcapping", "null", "attn_logit_softcapping should be a number"),
+        ("text_config.final_logit_softcapping", -30.0, "final_logit_softcapping"),
+        ("text_config.query_pre_attn_scalar", 0, "query_pre_attn_scalar"),
+        ("text_config.eos_token_id", [1, 10**6], "special token"),
+        ("projection_dim", 2048, "projection_dim"),
+    ],
+)
+def test_a_paligemma_2_that_cannot_be_is_refused(path, value, says):
+    document = changed(path, value, HUB_2_224)
+    if value == "null":
+        document["text_config"][path.partition(".")[2]] = None
+    with pytest.raises(InputError, match=says):
+        from_hub(document)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +242,7 @@ def test_paligemma_2_is_refused_by_name():
         ("vision_config.hidden_act", "gelu", "hidden_act"),
         ("projection_dim", 1024, "projection_dim"),
         ("eos_token_id", 10**6, "special token"),
-        ("eos_token_id", [1, 107], "eos_token_id"),
+        ("eos_token_id", [1, "107"], "eos_token_id"),
         ("image_token_index", "no", "image_token_index"),
     ],
 )

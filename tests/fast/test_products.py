@@ -183,13 +183,14 @@ def test_the_matrix_library_gets_its_threads_back():
         set_(before)
 
 
-@pytest.mark.parametrize("name", ["softmax", "gelu", "layer_norm", "rms_norm"])
+@pytest.mark.parametrize("name", ["softmax", "gelu", "soft_cap", "layer_norm", "rms_norm"])
 def test_operations_in_pieces_give_the_same_numbers(name, dtype, cores, monkeypatch):
     """Bit for bit: a row's result does not depend on its neighbours."""
     x = random((5, 7, 12), 0, dtype)
     others = {
         "layer_norm": (LayerNormParams(random(12, 1, dtype), random(12, 2, dtype)), 1e-6),
         "rms_norm": (random(12, 1, dtype), 1e-6),
+        "soft_cap": (0.5,),
     }.get(name, ())
     whole = getattr(ops, name)(x, *others)
     monkeypatch.setattr(threads, "SMALL", 0)

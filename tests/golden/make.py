@@ -37,12 +37,13 @@ class Variant:
     seed: int
     text: dict
     vision: dict
-    naming: str  # of the tensors: "hub", "4.52", "5" or "5 saved"
+    naming: str  # of the tensors: "hub" (also "hub with sizes"), "4.52", "5" or "5 saved"
     dtype: torch.dtype  # of the file; Hugging Face calculates in float32
     prompts: tuple  # tokens of each row's prompt
     suffix: int  # tokens of each row's causal suffix
     image_token: int
-    eos: int = 1
+    eos: tuple = (1,)  # the first is the file's own; if there are several, they are its decoder's
+    images: int = 1  # of each prompt
     small: float = 1.0  # scale of the residual streams: where it is small, a norm's epsilon counts
 
 
@@ -57,6 +58,11 @@ def _text(width, mlp, layers, heads, key_value_heads, head_width, vocabulary):
         "head_dim": head_width,
         "vocab_size": vocabulary,
     }
+
+
+def _text_2(width, mlp, layers, heads, key_value_heads, head_width, vocabulary, **more):
+    text = _text(width, mlp, layers, heads, key_value_heads, head_width, vocabulary)
+    return text | {"model_type": "gemma2"} | more
 
 
 def _vision(width, mlp, layers, heads, image_size, patch_size):
@@ -94,7 +100,7 @@ VARIANTS = {
         prompts=(7, 4, 1),
         suffix=5,
         image_token=88,
-        eos=9,  # which two of the three answers reach, at different times
+        eos=(9,),  # which two of the three answers reach, at different times
     ),
     "bfloat16_shards": Variant(
         seed=303,
@@ -117,7 +123,50 @@ VARIANTS = {
         image_token=82,
         small=0.02,
     ),
-}
+    "two_images": Variant(
+        seed=505,
+        text=_text(20, 34, 2, 6, 3, 12, 91),
+        vision=_vision(24, 38, 2, 3, 28, 7),
+        naming="hub with sizes",
+        dtype=torch.float32,
+        prompts=(6, 3),
+        suffix=4,
+        image_token=90,
+        images=2,
+    ),
+    # A window shorter than prefix, suffix and answer; a query scale that is not the head width's; caps that bite; layer
+    # types that are not the default.
+    "gemma2_window": Variant(
+        seed=606,
+        text=_text_2(
+            24, 38, 4, 6, 2, 10, 95, query_pre_attn_scalar=7, attn_logit_softcapping=2.0, final_logit_softcapping=2.5,
+            sliding_window=5, layer_types=["full_attention", *["sliding_attention"] * 2, "full_attention"],
+        ),
+        vision=_vision(20, 36, 2, 4, 28, 7),
+        naming="5",
+        dtype=torch.float32,
+        prompts=(7, 4),
+        suffix=9,
+        image_token=94,
+        eos=(9, 7),  # the second of which ends one answer while the other runs on
+    ),
+    # The keys of the hub's own config.json, with PaliGemma 1's sizes left at its top level.
+    "gemma2_hub": Variant(
+        seed=707,
+        text=_text_2(
+            30, 44, 3, 6, 3, 8, 113, query_pre_attn_scalar=20, attn_logit_softcapping=3.0, final_logit_softcapping=4.0,
+            sliding_window=6,
+        ),
+        vision=_vision(18, 32, 2, 2, 24, 8),
+        naming="hub with sizes",
+        dtype=torch.bfloat16,
+        prompts=(5, 2),
+        suffix=7,
+        image_token=112,
+        eos=(1, 107),
+        images=2,
+    ),
+}  # fmt: skip
 
 
 def build(variant):
@@ -130,9 +179,11 @@ def build(variant):
         vocab_size=variant.text["vocab_size"],
         image_token_index=variant.image_token,
         bos_token_id=2,
-        eos_token_id=variant.eos,
+        eos_token_id=variant.eos[0],
         pad_token_id=0,
     )
+    if len(variant.eos) > 1:
+        config.text_config.eos_token_id = list(variant.eos)
     model = transformers.PaliGemmaForConditionalGeneration(config)
     randomness = np.random.default_rng(variant.seed)
     with torch.no_grad():
@@ -172,7 +223,7 @@ def save(model, variant, folder):
     renamed = {rename(name, variant.naming): tensor for name, tensor in tensors.items()}
     renamed.pop(None, None)
     save_tensors(renamed, folder / "model.safetensors", metadata={"format": "pt"})
-    document = hub_config(variant) if variant.naming == "hub" else model.config.to_dict()
+    document = hub_config(variant) if variant.naming.startswith("hub") else model.config.to_dict()
     (folder / "config.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
@@ -180,23 +231,32 @@ def rename(name, naming):
     """Turn the name a tensor has in memory into the one in a file, None if it is not stored."""
     if name == "lm_head.weight" and naming != "4.52":
         return None
-    if naming in ("hub", "4.52"):
+    if naming.startswith("hub") or naming == "4.52":
         name = name.replace("vision_tower.", "vision_tower.vision_model.")
-    if naming == "hub":
+    if naming.startswith("hub"):
         name = name.removeprefix("model.").replace("language_model.", "language_model.model.")
     return name
 
 
 def hub_config(variant):
-    """Return config.json with the very keys of google/paligemma-3b-pt-224, which leaves much out."""
+    """Return config.json with the very keys of google/paligemma-3b-pt-224, which leaves much out.
+
+    "hub with sizes" says the image's size, as the hub does for 448 and 896, and the head width, as it does for
+    PaliGemma 2; of which the top level keeps hidden_size and num_hidden_layers of other models.
+    """
     patches = (variant.vision["image_size"] // variant.vision["patch_size"]) ** 2
     width = variant.text["hidden_size"]
-    text = {k: v for k, v in variant.text.items() if k != "head_dim"}
-    vision = {k: v for k, v in variant.vision.items() if k != "image_size"}
+    omitted = () if variant.naming == "hub with sizes" else ("head_dim", "image_size")
+    text = {k: v for k, v in variant.text.items() if k not in omitted}
+    vision = {k: v for k, v in variant.vision.items() if k not in omitted}
+    stale = {}
+    if text["model_type"] == "gemma2":
+        stale = {"hidden_size": 2048, "num_hidden_layers": 26}
+        text |= {"eos_token_id": list(variant.eos), "cache_implementation": "hybrid"}
     return {
         "architectures": ["PaliGemmaForConditionalGeneration"],
         "bos_token_id": 2,
-        "eos_token_id": variant.eos,
+        "eos_token_id": variant.eos[0],
         "hidden_size": width,
         "ignore_index": -100,
         "image_token_index": variant.image_token,
@@ -213,6 +273,7 @@ def hub_config(variant):
             "projector_hidden_act": "gelu_fast",
         },
         "vocab_size": variant.text["vocab_size"],
+        **stale,
     }
 
 
@@ -232,7 +293,8 @@ def questions(variant):
     rows, longest, size = len(variant.prompts), max(variant.prompts), variant.vision["image_size"]
     # Waves and noise: patches differ from each other, and within.
     wave = np.sin(np.arange(size) * (10 * np.pi / size))
-    noise = randomness.integers(0, 128, (rows, size, size, 3))
+    several = (variant.images,) if variant.images > 1 else ()
+    noise = randomness.integers(0, 128, (rows, *several, size, size, 3))
     pixels = (noise + 64 + 63 * wave[:, None, None] * wave[::-1, None]).astype(np.uint8)
     ids = randomness.integers(3, variant.text["vocab_size"] - 1, (rows, longest + variant.suffix))
     column, start = np.arange(ids.shape[1]), longest - np.array(variant.prompts)[:, None]
@@ -243,7 +305,8 @@ def questions(variant):
 def hugging_face_inputs(model, asked, prefix):
     """Return Hugging Face's arguments for our arrays: it wants padding before the image, and image tokens."""
     text_config, vision = model.config.text_config, model.config.vision_config
-    patches = (vision.image_size // vision.patch_size) ** 2
+    images = asked["pixels"].shape[1] if asked["pixels"].ndim == 5 else 1
+    patches = images * (vision.image_size // vision.patch_size) ** 2
     order = row_order(asked["valid"], patches)
     image = np.full((len(order), patches), model.config.image_token_id)
     ids = np.concatenate([image, asked["ids"]], axis=1)
@@ -252,6 +315,7 @@ def hugging_face_inputs(model, asked, prefix):
     kinds = np.broadcast_to(np.arange(ids.shape[1]) >= patches + prefix, ids.shape).astype(int)
     assert ids.shape[1] < text_config.max_position_embeddings
     pixels = asked["pixels"].astype(np.float32) / np.float32(127.5) - 1
+    pixels = pixels.reshape(-1, *pixels.shape[-3:])
     return {
         "input_ids": torch.from_numpy(np.take_along_axis(ids, back, axis=1)),
         "attention_mask": torch.from_numpy(np.take_along_axis(valid, back, axis=1).astype(int)),
@@ -274,20 +338,20 @@ def observe(model, asked, prefix):
     """Run Hugging Face's model and return its activations under our names and in our order of columns."""
     inputs = hugging_face_inputs(model, asked, prefix)
     seen, handles = {}, []
-    for module, names in watched(model):
+    for module, names in watched(model, "encode_images.0/" if asked["pixels"].ndim == 5 else ""):
         handles.append(module.register_forward_hook(_keeper(seen, names)))
     with torch.no_grad():
         seen["logits.0/logit_BSV"] = model(**inputs).logits
         # Hugging Face counts positions from 1 and we from 0: for queries and keys it must count as we do.
         positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
-        modeling_gemma = transformers.models.gemma.modeling_gemma
-        turn, turned = modeling_gemma.apply_rotary_pos_emb, []
+        modeling = sys.modules[type(model.model.language_model).__module__]
+        turn, turned = modeling.apply_rotary_pos_emb, []
 
         def keep_turned(*arguments):
             turned.append(turn(*arguments))
             return turned[-1]
 
-        with mock.patch.object(modeling_gemma, "apply_rotary_pos_emb", keep_turned):
+        with mock.patch.object(modeling, "apply_rotary_pos_emb", keep_turned):
             again = model(**inputs, position_ids=positions).logits
     for handle in handles:
         handle.remove()
@@ -299,13 +363,13 @@ def observe(model, asked, prefix):
     return {name: _ours(name, array.numpy(), asked["valid"], model) for name, array in seen.items()}
 
 
-def watched(model):
-    """Yield each module to watch with the names of its outputs."""
+def watched(model, several):
+    """Yield each module to watch with the names of its outputs; with several images, one more call is around them."""
     tower, text = model.model.vision_tower, model.model.language_model
-    vision, decode = "encode_image.0/encode.0/", "logits.0/run_blocks.0/"
+    vision, decode = several + "encode_image.0/encode.0/", "logits.0/run_blocks.0/"
     yield tower.embeddings, [vision + "embed_patches.0/embedded_BTD"]
     yield tower.post_layernorm, [vision + "features_BTD"]
-    yield model.model.multi_modal_projector, ["encode_image.0/image_BPD"]
+    yield model.model.multi_modal_projector, [several + "encode_image.0/image_BPD"]
     yield text.embed_tokens, ["logits.0/embed_tokens.0/text_BTD"]
     yield text.norm, [decode + "final_BTD"]
     for layers, path, attention in (
@@ -354,6 +418,9 @@ def answer(model, asked, prefix):
     prompts = {**asked, "ids": asked["ids"][:, :prefix], "valid": asked["valid"][:, :prefix]}
     inputs = hugging_face_inputs(model, prompts, prefix)
     settings = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "return_dict_in_generate": True}
+    several = model.config.text_config.eos_token_id
+    if isinstance(several, list):
+        settings["eos_token_id"] = several
     with torch.no_grad():
         output = model.generate(**inputs, **settings, output_logits=True)
     logits = torch.stack(output.logits, dim=1)
@@ -367,8 +434,9 @@ def expected(folder, variant):
     asked, prefix = questions(variant), max(variant.prompts)
     model = load(folder)
     arrays = observe(model, asked, prefix)
-    logits, other = arrays["logits.0/logit_BSV"], observe(load(folder, "sdpa"), asked, prefix)["logits.0/logit_BSV"]
-    assert np.abs(other - logits).max() < 2e-5 * logits.std(), "Hugging Face's eager and sdpa disagree"
+    if variant.text["model_type"] == "gemma":  # sdpa has no soft-cap
+        logits, other = arrays["logits.0/logit_BSV"], observe(load(folder, "sdpa"), asked, prefix)["logits.0/logit_BSV"]
+        assert np.abs(other - logits).max() < 2e-5 * logits.std(), "Hugging Face's eager and sdpa disagree"
     small = {name: array for name, array in arrays.items() if array.nbytes <= LARGEST_BYTES}
     return {**asked, **small, **answer(model, asked, prefix)}
 
@@ -424,6 +492,7 @@ def about():
                 "tensor names": v.naming,
                 "dtype": str(v.dtype).removeprefix("torch."),
                 "prefix": max(v.prompts),
+                "text": v.text["model_type"],
             }
             for name, v in VARIANTS.items()
         },

@@ -13,8 +13,14 @@ import npgemma
 import torch_ref
 from torch_ref import generate, paligemma, static
 
-CONFIG = CONFIGS["two key/value heads"]
+CONFIG = None
 PROMPTS = ["caption en", "detect red circle ; blue square", "ocr"]
+
+
+@pytest.fixture(autouse=True, params=["two key/value heads", "Gemma 2"])
+def family(request, monkeypatch):
+    """Every test for both decoders."""
+    monkeypatch.setitem(globals(), "CONFIG", CONFIGS[request.param])
 
 
 def twins(dtype="float64"):

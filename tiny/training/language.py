@@ -114,7 +114,7 @@ class Lesson:
         answered_RT = batch["target"] != NOTHING
         final_MD = final_RSD[:, image_RPD.shape[1] :][answered_RT]
         with torch.autocast(final_MD.device.type, enabled=False):
-            logit_MV = gemma.unembed(final_MD.float()[None], params.text)[0]
+            logit_MV = gemma.unembed(final_MD.float()[None], params.text, self.config.text)[0]
         return logit_MV, batch["target"][answered_RT], answered_RT.nonzero()[:, 0]
 
     def loss(self, batch, params, part):
