@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 PROJECT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from tiny.training import scenes  # noqa: E402
-from tiny.training.evaluate import MAX_TOKENS, SCENES, held_out_examples, picture_of  # noqa: E402
+from tiny.training import drawing, scenes  # noqa: E402
+from tiny.training.evaluate import MAX_TOKENS, SCENES, held_out_examples  # noqa: E402
 
 FILE = pathlib.Path(__file__).parent / "embedded.safetensors"
 # Of two tokens whose logits are closer than this, rounding may choose.
@@ -46,7 +46,7 @@ def answers(folder, seeds):
     for seed in seeds:
         scene = scenes.scene(seed)
         prompts = ["<image>" + example.prompt for example in held_out_examples(scene)]
-        pictures = [picture_of(scene, side)] * len(prompts)
+        pictures = [drawing.picture_for(scene, side)] * len(prompts)
         inputs = processor(text=prompts, images=pictures, return_tensors="pt", padding="longest")
         inputs.pop("labels", None)
         with torch.no_grad():

@@ -13,7 +13,7 @@ import npgemma
 import torch_ref
 from npgemma.image import load_pixels
 from tiny.training import scenes
-from tiny.training.evaluate import MAX_TOKENS, SCENES, held_out_examples, picture_of
+from tiny.training.evaluate import MAX_TOKENS, SCENES, held_out_examples
 
 FILE = ROOT / "tests" / "golden" / "embedded.safetensors"
 FOLDER = npgemma.embedded_checkpoint()
@@ -41,7 +41,7 @@ def compare(model, golden, count):
     for seed, answers in zip(scenes.HELD_OUT_SEEDS[:count], golden):
         scene = scenes.scene(seed)
         prompts = [example.prompt for example in held_out_examples(scene)]
-        picture = picture_of(scene, model.config.vision.image_size)
+        picture = drawing.picture_for(scene, model.config.vision.image_size)
         found = model.generate_batch([picture], prompts, max_new_tokens=MAX_TOKENS)
         for prompt, answer, (ids, close) in zip(prompts, found, answers, strict=True):
             same = answer.token_ids == ids.tolist()
@@ -98,7 +98,7 @@ def test_hugging_faces_processor_makes_our_inputs(make):
     processor = make.transformers.AutoProcessor.from_pretrained(FOLDER)
     model = npgemma.load()
     scene = scenes.scene(scenes.HELD_OUT_SEEDS[0])
-    picture = picture_of(scene, 300)
+    picture = drawing.picture_for(scene, 300)
     for prompt in [example.prompt for example in held_out_examples(scene)] + ["", "héllo 猫", "<loc0007><seg003>"]:
         theirs = processor(text="<image>" + prompt, images=picture, return_tensors="np")
         ids = theirs["input_ids"][0].tolist()

@@ -56,7 +56,7 @@ def pixels_of(drawn, side):
     -------
     pixels_BYXC : float32 array
     """
-    plain = [drawing.draw(scene, side) for scene in drawn[::2]]
+    plain = [drawing.picture_for(scene, side) for scene in drawn[::2]]
     large = [drawing.draw(scene, LARGE * side, supersampling=1) for scene in drawn[1::2]]
     in_turn = [picture for pair in zip(plain, large) for picture in pair] + plain[len(large) :]
     return np.concatenate([load_pixels(picture, side) for picture in in_turn])

@@ -9,6 +9,7 @@ arXiv 2301.02229 (masks as codes).
 
 import itertools
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -100,6 +101,12 @@ class Codebook(nn.Module):
     def encode(self, masks):
         """Say masks (B, 64, 64) of 0 to 1 in codes (B, 16), in reading order."""
         return self._vq_vae.nearest(self.vectors(masks)).flatten(1)
+
+    def codes_of(self, masks):
+        """Say any number of masks, arrays (64, 64), in codes (number, 16)."""
+        if not masks:
+            return torch.zeros((0, 16), dtype=torch.long)
+        return self.encode(torch.from_numpy(np.stack(masks)))
 
     def decode(self, vectors):
         """Turn vectors (B, 4, 4, width) into masks (B, 64, 64): over 0 is inside."""

@@ -6,11 +6,11 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tiny.training.scenes import COLOURS
-
 SUPERSAMPLING = 4
-# The ground is made of so many cells in a row; the noise differs from cell to cell.
+# The ground is made of so many cells in a row and in a column; the noise differs from cell to cell.
 CELLS = 112
+# Clutter: cells in a row of each layer, from coarse to fine, and the standard deviation of the coarsest.
+CLUTTER, CLUTTER_LEVELS = (3, 6, 14, 30), 60
 # Length of a cross's arms' ends and of a star's inner corners, as parts of the radius.
 ARM, WAIST = 0.36, 0.45
 # Rows and columns of a mask, stretched to its box; masks are cut out of so large a picture.
@@ -26,30 +26,43 @@ def draw(scene, side, supersampling=SUPERSAMPLING):
     ----------
     scene : tiny.training.scenes.Scene
     side : int
-        Of the square picture, in pixels.
+        Of the square with the picture's area, in pixels.
     supersampling : int
         Drawn so many times larger and then averaged: smooth edges.
 
     Returns
     -------
     PIL.Image.Image
+        As wide and as high as the scene's aspect says.
     """
-    large = side * supersampling
-    picture = Image.fromarray(_ground(scene.ground)).resize((large, large), Image.Resampling.BILINEAR)
+    width, height = size_of(scene.aspect, side)
+    large = width * supersampling, height * supersampling
+    picture = Image.fromarray(_ground(scene.ground, scene.aspect)).resize(large, Image.Resampling.BILINEAR)
     for _, thing in _from_back_to_front(scene):
-        _fill(picture, thing, _paint(thing))
+        _fill(picture, thing, scene.aspect, thing.paint)
     for text in scene.texts:
-        _write(picture, text, _paint(text))
+        _write(picture, text, scene.aspect, text.paint)
     return picture.reduce(supersampling)
 
 
+def picture_for(scene, side):
+    """Draw a scene for a model that squeezes pictures into so many pixels a side; what is squeezed is drawn finer."""
+    return draw(scene, side) if scene.aspect == 1 else draw(scene, 2 * side, SUPERSAMPLING // 2)
+
+
+def size_of(aspect, side):
+    """Return width and height of a picture in pixels, with the area of a square of so many pixels a side."""
+    return round(side * math.sqrt(aspect)), round(side / math.sqrt(aspect))
+
+
 def cover(scene, side, letters=False):
-    """Say what each pixel shows.
+    """Say what each pixel shows of the picture, squeezed into a square as the model squeezes it.
 
     Parameters
     ----------
     scene : tiny.training.scenes.Scene
     side : int
+        Of the square, in pixels.
     letters : bool
         Of the text, show the letters and not the box around it.
 
@@ -60,12 +73,14 @@ def cover(scene, side, letters=False):
     """
     picture = Image.new("L", (side, side))
     for i, thing in _from_back_to_front(scene):
-        _fill(picture, thing, i + 1)
+        _fill(picture, thing, scene.aspect, i + 1)
     for i, text in enumerate(scene.texts):
         if letters:
-            _write(picture, text, TEXT - i)
+            written = Image.new("L", size_of(scene.aspect, side))
+            _write(written, text, scene.aspect, 255)
+            picture.paste(TEXT - i, mask=written.resize((side, side)).point(lambda level: 255 * (level > 127)))
         else:
-            top, left, bottom, right = (edge * side for edge in text_box(text))
+            top, left, bottom, right = (edge * side for edge in text_box(text, scene.aspect))
             ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), fill=TEXT - i)
     return np.asarray(picture)
 
@@ -90,8 +105,8 @@ def shown(scene):
     Returns
     -------
     list of (box, mask_YX)
-        Edges (top, left, bottom, right) as fractions of the side, and what of the box the object fills, from 0 to 1,
-        on `MASK_SIDE` rows and columns.
+        Edges (top, left, bottom, right) as fractions of the height and the width, and what of the box the object
+        fills, from 0 to 1, on `MASK_SIDE` rows and columns.
     """
     object_YX = cover(scene, FINE)
     found = []
@@ -105,29 +120,29 @@ def shown(scene):
     return found
 
 
-def text_box(text):
-    """Return the edges (top, left, bottom, right) of a text, as fractions of the side."""
-    large = CELLS * SUPERSAMPLING
+def text_box(text, aspect):
+    """Return the edges (top, left, bottom, right) of a text, as fractions of the height and the width."""
+    width, height = large = size_of(aspect, CELLS * SUPERSAMPLING)
     left, top, font = _placed(text, large)
-    box = font.getbbox(text.text, stroke_width=_stroke(text, large))
-    return (top + box[1]) / large, (left + box[0]) / large, (top + box[3]) / large, (left + box[2]) / large
+    box = font.getbbox(text.text, stroke_width=_stroke(font))
+    return (top + box[1]) / height, (left + box[0]) / width, (top + box[3]) / height, (left + box[2]) / width
 
 
-def letter_edges(text):
-    """Return where each letter of a text begins, and where the last ends, as fractions of the side."""
-    large = CELLS * SUPERSAMPLING
+def letter_edges(text, aspect):
+    """Return where each letter of a text begins, and where the last ends, as fractions of the width."""
+    large = size_of(aspect, CELLS * SUPERSAMPLING)
     left, _, font = _placed(text, large)
-    return [(left + font.getlength(text.text[:i])) / large for i in range(len(text.text) + 1)]
+    return [(left + font.getlength(text.text[:i])) / large[0] for i in range(len(text.text) + 1)]
 
 
-def outline(thing):
-    """Return the corners (x, y) of an object, as fractions of the side."""
-    corners = []
+def outline(thing, aspect):
+    """Return the corners (x, y) of an object, as fractions of the width and the height."""
+    corners, root = [], math.sqrt(aspect)
     for reach, angle in _corners(thing.shape):
         x = thing.radius * thing.stretch * reach * math.cos(angle)
         y = thing.radius / thing.stretch * reach * math.sin(angle)
         cosine, sine = math.cos(thing.turn), math.sin(thing.turn)
-        corners.append((thing.x + x * cosine - y * sine, thing.y + x * sine + y * cosine))
+        corners.append((thing.x + (x * cosine - y * sine) / root, thing.y + (x * sine + y * cosine) * root))
     return corners
 
 
@@ -150,31 +165,29 @@ def _from_back_to_front(scene):
     return sorted(enumerate(scene.objects), key=lambda numbered: -numbered[1].radius)
 
 
-def _fill(picture, thing, paint):
+def _fill(picture, thing, aspect, paint):
     """Draw one object over what is there."""
-    ImageDraw.Draw(picture).polygon([(x * picture.width, y * picture.height) for x, y in outline(thing)], fill=paint)
+    corners = [(x * picture.width, y * picture.height) for x, y in outline(thing, aspect)]
+    ImageDraw.Draw(picture).polygon(corners, fill=paint)
 
 
-def _write(picture, text, paint):
+def _write(picture, text, aspect, paint):
     """Write a text over what is there."""
-    left, top, font = _placed(text, picture.width)
-    ImageDraw.Draw(picture).text((left, top), text.text, paint, font, stroke_width=_stroke(text, picture.width))
+    left, top, font = _placed(text, picture.size)
+    ImageDraw.Draw(picture).text((left, top), text.text, paint, font, stroke_width=_stroke(font))
 
 
-def _paint(thing):
-    return tuple(min(max(level + change, 0), 255) for level, change in zip(COLOURS[thing.colour], thing.tint))
-
-
-def _placed(text, side):
-    """Return where to begin to write, and the font."""
-    font = _font(round(text.size * side))
+def _placed(text, size):
+    """Return where in a picture of some size (width, height) to begin to write, and the font."""
+    width, height = size
+    font = _font(round(text.size * math.sqrt(width * height)))
     left, top, right, bottom = font.getbbox(text.text)
-    return text.x * side - (left + right) / 2, text.y * side - (top + bottom) / 2, font
+    return text.x * width - (left + right) / 2, text.y * height - (top + bottom) / 2, font
 
 
-def _stroke(text, side):
+def _stroke(font):
     """Return by how much letters are made bolder on each side."""
-    return round(text.size * side / 40)
+    return round(font.size / 40)
 
 
 @functools.cache
@@ -182,13 +195,48 @@ def _font(height):
     return ImageFont.load_default(height)
 
 
-def _ground(ground):
-    """Return the ground as pixels (CELLS, CELLS, 3)."""
-    along = (np.arange(CELLS) + 0.5) / CELLS - 0.5
-    direction_YX = along[:, None] * math.sin(ground.direction) + along * math.cos(ground.direction)
-    part_YX1 = np.clip(direction_YX / math.sqrt(2) + 0.5, 0, 1)[..., None]
+def _ground(ground, aspect):
+    """Return the ground as pixels (rows, columns, 3), about `CELLS` of each."""
+    width, height = size_of(aspect, CELLS)
+    x_X, y_Y = ((np.arange(cells) + 0.5) / CELLS for cells in (width, height))
+    part_YX1 = _part(ground, x_X - x_X.mean(), y_Y - y_Y.mean())[..., None]
     one, other = (np.array(colour, dtype=np.float32) for colour in ground.colours)
     level_YXC = one + part_YX1 * (other - one)
+    if ground.kind == "clutter":
+        level_YXC = level_YXC + _clutter(ground.grain, width, height)
     if ground.noise:
         level_YXC = level_YXC + np.random.default_rng(ground.grain).normal(0, ground.noise, level_YXC.shape)
     return np.clip(level_YXC, 0, 255).round().astype(np.uint8)
+
+
+def _part(ground, x_X, y_Y):
+    """Return how much of the second colour is where, from 0 to 1; places are fractions of the side, from the middle."""
+    along_YX = y_Y[:, None] * math.sin(ground.direction) + x_X * math.cos(ground.direction)
+    if ground.kind == "gradient":
+        reach = np.abs(along_YX).max()
+        return along_YX / (2 * reach) + 0.5
+    if ground.kind == "striped":
+        return (along_YX / ground.period) % 1 < 0.5
+    if ground.kind == "checked":
+        return ((x_X // ground.period) + (y_Y // ground.period)[:, None]) % 2
+    if ground.kind == "blotched":
+        level_YX = _smooth(np.random.default_rng(ground.grain), 8, len(x_X), len(y_Y))
+        return np.clip(0.5 + level_YX, 0, 1)
+    return np.zeros((len(y_Y), len(x_X)))
+
+
+def _smooth(randomness, cells, width, height):
+    """Return noise (height, width) of mean 0 and about standard deviation 1 that changes within so many cells."""
+    noise = Image.fromarray(randomness.standard_normal((cells, cells)).astype(np.float32))
+    return np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _clutter(grain, width, height):
+    """Return what a photograph of nothing known might hold, as changes of level: coarse and fine, in all colours."""
+    randomness = np.random.default_rng(grain)
+    layers = [
+        CLUTTER_LEVELS / (1 + i) * _smooth(randomness, cells, width, height)
+        for i, cells in enumerate(CLUTTER)
+        for _ in range(3)
+    ]
+    return np.stack([sum(layers[channel::3]) for channel in range(3)], axis=-1)

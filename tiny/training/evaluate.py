@@ -63,7 +63,7 @@ def evaluate(folder, count=SCENES):
     for start in range(0, count, SCENES_AT_ONCE):
         drawn = [scenes.scene(seed) for seed in scenes.HELD_OUT_SEEDS[start : min(start + SCENES_AT_ONCE, count)]]
         asked = [(scene, example) for scene in drawn for example in held_out_examples(scene)]
-        pictures = {id(scene): picture_of(scene, model.config.vision.image_size) for scene in drawn}
+        pictures = {id(scene): drawing.picture_for(scene, model.config.vision.image_size) for scene in drawn}
         images = [pictures[id(scene)] for scene, _ in asked]
         answers = model.generate_batch(images, [example.prompt for _, example in asked], max_new_tokens=MAX_TOKENS)
         for (scene, example), answer in zip(asked, answers):
@@ -76,11 +76,6 @@ def evaluate(folder, count=SCENES):
 def codebook_of(folder):
     """Return the decoder of the folder's mask codebook, or None if there is none."""
     return read_codebook(folder / FILE) if (folder / FILE).exists() else None
-
-
-def picture_of(scene, side):
-    """Return the picture of a scene as the model is asked about it."""
-    return drawing.draw(scene, side)
 
 
 def held_out_examples(scene):

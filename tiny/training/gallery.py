@@ -12,7 +12,7 @@ from npgemma.command.annotate import annotate
 from npgemma.errors import InputError
 from npgemma.files import replacing
 from tiny.training import drawing, scenes
-from tiny.training.evaluate import MAX_TOKENS, Tally, codebook_of, held_out_examples, picture_of, score
+from tiny.training.evaluate import MAX_TOKENS, Tally, codebook_of, held_out_examples, score
 
 FOLDER, FILE = "gallery", "gallery.json"
 SIDE = 336
@@ -86,12 +86,12 @@ def failure(model, mask_params):
             scene = scenes.scene(seed)
             for example in held_out_examples(scene):
                 if example.task == task and example.answer:
-                    answer = model.generate(picture_of(scene, side), example.prompt, max_new_tokens=MAX_TOKENS).text
+                    answer = model.generate(drawing.picture_for(scene, side), example.prompt, max_new_tokens=MAX_TOKENS).text
                     tallies = {task: Tally()}
                     score(tallies, scene, example, answer, mask_params)
                     if tallies[task].right < tallies[task].asked:
                         about = f"held-out scene {seed}, answered wrongly"
-                        return Item("failure", about, picture_of(scene, side), example.prompt, example.answer)
+                        return Item("failure", about(scene, side), example.prompt, example.answer)
     raise InputError("no wrong answer found to show")
 
 

@@ -58,7 +58,7 @@ class Lesson:
         rows, picture_R = [], []
         for i, scene in enumerate(drawn):
             shown = drawing.shown(scene)
-            codes = self.codebook.encode(torch.from_numpy(np.stack([mask for _, mask in shown]))).tolist()
+            codes = self.codebook.codes_of([mask for _, mask in shown]).tolist()
             randomness = np.random.default_rng([self.seed, scene.ground.grain])
             for example in choose(examples(scene, shown, codes, randomness), randomness):
                 rows.append(self._row(example))

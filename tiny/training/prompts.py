@@ -30,6 +30,8 @@ GERMAN = {
     "blue": "blau",
     "purple": "violett",
     "black": "schwarz",
+    "white": "weiß",
+    "grey": "grau",
     "small": "klein",
     "large": "groß",
 }
@@ -80,12 +82,15 @@ def examples(scene, shown, codes, randomness):
         _detect(objects, boxes, randomness),
         _detect_two(objects, boxes, randomness),
         _yes_or_no(objects, randomness),
+        *_color(scene, randomness),
     ]
+    if not objects:
+        return found
     which = randomness.integers(len(objects))
     name = objects[which].name
     masks = "".join(f"<seg{code:03}>" for code in codes[which])
     found.append(Example("segment", f"segment {name}", f"{boxes[name]}{masks} {name}"))
-    found += _color(scene, randomness) + _shape(objects, randomness)
+    found += _shape(objects, randomness)
     pairs = _pairs(objects)
     if pairs:
         one, other, relation = pairs[randomness.integers(len(pairs))]
@@ -95,8 +100,8 @@ def examples(scene, shown, codes, randomness):
 
 
 def caption(objects):
-    """Return a sentence that names the objects from left to right."""
-    return _list([f"a {thing.size} {thing.colour} {thing.shape}" for thing in objects], "and")
+    """Return a sentence that names the objects from left to right; without any, it says that."""
+    return _list([f"a {thing.size} {thing.colour} {thing.shape}" for thing in objects] or ["no shapes"], "and")
 
 
 def german_caption(objects):
@@ -105,7 +110,7 @@ def german_caption(objects):
     for thing in objects:
         ending, noun = GERMAN_SHAPES[thing.shape]
         names.append(f"ein {GERMAN[thing.size]}{ending} {GERMAN[thing.colour]}{ending} {noun}")
-    return _list(names, "und")
+    return _list(names or ["keine Formen"], "und")
 
 
 def forms(name):
@@ -150,7 +155,7 @@ def _list(names, last):
 def _count(objects, randomness):
     if randomness.random() < 0.5:
         return Example("count", "answer en how many objects", str(len(objects)))
-    shape = randomness.choice(SHAPES) if randomness.random() < 0.3 else _one(objects, randomness).shape
+    shape = randomness.choice(SHAPES) if not objects or randomness.random() < 0.3 else _one(objects, randomness).shape
     number = sum(thing.shape == shape for thing in objects)
     return Example("count", f"answer en how many {plural(shape)}", str(number))
 
@@ -195,6 +200,7 @@ def _yes_or_no(objects, randomness):
         said = relation if answer == "yes" else opposite[relation]
         words = f"{said} of" if said in ("left", "right") else said
         return Example("yes or no", f"answer en is the {one} {words} the {other}", answer)
+    answer = answer if objects else "no"
     name = _one(objects, randomness).name if answer == "yes" else _absent(objects, randomness)
     return Example("yes or no", f"answer en is there {'an' if name[0] in 'aeiou' else 'a'} {name}", answer)
 
@@ -202,7 +208,7 @@ def _yes_or_no(objects, randomness):
 def _detect(objects, boxes, randomness):
     """Ask for one object, for one that is not there (the answer is empty), or for all of one shape."""
     kind = randomness.random()
-    if kind < 0.1:
+    if not objects or kind < 0.1:
         return Example("detect", f"detect {_absent(objects, randomness)}", "")
     thing = _one(objects, randomness)
     if kind < 0.3:
@@ -213,7 +219,7 @@ def _detect(objects, boxes, randomness):
 
 def _detect_two(objects, boxes, randomness):
     """Ask for two objects, of which one may not be there."""
-    one = _one(objects, randomness).name
+    one = _one(objects, randomness).name if objects else _absent(objects, randomness)
     others = [thing.name for thing in objects if thing.name != one]
     absent = not others or randomness.random() < 0.15
     other = _absent(objects, randomness) if absent else _one(others, randomness)
@@ -226,9 +232,9 @@ def _absent(objects, randomness):
     """Return the name of an object that is not there, mostly one that shares colour or shape with one that is."""
     names = [thing.name for thing in objects]
     while True:
-        near = _one(objects, randomness)
         colour, shape = randomness.choice(list(COLOURS)), randomness.choice(SHAPES)
-        name = str(randomness.choice([f"{near.colour} {shape}", f"{colour} {near.shape}", f"{colour} {shape}"]))
+        near = [name for thing in objects for name in (f"{thing.colour} {shape}", f"{colour} {thing.shape}")]
+        name = str(randomness.choice([*near, f"{colour} {shape}"]))
         if name not in names:
             return name
 

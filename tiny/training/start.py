@@ -14,8 +14,9 @@ from tiny.training.places import waves
 from tiny.training.prompts import LOCATIONS, examples
 from tiny.training.tower import CHARACTERS, MASK_CODES
 
-VISION = VisionConfig(width=128, mlp_width=512, layers=4, heads=4, image_size=112, patch_size=14)
-TEXT = {"width": 128, "mlp_width": 512, "layers": 3, "query_heads": 3, "key_value_heads": 1, "head_width": 128}
+# No two of these are equal that a port could exchange: widths, heads times head width, picture tokens (64).
+VISION = VisionConfig(width=128, mlp_width=512, layers=5, heads=4, image_size=112, patch_size=14)
+TEXT = {"width": 144, "mlp_width": 480, "layers": 3, "query_heads": 4, "key_value_heads": 2, "head_width": 136}
 CONTEXT = 256
 # A few thousand captions and questions hold every word there is.
 CORPUS_SCENES = 2000
@@ -90,9 +91,9 @@ def name_what_is_seen(params, lesson, tokenizer):
     """Let the decoder begin with the words in which the tower has learned to see, and with attention that copies.
 
     The first lesson's layer has a direction for each thing it tells apart. The words for these things start as just
-    these directions, in both languages, and the projector starts as the identity: a word then resembles the patches
-    that it describes. Two heads of each layer start by reading from what resembles the reader, whatever it is, and
-    all start by handing on what they read unchanged.
+    these directions, in both languages, and the projector starts by handing on what it gets: a word then resembles the
+    patches that it describes. The first query head of each key head starts by reading from what resembles the reader,
+    whatever it is, and all start by handing on what they read unchanged, as far as they are wide enough.
 
     Parameters
     ----------
@@ -102,16 +103,20 @@ def name_what_is_seen(params, lesson, tokenizer):
         After its training.
     tokenizer : npgemma.tokenizer.Tokenizer
     """
-    directions, same = lesson.directions(), torch.eye(len(params.projector.linear))
+    directions, seen = lesson.directions(), len(params.projector.linear)
     for token in range(tokenizer.size):
         word = tokenizer.pieces.id_to_piece(token).removeprefix("▁")
         if word in directions:
-            params.text.embedding[token] = directions[word]
-    params.projector.linear.copy_(same)
+            params.text.embedding[token] = 0
+            params.text.embedding[token, :seen] = directions[word]
+    params.projector.linear.copy_(torch.eye(*params.projector.linear.shape))
     for block in params.text.blocks:
         attn = block.attn
-        attn.k[:, 0] = torch.linalg.qr(attn.k[:, 0])[0]
-        # Halved, so that a reader, which resembles itself most of all, does not read itself alone.
-        attn.q[:, :2] = attn.k / 2
-        attn.v[:, 0] = same
-        attn.o.copy_((same / len(attn.o)).expand_as(attn.o))
+        _, key_heads, _ = attn.k.shape
+        query_heads, *read = attn.o.shape
+        for head in range(key_heads):
+            attn.k[:, head] = torch.linalg.qr(attn.k[:, head])[0]
+            # Halved, so that a reader, which resembles itself most of all, does not read itself alone.
+            attn.q[:, head * query_heads // key_heads] = attn.k[:, head] / 2
+            attn.v[:, head] = torch.eye(*attn.v[:, head].shape)
+        attn.o.copy_((torch.eye(*read) / query_heads).expand_as(attn.o))

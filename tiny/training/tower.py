@@ -60,34 +60,36 @@ def truth(scene, config, shown, codes):
     cells = _cut(fine, per_side, patch).reshape(per_side**2, CELLS, cell, CELLS, cell).mean(axis=(2, 4))
     objects, texts = scene.objects, scene.texts
     names = [*range(1, len(objects) + 1), *(drawing.TEXT - i for i in range(len(texts)))]
-    part_OT = np.stack([(grid == name).mean(axis=(2, 3)).ravel() for name in names])
+    # The last row stands for nothing: without it, a scene of nothing would have no row at all.
+    part_OT = np.stack([(grid == name).mean(axis=(2, 3)).ravel() for name in names] + [np.zeros(per_side**2)])
     which_T = part_OT.argmax(axis=0)
-    kinds = [1 + scenes.SHAPES.index(thing.shape) for thing in objects] + [TEXT] * len(texts)
-    boxes = [box for box, _ in shown] + [drawing.text_box(text) for text in texts]
-    sizes = [SIZES.index(thing.size) for thing in objects] + [0] * len(texts)
-    near_O, spelt_O = _characters(objects, texts, per_side)
+    kinds = [*(1 + scenes.SHAPES.index(thing.shape) for thing in objects), *[TEXT] * len(texts), 0]
+    boxes = [*(box for box, _ in shown), *(drawing.text_box(text, scene.aspect) for text in texts), (0, 0, 0, 0)]
+    colours = [*(COLOURS.index(thing.colour) for thing in objects + texts), 0]
+    sizes = [*(SIZES.index(thing.size) for thing in objects), *[0] * len(texts), 0]
+    near_O, spelt_O = _characters(scene, per_side)
     return {
         "kind": np.where(part_OT.max(axis=0) >= LEAST_PART, np.array(kinds)[which_T], 0),
-        "colour": np.array([COLOURS.index(thing.colour) for thing in objects + texts])[which_T],
+        "colour": np.array(colours)[which_T],
         "size": np.array(sizes)[which_T],
         "place": which_T,
         "bins": (np.array(boxes) * (LOCATIONS - 1)).round().astype(int).clip(0, LOCATIONS - 1)[which_T],
-        "codes": np.concatenate([codes, np.zeros((len(texts), MASK_CODES), dtype=int)])[which_T],
+        "codes": np.concatenate([codes, np.zeros((len(texts) + 1, MASK_CODES), dtype=int)])[which_T],
         "inside": (255 * cells).astype(np.uint8).reshape(per_side**2, CELLS**2),
         "near": near_O[which_T, np.arange(per_side**2) % per_side],
         "spelt": spelt_O[which_T],
     }
 
 
-def _characters(objects, texts, per_side):
+def _characters(scene, per_side):
     """Return for each object (none) and text its characters: those in each half of each column of patches, and all."""
-    count = len(objects) + len(texts)
+    count = len(scene.objects) + len(scene.texts) + 1
     near_O, spelt_O = np.zeros((count, per_side, 2), dtype=int), np.zeros((count, scenes.LONGEST_TEXT), dtype=int)
     middles = (np.arange(2 * per_side) + 0.5) / (2 * per_side)
-    for i, text in enumerate(texts, start=len(objects)):
+    for i, text in enumerate(scene.texts, start=len(scene.objects)):
         written = [1 + CHARACTERS.index(letter) for letter in text.text]
         spelt_O[i, : len(written)] = written
-        letter = np.searchsorted(drawing.letter_edges(text), middles)
+        letter = np.searchsorted(drawing.letter_edges(text, scene.aspect), middles)
         near_O[i] = np.array([0, *written, 0])[letter].reshape(per_side, 2)
     return near_O, spelt_O
 
@@ -119,9 +121,7 @@ def batch(drawn, config, codebook):
     truths = []
     for scene in drawn:
         shown = drawing.shown(scene)
-        codes = np.zeros((0, MASK_CODES), dtype=int)
-        if shown:
-            codes = codebook.encode(torch.from_numpy(np.stack([mask for _, mask in shown]))).numpy()
+        codes = codebook.codes_of([mask for _, mask in shown]).numpy()
         truths.append(truth(scene, config, shown, codes))
     pixels_BYXC = batches.pixels_of(drawn, config.image_size)
     return {"pixels": pixels_BYXC, **{name: np.stack([part[name] for part in truths]) for name in truths[0]}}
