@@ -12,7 +12,7 @@ from support import ROOT
 import npgemma
 import torch_ref
 from npgemma.image import load_pixels
-from tiny.training import scenes
+from tiny.training import drawing, scenes
 from tiny.training.evaluate import MAX_TOKENS, SCENES, held_out_examples
 
 FILE = ROOT / "tests" / "golden" / "embedded.safetensors"

@@ -86,11 +86,12 @@ def cover(scene, side, letters=False):
 
 
 def box_of(shown_YX):
-    """Return the edges (top, left, bottom, right) of what a mask shows, as fractions of the side."""
+    """Return the edges (top, left, bottom, right) of what a mask shows, as fractions of its height and width."""
     edges = []
     for axis in (1, 0):
-        (shown,) = np.nonzero(shown_YX.any(axis=axis))
-        edges.append((shown[0] / len(shown_YX), (shown[-1] + 1) / len(shown_YX)))
+        along = shown_YX.any(axis=axis)
+        (shown,) = np.nonzero(along)
+        edges.append((shown[0] / len(along), (shown[-1] + 1) / len(along)))
     (top, bottom), (left, right) = edges
     return float(top), float(left), float(bottom), float(right)
 

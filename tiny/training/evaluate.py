@@ -14,10 +14,13 @@ from tiny.training import drawing, scenes
 from tiny.training.prompts import examples
 
 SCENES = 1000
+# Besides, half as many of the light world, which is all that the first embedded checkpoint knew.
+LIGHT_SCENES = SCENES // 2
 # Answered together.
 SCENES_AT_ONCE = 4
 # Longer than any right answer.
 MAX_TOKENS = 60
+ALL = "all"
 # A box is found if it shares at least this part of the area that it and the true one cover together.
 LEAST_OVERLAP = 0.5
 # Masks are compared on pictures of this many rows and columns.
@@ -42,35 +45,61 @@ class Tally:
 
 
 def evaluate(folder, count=SCENES):
-    """Ask a checkpoint one thing of every kind about each held-out scene, on the NumPy backend.
+    """Ask a checkpoint one thing of every kind about each held-out scene, and about scenes of the light world.
+
+    The NumPy backend answers.
 
     Parameters
     ----------
     folder : pathlib.Path
         A checkpoint in the hub's layout. Without a mask codebook in it, no mask is right.
     count : int
-        Number of scenes.
+        Number of scenes; of the light world there are half as many.
 
     Returns
     -------
     dict
         ``scenes``, their number, and ``tasks``: for every task how many answers were ``right`` of how many ``asked``.
         For boxes these are counted one by one, with the mean ``overlap`` of those found, and ``extra`` ones; for masks
-        ``overlap`` is the mean over all.
+        ``overlap`` is the mean over all. ``groups`` has the same tasks for every group of `groups_of`, and ``light`` is
+        an evaluation of the light world.
     """
-    model, mask_params, progress = npgemma.load(folder), codebook_of(folder), Progress()
-    tallies = collections.defaultdict(Tally)
+    model, mask_params = npgemma.load(folder), codebook_of(folder)
+    tallies = _measure(model, mask_params, [scenes.scene(seed) for seed in scenes.HELD_OUT_SEEDS[:count]])
+    light_scenes = [scenes.light_scene(seed) for seed in scenes.HELD_OUT_SEEDS[: count * LIGHT_SCENES // SCENES]]
+    light = _measure(model, mask_params, light_scenes)
+    found = {"scenes": count, "tasks": _as_dict(tallies.pop(ALL))}
+    found["groups"] = {group: _as_dict(tallies[group]) for group in sorted(tallies)}
+    return found | {"light": {"scenes": len(light_scenes), "tasks": _as_dict(light[ALL])}}
+
+
+def groups_of(scene):
+    """Return the groups that a scene is counted in: by the ground's lightness and kind, and by the picture's shape."""
+    aspect = scene.aspect
+    shape = "square" if aspect == 1 else "nearly square" if 0.67 < aspect < 1.5 else "wide" if aspect > 1 else "high"
+    return f"ground: {scene.ground.lightness}", f"ground: {scene.ground.kind}", f"picture: {shape}"
+
+
+def _as_dict(tallies):
+    return {task: tallies[task].as_dict() for task in sorted(tallies)}
+
+
+def _measure(model, mask_params, held_out):
+    """Return the tallies of each group of scenes, and of `ALL`: for every task a `Tally`."""
+    tallies, progress = collections.defaultdict(lambda: collections.defaultdict(Tally)), Progress()
+    count = len(held_out)
     for start in range(0, count, SCENES_AT_ONCE):
-        drawn = [scenes.scene(seed) for seed in scenes.HELD_OUT_SEEDS[start : min(start + SCENES_AT_ONCE, count)]]
+        drawn = held_out[start : start + SCENES_AT_ONCE]
         asked = [(scene, example) for scene in drawn for example in held_out_examples(scene)]
         pictures = {id(scene): drawing.picture_for(scene, model.config.vision.image_size) for scene in drawn}
         images = [pictures[id(scene)] for scene, _ in asked]
         answers = model.generate_batch(images, [example.prompt for _, example in asked], max_new_tokens=MAX_TOKENS)
         for (scene, example), answer in zip(asked, answers):
-            score(tallies, scene, example, answer.text, mask_params)
+            for group in (ALL, *groups_of(scene)):
+                score(tallies[group], scene, example, answer.text, mask_params)
         progress.report("looking at held-out pictures", start, count)
     progress.clear()
-    return {"scenes": count, "tasks": {task: tallies[task].as_dict() for task in sorted(tallies)}}
+    return tallies
 
 
 def codebook_of(folder):

@@ -1,6 +1,7 @@
 """Pictures and what the embedded model really says about them: ``python -m tiny.training gallery``."""
 
 import json
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,8 @@ def items(model, mask_params):
         Item("mask", "the example picture", example, "segment red circle"),
         Item("text", "the example picture", example, "ocr"),
         Item("painted", "drawn by hand, with a paint program's plain colours and hard edges", painted(), "caption en"),
+        Item("dark", "drawn on dark ground, as a screenshot may be", dark(), "caption en"),
+        Item("wide", "three times as wide as high", wide(), "detect yellow star ; white circle"),
         Item("unknown", "a picture of nothing that the model knows", unknown(), "caption en"),
         failure(model, mask_params),
     ]
@@ -66,6 +69,29 @@ def painted():
     pen.rectangle((180, 150, 260, 240), fill=(0, 0, 255))
     pen.polygon([(330, 40), (290, 120), (372, 118)], fill=(0, 128, 0))
     return picture
+
+
+def dark():
+    """Return a picture in dark colours, with a word, as a screenshot may be."""
+    picture = Image.new("RGB", (480, 360), (30, 30, 34))
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((50, 60, 150, 160), fill=(255, 140, 0))
+    pen.ellipse((290, 170, 430, 310), fill=(230, 30, 50))
+    return picture
+
+
+def wide():
+    """Return a picture three times as wide as high."""
+    picture = Image.new("RGB", (720, 240), (20, 60, 140))
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((500, 60, 640, 200), fill="white")
+    corners = [(200 + r * math.sin(a), 120 - r * math.cos(a)) for r, a in _star(90)]
+    pen.polygon(corners, fill=(255, 220, 0))
+    return picture
+
+
+def _star(radius):
+    return [(radius if i % 2 == 0 else 0.45 * radius, math.pi * i / 5) for i in range(10)]
 
 
 def unknown():
@@ -86,12 +112,13 @@ def failure(model, mask_params):
             scene = scenes.scene(seed)
             for example in held_out_examples(scene):
                 if example.task == task and example.answer:
-                    answer = model.generate(drawing.picture_for(scene, side), example.prompt, max_new_tokens=MAX_TOKENS).text
+                    picture = drawing.picture_for(scene, side)
+                    answer = model.generate(picture, example.prompt, max_new_tokens=MAX_TOKENS).text
                     tallies = {task: Tally()}
                     score(tallies, scene, example, answer, mask_params)
                     if tallies[task].right < tallies[task].asked:
                         about = f"held-out scene {seed}, answered wrongly"
-                        return Item("failure", about(scene, side), example.prompt, example.answer)
+                        return Item("failure", about, picture, example.prompt, example.answer)
     raise InputError("no wrong answer found to show")
 
 

@@ -1,9 +1,9 @@
 """What can be in a picture: up to four coloured shapes and sometimes a word, on any ground, chosen by a seed.
 
-Pictures are up to three times as wide as high, or as high as wide; the model squeezes each into its square. Places (x, y)
-are fractions of the picture's width and height. Lengths are fractions of its *side*, which is that of the square with
-the same area, so that a circle is a circle in the picture, whatever the model sees of it. A scene can be drawn at any
-size (``drawing.py``).
+Pictures are up to three times as wide as high, or as high as wide; the model squeezes each into its square. Places
+(x, y) are fractions of the picture's width and height. Lengths are fractions of its *side*, which is that of the square
+with the same area, so that a circle is a circle in the picture, whatever the model sees of it. A scene can be drawn at
+any size (``drawing.py``).
 """
 
 import colorsys
@@ -104,7 +104,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Ground:
-    """What is behind: one of `GROUNDS`, made of two colours; or clutter, behind which nothing is."""
+    """What is behind: one of `GROUNDS`, made of two colours; or "clutter", which has nothing before it."""
 
     colours: tuple[tuple[int, int, int], tuple[int, int, int]]
     kind: str = "plain"
