@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from npgemma.axes import suffix
+from npgemma.fast.attention import whole_arrays
 
 # What is followed: the functions of all files of these two rooms. A file says ``RECORDED = False`` if it is not part of
 # the forward pass. Methods, generators and names with an underscore in front are passed over.
@@ -63,7 +64,8 @@ def record(only="*", sink=None):
     recorder = _Recorder(only, sink or trace.__setitem__, problems)
     sys.setprofile(recorder)
     try:
-        yield trace
+        with whole_arrays():
+            yield trace
     finally:
         sys.setprofile(None)
     if problems:

@@ -55,7 +55,7 @@ def fast_product(formula, *operands):
     found = layout(formula)
     if found:
         return multiply(*operands, *found)
-    return multiply_activations(formula, *operands) if _keeps_queries(formula) else None
+    return multiply_activations(formula, *operands) if as_matrices(formula) else None
 
 
 @functools.cache
@@ -97,13 +97,37 @@ def _parts(formula):
     return *operands.split(","), result
 
 
-def _keeps_queries(formula):
-    """Say whether a formula can be taken query by query: T is an axis of the first operand and of the result only."""
+@functools.cache
+def as_matrices(formula):
+    """Say how a formula of attention is a product of matrices, one for each place of a batch.
+
+    Parameters
+    ----------
+    formula : str
+        ``"BTKGH,BSKH->BKGTS"``.
+
+    Returns
+    -------
+    (str, str, str, str) or None
+        The axes of the batch, which both operands and the result have; of the rows, which the second operand has not,
+        ``T`` among them; the axes that are summed; and those of the columns, which the first has not. None for any
+        other formula.
+
+    Examples
+    --------
+    >>> as_matrices("BTKGH,BSKH->BKGTS"), as_matrices("BKGTS,BSKH->BTKGH")
+    (('BK', 'GT', 'H', 'S'), ('BK', 'TG', 'S', 'H'))
+    """
     if not _TWO_OPERANDS.fullmatch(formula):
-        return False
+        return None
     x, other, result = _parts(formula)
-    distinct = all(len(set(axes)) == len(axes) for axes in (x, other, result))
-    return distinct and "T" in x and "T" in result and "T" not in other
+    batch = "".join(letter for letter in result if letter in x and letter in other)
+    rows = "".join(letter for letter in result if letter not in other)
+    columns = "".join(letter for letter in result if letter not in x)
+    summed = "".join(letter for letter in x if letter not in result)
+    sorts = (x, batch + rows + summed), (other, batch + summed + columns), (result, batch + rows + columns)
+    fits = all(len(axes) == len(sort) and set(axes) == set(sort) for axes, sort in sorts)
+    return (batch, rows, summed, columns) if fits and "T" in rows else None
 
 
 def multiply_activations(formula, x, other):
@@ -112,26 +136,45 @@ def multiply_activations(formula, x, other):
     Parameters
     ----------
     formula : str
-        ``"BTKGH,BSKH->BKGTS"``: ``T`` is an axis of ``x`` and of the result.
+        One that `as_matrices` knows.
     x, other : arrays
 
     Returns
     -------
     array
     """
-    operands, result = formula.split("->")
-    sizes = dict(zip(operands.replace(",", ""), x.shape + other.shape))
+    axes, other_axes, result = _parts(formula)
+    sizes = dict(zip(axes + other_axes, x.shape + other.shape))
+    T = sizes["T"]
+    if threads.splitting() or math.prod(sizes[letter] for letter in result) < SMALL:
+        return _multiply_queries(formula, x, other)
     found = np.empty([sizes[letter] for letter in result], dtype=np.result_type(x, other))
-    before_x, before_found = ((slice(None),) * letters.index("T") for letters in (operands, result))
+    before_x, before_found = ((slice(None),) * letters.index("T") for letters in (axes, result))
 
     def work(start, stop):
         """Multiply some of the queries."""
         tokens = slice(start, stop)
-        found[(*before_found, tokens)] = np.einsum(formula, x[(*before_x, tokens)], other, optimize=True)
+        found[(*before_found, tokens)] = _multiply_queries(formula, x[(*before_x, tokens)], other)
 
-    T = sizes["T"]
-    threads.split(work, T, max(1, T) if found.size < SMALL else threads.even(T, LARGE))
+    threads.split(work, T, threads.even(T, LARGE))
     return found
+
+
+def _multiply_queries(formula, x, other):
+    """Multiply by matrices: keys and values are read where they lie in the cache, without a copy."""
+    axes, other_axes, result = _parts(formula)
+    batch, rows, summed, columns = as_matrices(formula)
+    sizes = dict(zip(axes + other_axes, x.shape + other.shape))
+
+    def matrices(array, axes, down, along):
+        """Return an array as a batch of matrices: with some axes as one, and others as the second."""
+        sorted_ = array.transpose([axes.index(letter) for letter in batch + down + along])
+        shape = [math.prod(sizes[letter] for letter in group) for group in (down, along)]
+        return sorted_.reshape(*sorted_.shape[: len(batch)], *shape)
+
+    product = matrices(x, axes, rows, summed) @ matrices(other, other_axes, summed, columns)
+    product = product.reshape([sizes[letter] for letter in batch + rows + columns])
+    return product.transpose([(batch + rows + columns).index(letter) for letter in result])
 
 
 def multiply(x, weight, kept, order):

@@ -7,9 +7,12 @@ import ctypes
 import functools
 import os
 import pathlib
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 
 import numpy as np
+
+# True in a thread that does a piece of a split: the other cores have pieces of their own.
+_splitting = ContextVar("splitting", default=False)
 
 
 @functools.cache
@@ -30,21 +33,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
+def splitting():
+    """Return whether the calling thread does a piece of a `split`."""
+    return _splitting.get()
+
+
 def split(work, total, step):
     """Call ``work(start, stop)`` for the whole of ``range(total)``, in pieces of at most ``step``, on all cores.
 
     Parameters
     ----------
     work : callable
-        May only write to what belongs to its piece, and not split again.
+        May only write to what belongs to its piece. What it splits again, its own thread does, piece after piece.
     total : int
     step : int
     """
     pieces = collections.deque((start, min(start + step, total)) for start in range(0, total, step))
-    helpers = min(count(), len(pieces)) - 1
+    helpers = 0 if splitting() else min(count(), len(pieces)) - 1
 
     def run():
         """Take pieces until none is left."""
+        _splitting.set(True)
         while pieces:
             try:
                 piece = pieces.popleft()
@@ -57,7 +66,7 @@ def split(work, total, step):
         running = [_pool().submit(copy_context().run, run) for _ in range(helpers)]
         try:
             # The calling thread works too: it is awake already.
-            run()
+            copy_context().run(run)
         finally:
             # After an error, or an interrupt, nothing more is begun.
             pieces.clear()

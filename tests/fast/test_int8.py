@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support import CONFIGS, assert_close, random
-from test_products import WEIGHTS, block, cores  # noqa: F401 (fixtures)
+from test_products import WEIGHTS, block  # noqa: F401 (a fixture)
 from tolerances import OPERATION
 
 import conversion
@@ -20,7 +20,7 @@ def rounded(stored, order, wide=lambda part: part):
 
 
 @pytest.mark.parametrize("piece", [2**18, 20])
-def test_entries_are_off_by_at_most_half_a_step(piece, cores, monkeypatch):  # noqa: F811
+def test_entries_are_off_by_at_most_half_a_step(piece, cores, monkeypatch):
     monkeypatch.setattr(int8, "PIECE", piece)
     stored = random((9, 3, 4), 0, "float32")
     weight = rounded(stored, (1, 2, 0))

@@ -1,6 +1,5 @@
 """products.py and threads.py: the fast ways give what the plain way gives, on any number of cores."""
 
-import functools
 import multiprocessing
 import os
 import threading
@@ -25,13 +24,6 @@ WEIGHTS = [
     ("BTF,FD->BTD", (1, 40, 6), (8, 6), (1, 0)),
     ("BTF,FD->BTD", (3, 1, 7), (8, 7), (1, 0)),
 ]
-
-
-@pytest.fixture(params=[1, 3])
-def cores(request, monkeypatch):
-    monkeypatch.setattr(threads, "count", lambda: request.param)
-    monkeypatch.setattr(threads, "_pool", functools.cache(threads._pool.__wrapped__))
-    return request.param
 
 
 @pytest.fixture(params=[2**21, 30])

@@ -1,0 +1,116 @@
+"""Attention in blocks of queries: the scores of a block fit the caches, where those of all queries would not.
+
+At 896 pixels an image is 4096 tokens, and the vision tower's 16 heads have 268 million scores in every layer: 1.1 GB in
+float32. Taken whole, each operation of the formula (mask, maximum, exponential, sum, quotient) reads and writes all of
+them in memory. A query's result depends on no other query, so the formula can be run for a few queries at a time, on
+the core whose caches hold their scores.
+"""
+
+import contextlib
+import functools
+from contextvars import ContextVar
+
+import numpy as np
+
+from npgemma.fast import threads
+
+# Scores of a block: 4 MB in float32, which fit the last cache beside what the formula makes of them. Of fewer queries,
+# the matrix library would rearrange the keys for too few products.
+SCORES = 2**20
+# With fewer scores than these, attention is done before another thread has begun.
+SMALL = 2**18
+_whole = ContextVar("whole", default=False)
+
+
+@contextlib.contextmanager
+def whole_arrays():
+    """Let attention take all queries at once inside a ``with`` block, for those who want to see its whole arrays."""
+    before = _whole.set(True)
+    try:
+        yield
+    finally:
+        _whole.reset(before)
+
+
+def in_blocks_of_queries(attend):
+    """Let a formula of attention take many queries in blocks, on all cores.
+
+    Parameters
+    ----------
+    attend : callable
+        ``attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *others)``, such as `npgemma.attention.attend`: every query's result
+        depends on that query, its mask and all keys and values of its head.
+
+    Returns
+    -------
+    callable
+        The same; results differ by rounding only.
+    """
+
+    @functools.wraps(attend)
+    def wrapped(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None, *others):
+        B, T, N, _ = q_BTNH.shape
+        S, K = k_BSKH.shape[1:3]
+        if _whole.get() or B * T * N * S < SMALL:
+            return attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *others)
+        mixed_BTNH = np.empty(q_BTNH.shape, dtype=np.result_type(q_BTNH, k_BSKH, v_BSKH))
+        # No more than a core's share: with one core, all of it.
+        most = min(SCORES, -(-N * T * S // threads.count()))
+        places = blocks(B, K, N // K, T, S, most)
+        whole_mask = None if mask_BTS is None else np.broadcast_to(mask_BTS, (B, T, S))
+
+        def work(start, stop):
+            """Run the formula for some blocks."""
+            for rows, tokens, heads, shared in places[start:stop]:
+                mask = None if whole_mask is None else whole_mask[rows, tokens]
+                q, k, v = q_BTNH[rows, tokens, heads], k_BSKH[rows, :, shared], v_BSKH[rows, :, shared]
+                mixed_BTNH[rows, tokens, heads] = attend(q, k, v, mask, *others)
+
+        threads.split(work, len(places), 1)
+        return mixed_BTNH
+
+    return wrapped
+
+
+def blocks(B, K, G, T, S, most):
+    """Cut an array of scores into blocks of about the same size.
+
+    The G query heads that share a key/value head stay together: their queries are rows of one product.
+
+    Parameters
+    ----------
+    B, K, G, T, S : int
+        The axes of the scores.
+    most : int
+        Scores of a block; but at least one query is in it.
+
+    Returns
+    -------
+    list of (slice, slice, slice, slice)
+        Rows, queries, query heads, and the key/value heads that these share.
+
+    Examples
+    --------
+    Scores of 4 query heads, of which two each share keys and values, for 300 queries and keys:
+
+    >>> for rows, tokens, heads, shared in blocks(1, 2, 2, 300, 300, most=100_000):
+    ...     print(tokens, heads, shared)
+    slice(0, 150, None) slice(0, 2, None) slice(0, 1, None)
+    slice(150, 300, None) slice(0, 2, None) slice(0, 1, None)
+    slice(0, 150, None) slice(2, 4, None) slice(1, 2, None)
+    slice(150, 300, None) slice(2, 4, None) slice(1, 2, None)
+    """
+
+    def even(total, each):
+        """Return a size of pieces of about the same size: as many as fit, when each takes so many scores."""
+        pieces = -(-total // max(1, most // each))
+        return -(-total // pieces)
+
+    shared = even(K, G * T * S)
+    tokens = even(T, shared * G * S)
+    return [
+        (slice(b, b + 1), slice(t, t + tokens), slice(k * G, (k + shared) * G), slice(k, k + shared))
+        for b in range(B)
+        for k in range(0, K, shared)
+        for t in range(0, T, tokens)
+    ]
