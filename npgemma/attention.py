@@ -15,11 +15,11 @@ import math
 
 import numpy as np
 
-from npgemma.fast.attention import in_blocks_of_queries
+from npgemma.fast.blocks import in_blocks_of_queries
 from npgemma.ops import einsum, softmax
 
 
-# The same formula, for a block of queries at a time where there are many: npgemma/fast/, which readers may skip.
+# Where there are many queries, the formula runs for a block of them at a time (npgemma/fast/, which readers may skip).
 @in_blocks_of_queries
 def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     """For each query, average the values, weighted by the softmax of query-key similarity.

@@ -9,6 +9,7 @@ code: ``big_vision/models/ppp/gemma.py`` (variant gemma_2b); paper: Gemma Team, 
 import math
 
 from npgemma.attention import attend
+from npgemma.fast.blocks import in_blocks_of_tokens
 from npgemma.mask import positions, prefix_lm
 from npgemma.ops import einsum, gelu, rms_norm
 from npgemma.rope import angles, rotate
@@ -151,6 +152,7 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
     return out_BTD
 
 
+@in_blocks_of_tokens
 def geglu(x_BTD, p):
     """Gated MLP: transform each token by itself, ``(gelu(x @ gate) * (x @ up)) @ down``.
 

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from npgemma.config import SLIDING
-from npgemma.fast.attention import in_blocks_of_queries
+from npgemma.fast.blocks import in_blocks_of_queries, in_blocks_of_tokens
 from npgemma.mask import positions, prefix_lm, sliding_window
 from npgemma.ops import einsum, gelu, rms_norm, soft_cap, softmax
 from npgemma.rope import angles, rotate
@@ -186,6 +186,7 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, config):
     return mixed_BTNH
 
 
+@in_blocks_of_tokens
 def geglu(x_BTD, p):
     """Gated MLP: transform each token by itself, ``(gelu(x @ gate) * (x @ up)) @ down``.
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from npgemma.axes import suffix
-from npgemma.fast.attention import whole_arrays
+from npgemma.fast.blocks import whole_arrays
 
 # What is followed: the functions of all files of these two rooms. A file says ``RECORDED = False`` if it is not part of
 # the forward pass. Methods, generators and names with an underscore in front are passed over.
