@@ -1,19 +1,20 @@
 """A checkpoint folder in the hub's layout, read strictly: nothing missing, nothing left over, shapes as expected."""
 
 import dataclasses
-import json
 import os
 import pathlib
 
 import numpy as np
 
 from conversion import codebook, hub_config, safetensors_file
+from conversion.head import table_of
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen_in_pieces
 from npgemma.fast.dtypes import DTYPES
 from npgemma.fast.int8 import quantize
+from npgemma.files import read_json
 from npgemma.params import build
 
 INDEX = "model.safetensors.index.json"
@@ -100,12 +101,15 @@ def open_folder(folder):
 
 
 def read_config(folder):
-    """Read ``config.json``."""
+    """Read ``config.json``, and the end tokens of ``generation_config.json``, which a folder need not have."""
     folder = pathlib.Path(folder)
     if not os.path.isdir(folder):
         found = "a file" if os.path.isfile(folder) else "nothing"
         raise InputError(f"a checkpoint should be a folder; at '{folder}' there is {found}")
-    return hub_config.from_hub(_read_json(folder / "config.json"))
+    config = hub_config.from_hub(read_json(folder / "config.json"))
+    if (folder / "generation_config.json").exists():
+        config = hub_config.with_end_tokens(config, read_json(folder / "generation_config.json"))
+    return config
 
 
 def read_tensors(folder):
@@ -122,7 +126,7 @@ def read_tensors(folder):
         return {tensor.name: tensor for tensor in safetensors_file.read(folder / "model.safetensors")}
     if not (folder / INDEX).exists():
         raise InputError(f"'{folder}' should hold model.safetensors, or shards with {INDEX}; it holds neither")
-    places = _read_json(folder / INDEX)
+    places = read_json(folder / INDEX)
     places = places.get("weight_map") if isinstance(places, dict) else None
     if not isinstance(places, dict) or not places:
         raise InputError(f"'{folder / INDEX}' should hold an object 'weight_map': download it again")
@@ -183,9 +187,10 @@ def match(leaves, tensors, folder):
         other = by_name.setdefault(canonical(tensor.name), tensor)
         if other is not tensor:
             raise InputError(f"'{folder}' holds one tensor under two names: {other.name} and {tensor.name}")
+    table = table_of(by_name, leaves["text.embedding"], folder)
     pairs = {}
     for leaf in leaves.values():
-        tensor = by_name.pop(leaf.stored_name, None)
+        tensor = table if leaf.name == "text.embedding" else by_name.pop(leaf.stored_name, None)
         if tensor is None:
             raise InputError(
                 f"tensor {leaf.stored_name} of shape {leaf.stored_shape} is missing from '{folder}': is config.json "
@@ -198,19 +203,11 @@ def match(leaves, tensors, folder):
                 f"tensor {tensor.name} should have the shape {leaf.stored_shape} by config.json, found {tensor.shape}"
             )
         pairs[leaf.name] = leaf, tensor
-    for name in ("lm_head.weight", "language_model.lm_head.weight"):
-        _check_tied(by_name.pop(name, None), pairs["text.embedding"][1])
     if by_name:
         names = [tensor.name for tensor in by_name.values()]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise InputError(f"'{folder}' holds a tensor that PaliGemma does not have: {names[0]}{more}")
     return pairs
-
-
-def _check_tied(head, embedding):
-    """Refuse a stored output head that differs from the embedding table; some versions of Hugging Face store both."""
-    if head is not None and not (head.shape == embedding.shape and np.array_equal(head.array, embedding.array)):
-        raise InputError(f"tensor {head.name} differs from {embedding.name}; in PaliGemma the two are one table")
 
 
 def plain(tensor, dtype):
@@ -246,12 +243,3 @@ def _bytes(tensors, dtype, in_place):
         mapped = (held, tensor.dtype) in ((2, "BF16"), (4, "F32"))
         total += (in_place if mapped else 1) * tensor.array.size * held
     return total
-
-
-def _read_json(path):
-    if not os.path.isfile(path):
-        raise InputError(f"'{path}' is missing: pass a checkpoint folder as the hub has it")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as problem:
-        raise InputError(f"'{path}' is not valid JSON ({problem}): download it again") from None
