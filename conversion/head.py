@@ -73,10 +73,11 @@ def _rounded(head, table, rows):
     """Return some rows of both, rounded to the narrower dtype of the two."""
     parts = [tensor.wide(tensor.array[rows]).astype(np.float32, copy=False) for tensor in (head, table)]
     dtypes = {head.dtype, table.dtype}
-    if dtypes == {"F32", "F16"}:
+    if len(dtypes) > 1 and "F16" in dtypes:
         with np.errstate(over="ignore"):
-            return [part.astype(np.float16) for part in parts]
-    return [widen(narrow(part)) for part in parts] if "BF16" in dtypes else parts
+            parts = [part.astype(np.float16).astype(np.float32) for part in parts]
+    # Neither float16 nor bfloat16 holds the other: the one has the smaller exponent, the other the smaller mantissa.
+    return [widen(narrow(part)) for part in parts] if len(dtypes) > 1 and "BF16" in dtypes else parts
 
 
 def _used_rows(folder):
