@@ -3,10 +3,19 @@
 import json
 import sys
 
+from npgemma.answer import MASK_TOKENS, mask_lengths
 from npgemma.answer import as_json as object_as_json
 from npgemma.command import prepare
-from npgemma.command.annotate import annotate, check_image_name, check_mask_folder, save_image, write_masks
+from npgemma.command.annotate import (
+    annotate,
+    check_image_name,
+    check_mask_folder,
+    font_size,
+    save_image,
+    write_masks,
+)
 from npgemma.command.arguments import add_backend, add_question, add_sampling, add_static
+from npgemma.command.fonts import note_missing, open_font
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.image import open_image, upright_rgb
@@ -21,6 +30,7 @@ def add_arguments(parser):
     add_static(parser)
     add_sampling(parser, max_new_tokens=100)
     parser.add_argument("--annotate", metavar="FILE", help="image to write, with the answer's boxes and masks")
+    parser.add_argument("--font", metavar="FILE", help="font of the labels that --annotate writes")
     parser.add_argument("--mask-dir", metavar="DIR", help="folder to write the answer's masks to, as images")
 
 
@@ -29,6 +39,8 @@ def run(options):
     progress = Progress()
     if options.annotate is not None:
         check_image_name(options.annotate)
+    if options.font is not None:
+        open_font(options.font)
     if options.mask_dir is not None:
         check_mask_folder(options.mask_dir, options.image or [])
     if options.images_per_prompt > 1 and (options.annotate is not None or options.mask_dir is not None):
@@ -106,15 +118,34 @@ class _Writer:
 def _write_drawn(options, path, answer, model):
     """Write the annotated image and the masks that the options ask for, or note why there are none."""
     if options.annotate and answer.objects:
-        save_image(annotate(upright_rgb(open_image(path)), answer.objects), options.annotate)
+        image = upright_rgb(open_image(path))
+        save_image(annotate(image, answer.objects, options.font), options.annotate)
+        note_missing((thing.label for thing in answer.objects), font_size(image.size), options.font)
     elif options.annotate:
-        print("note: the answer names no box, so no image was written: ask 'detect ...'", file=sys.stderr)
+        print(f"note: the answer names no box, so no image was written{_hint(options, 'detect')}", file=sys.stderr)
     if options.mask_dir and not write_masks(options.mask_dir, path, answer.objects):
-        from conversion.codebook import FILE
+        print(f"note: {_why_no_mask(options, answer, model)}", file=sys.stderr)
 
-        missing = "<seg" in answer.text and model.mask_params is None
-        reason = f"the checkpoint has no {FILE}" if missing else "ask 'segment ...'"
-        print(f"note: the answer has no mask that can be read: {reason}", file=sys.stderr)
+
+def _hint(options, task):
+    """Return what to ask instead, unless just that was asked."""
+    return "" if options.prompt.startswith((task, "segment")) else f": ask '{task} ...'"
+
+
+def _why_no_mask(options, answer, model):
+    """Say why an answer has no mask that could be written."""
+    from conversion.codebook import FILE
+
+    lengths = mask_lengths(answer.text)
+    if not lengths:
+        return f"the answer has no mask, so none was written{_hint(options, 'segment')}"
+    if MASK_TOKENS not in lengths:
+        cut = answer.finish_reason == "length"
+        reason = "the answer was cut off: raise --max-tokens" if cut else f"a mask takes {MASK_TOKENS}"
+        return f"the answer has {lengths[-1]} of the {MASK_TOKENS} tokens of a mask, so none was written; {reason}"
+    if model.mask_params is None:
+        return f"the answer has a mask that cannot be decoded: the checkpoint's folder has no {FILE}"
+    return "the answer has a mask without a box, or with codes that are not in the codebook, so none was written"
 
 
 def _note_ignored(options):
