@@ -148,6 +148,25 @@ def against_table(reports):
     return "\n".join(rows)
 
 
+def full_size_tables():
+    """Lay out every run of ``reports/full_size.py``, a table for each published size."""
+    tables = []
+    for path in sorted((ROOT / "reports").glob("full_size_*.json")):
+        kept = json.loads(path.read_text())
+        runs = kept["runs"]
+        rows = [f"{kept['checkpoint']}:", "", f"| | {' | '.join(runs)} |", f"|---|{'---:|' * len(runs)}"]
+        stages = ("load", "vision tower", "vision tower, all threads", "prefill", "prefill, all threads", "token")
+        for stage in stages:
+            rows.append(f"| {stage} | {' | '.join(f'{run[stage]:.2f} s' for run in runs.values())} |")
+        peaks = [f"{run['peak_bytes'] / 1e9:.1f} GB" for run in runs.values()]
+        over = [f"{(run['peak_bytes'] - run['weights_bytes']) / 1e9:.2f} GB" for run in runs.values()]
+        measured = [f"{run['date']}, {run['commit']}, {run['machine']['load_before']:.1f}" for run in runs.values()]
+        rows += [f"| peak memory | {' | '.join(peaks)} |", f"| of it over the weights | {' | '.join(over)} |"]
+        rows += [f"| day, commit, load before | {' | '.join(measured)} |"]
+        tables.append("\n".join(rows))
+    return "\n\n".join(tables)
+
+
 def measure_parity():
     """Run ``cli.py parity`` in every dtype and keep the reports."""
     reports = {}
@@ -299,6 +318,7 @@ BLOCKS = {
     "docs/speed.md": {
         "speed": lambda: each_device(speed_table, "bench"),
         "against": lambda: each_device(against_table, "against_hugging_face"),
+        "full size": full_size_tables,
     },
 }
 

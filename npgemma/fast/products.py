@@ -150,7 +150,8 @@ def multiply_activations(formula, x, other):
     sizes = dict(zip(axes + other_axes, x.shape + other.shape))
     T = sizes["T"]
     if threads.splitting() or math.prod(sizes[letter] for letter in result) < SMALL:
-        return _multiply_queries(formula, x, other)
+        with threads.blas_on_one_thread():
+            return _multiply_queries(formula, x, other)
     found = np.empty([sizes[letter] for letter in result], dtype=np.result_type(x, other))
     before_x, before_found = ((slice(None),) * letters.index("T") for letters in (axes, result))
 
