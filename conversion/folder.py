@@ -16,6 +16,7 @@ from npgemma.fast.dtypes import DTYPES
 from npgemma.fast.int8 import quantize
 from npgemma.files import read_json
 from npgemma.params import build
+from npgemma.tokenizer import has_tokenizer, open_tokenizer
 
 INDEX = "model.safetensors.index.json"
 # A tensor's dtype, in the file's words.
@@ -23,7 +24,7 @@ ACCEPTED = ("F32", "F16", "BF16")
 
 
 def read_checkpoint(folder, dtype="float32", progress=None):
-    """Read sizes, mask codebook and weights; small files first, so that their errors are reported soon.
+    """Read sizes, tokenizer, mask codebook and weights; small files first, so that their errors are reported soon.
 
     Parameters
     ----------
@@ -36,16 +37,19 @@ def read_checkpoint(folder, dtype="float32", progress=None):
     config : Config
     mask_params : MaskParams or None
         None where the folder has no mask codebook.
+    tokenizer : npgemma.tokenizer.Tokenizer or None
+        None where the folder has no tokenizer.
 
     Raises
     ------
     InputError
-        As `read_folder` and `conversion.codebook.read_codebook`.
+        As `read_folder`, `conversion.codebook.read_codebook` and `npgemma.tokenizer.open_tokenizer`.
     """
-    open_folder(folder)
+    config, _ = open_folder(folder)
+    tokenizer = open_tokenizer(folder, config.text.vocabulary) if has_tokenizer(folder) else None
     path = pathlib.Path(folder) / codebook.FILE
     mask_params = codebook.read_codebook(path) if path.exists() else None
-    return *read_folder(folder, dtype, progress), mask_params
+    return *read_folder(folder, dtype, progress), mask_params, tokenizer
 
 
 def read_folder(folder, dtype="float32", progress=None):

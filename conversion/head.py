@@ -1,12 +1,10 @@
 """The embedding table and the output head, which in PaliGemma are one table, however a folder stores it."""
 
-import pathlib
-
 import numpy as np
 
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import narrow, widen
-from npgemma.tokenizer import Tokenizer
+from npgemma.tokenizer import Tokenizer, has_tokenizer
 
 HEADS = "lm_head.weight", "language_model.lm_head.weight"
 # Rows that are compared at once: tables have hundreds of megabytes.
@@ -82,5 +80,4 @@ def _rounded(head, table, rows):
 
 def _used_rows(folder):
     """Return how many rows belong to tokens, or None where no tokenizer says so."""
-    path = pathlib.Path(folder) / "tokenizer.model"
-    return Tokenizer(path).size if path.exists() else None
+    return Tokenizer(folder).size if has_tokenizer(folder) else None

@@ -61,5 +61,5 @@ def load(path=None, *, dtype="float32", device="cpu", static=False, progress=Non
     backend = numpy_backend(dtype, device, static)
     folder = pathlib.Path(embedded_checkpoint() if path is None else path)
     start = time.perf_counter()
-    params, config, mask_params = conversion.read_checkpoint(folder, dtype, progress)
-    return Model(params, config, backend, folder, mask_params, time.perf_counter() - start)
+    params, config, mask_params, words = conversion.read_checkpoint(folder, dtype, progress)
+    return Model(params, config, backend, folder, mask_params, time.perf_counter() - start, words)

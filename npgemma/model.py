@@ -2,7 +2,6 @@
 
 import functools
 import os
-import pathlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +13,7 @@ from npgemma.config import Config
 from npgemma.errors import InputError
 from npgemma.params import MaskParams, Params, leaves
 from npgemma.sampling import Sampling
-from npgemma.tokenizer import Tokenizer
+from npgemma.tokenizer import Tokenizer, open_tokenizer
 from npgemma.trace import to_numpy
 
 # `npgemma.record` does not follow this file: it is around the forward pass.
@@ -57,10 +56,12 @@ class Model:
     config : Config
     backend : Backend
     folder : str or os.PathLike
-        Where ``tokenizer.model`` is, for those who pass or want text.
+        Where the tokenizer's file is, for those who pass or want text.
     mask_params : MaskParams, optional
         NumPy arrays of the mask codebook; without them answers have no masks.
     load_seconds : float
+    words : Tokenizer, optional
+        The tokenizer, where it has been read; otherwise it is read from the folder when text first goes in or out.
     """
 
     params: Params
@@ -69,18 +70,12 @@ class Model:
     folder: str | os.PathLike = ""
     mask_params: MaskParams | None = None
     load_seconds: float = 0.0
+    words: Tokenizer | None = None
 
     @functools.cached_property
     def tokenizer(self):
-        """The folder's tokenizer; it is read when text first goes in or out."""
-        tokenizer = Tokenizer(pathlib.Path(self.folder) / "tokenizer.model")
-        rows = self.config.text.vocabulary
-        if tokenizer.size > rows:
-            raise InputError(
-                f"the tokenizer in '{self.folder}' has {tokenizer.size} pieces, but the model has only {rows} "
-                "embedding rows: take the tokenizer.model that belongs to this checkpoint"
-            )
-        return tokenizer
+        """The checkpoint's tokenizer."""
+        return self.words or open_tokenizer(self.folder, self.config.text.vocabulary)
 
     def generate(
         self,

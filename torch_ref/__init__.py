@@ -40,7 +40,7 @@ def load(path=None, *, dtype="float32", device="cpu", static=False, progress=Non
     backend = torch_backend(dtype, device, static)
     folder = pathlib.Path(npgemma.embedded_checkpoint() if path is None else path)
     start = time.perf_counter()
-    params, config, mask_params = conversion.read_checkpoint(folder, dtype, progress)
+    params, config, mask_params, words = conversion.read_checkpoint(folder, dtype, progress)
     with memory_errors():
         params = to_torch(params, dtype, device)
-    return Model(params, config, backend, folder, mask_params, time.perf_counter() - start)
+    return Model(params, config, backend, folder, mask_params, time.perf_counter() - start, words)
