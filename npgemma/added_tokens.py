@@ -121,7 +121,8 @@ def read_tokens(entries, name):
     tokens = []
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-            raise InputError(f"'{name}': an added token should be an object with 'id' and 'content', found {entry!r:.80}")
+            found = f"{entry!r:.80}"
+            raise InputError(f"'{name}': an added token should be an object with 'id' and 'content', found {found}")
         flags = {flag: entry.get(flag, False) is True for flag in FLAGS}
         tokens.append(AddedToken(check_id(entry.get("id"), name), entry["content"], **flags))
     return [token for token in tokens if token.content != IMAGE]

@@ -115,10 +115,10 @@ class Tokenizer:
         """
         text = []
         try:
-            for known, run in itertools.groupby(map(int, ids), lambda i: 0 <= i < self.pieces.get_piece_size()):
+            for known, group in itertools.groupby(map(int, ids), lambda i: i < self.pieces.get_piece_size()):
+                run = list(group)
                 # An id between the last piece and an added token stands for nothing.
-                rest = [self.added[i].content for i in run if i in self.added] if not known else []
-                text.append(self.pieces.decode(list(run)) if known else "".join(rest))
+                text += [self.pieces.decode(run)] if known else [self.added[i].content for i in run if i in self.added]
             return "".join(text)
         except UnicodeDecodeError:
             raise InputError(f"'{self.path}' holds pieces that are no text: download it again") from None
@@ -208,7 +208,8 @@ def _additions(folder, pieces):
         if token.id < size:
             continue
         if pieces.piece_to_id(token.content) != pieces.unk_id():
-            notes.append(f"{token.content!r} is id {pieces.piece_to_id(token.content)} of {MODEL} and is added as {token.id}")
+            known = pieces.piece_to_id(token.content)
+            notes.append(f"{token.content!r} is id {known} of {MODEL} and is added as {token.id}")
         added.setdefault(token.id, token)
     return added, notes
 
@@ -246,8 +247,8 @@ def _compare(model, pieces, folder):
             shared += 1
             if not _same(known[i], piece):
                 raise InputError(
-                    f"in '{folder}' id {i} is {known[i]!r} to {MODEL} and {piece!r} to {JSON}: take both files from one "
-                    "checkpoint"
+                    f"in '{folder}' id {i} is {known[i]!r} to {MODEL} and {piece!r} to {JSON}: take both files from "
+                    "one checkpoint"
                 )
         elif piece != IMAGE:
             further += 1

@@ -128,7 +128,8 @@ class JsonPieces:
         pattern = part.get("pattern") if isinstance(part, dict) and part.get("type") == "Split" else None
         text = pattern.get("String") if isinstance(pattern, dict) else None
         if not isinstance(text, str) or not text or self.normalize(text) == text:
-            self._refuse("pre_tokenizer", part.get("type") if isinstance(part, dict) else part, "none, or Split at spaces")
+            kind = part.get("type") if isinstance(part, dict) else part
+            self._refuse("pre_tokenizer", kind, "none, or Split at spaces")
 
     def _decoder(self, part):
         steps = part.get("decoders") if isinstance(part, dict) and part.get("type") == "Sequence" else [part]
@@ -161,8 +162,9 @@ class Unigram:
         vocabulary = document.get("vocab")
         self.unknown = document.get("unk_id")
         if not isinstance(vocabulary, list) or not vocabulary or not all(map(_is_scored, vocabulary)):
-            raise InputError(f"'{path}': a unigram model's 'vocab' should list pieces with their scores: download it again")
-        if isinstance(self.unknown, bool) or not isinstance(self.unknown, int) or not 0 <= self.unknown < len(vocabulary):
+            raise InputError(f"'{path}': 'vocab' should list pieces with their scores: download it again")
+        whole = isinstance(self.unknown, int) and not isinstance(self.unknown, bool)
+        if not whole or not 0 <= self.unknown < len(vocabulary):
             raise InputError(f"'{path}': 'unk_id' should be the id of a piece, found {self.unknown!r:.80}")
         self.ids = {piece: i for i, (piece, _) in enumerate(vocabulary)}
         self.scores = {piece: float(vocabulary[i][1]) for piece, i in self.ids.items()}
@@ -220,7 +222,7 @@ class BytePairs:
             if document.get(name):
                 raise InputError(f"'{path}' has {name} {document[name]!r:.80}: this is not PaliGemma's tokenizer")
         if not isinstance(vocabulary, dict) or not isinstance(merges, list):
-            raise InputError(f"'{path}': byte-pair encoding needs an object 'vocab' and a list 'merges': download it again")
+            raise InputError(f"'{path}' should hold an object 'vocab' and a list 'merges': download it again")
         self.ids = {piece: check_id(i, path) for piece, i in vocabulary.items()}
         try:
             # Two spellings: "a b", and since transformers 4.45 ["a", "b"].
@@ -243,7 +245,7 @@ class BytePairs:
             raise InputError(f"'{self.path}' merges to {problem}, which is no piece: download it again") from None
 
     def _characters(self, text):
-        """Return the text's characters as pieces, those outside the vocabulary spelt in bytes or as the unknown piece."""
+        """Return a text's characters as pieces; one outside the vocabulary in bytes, or as the unknown piece."""
         pieces = []
         for character in text:
             spelt = [character] if character in self.ids else None

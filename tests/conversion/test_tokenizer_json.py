@@ -58,7 +58,7 @@ def test_random_texts_against_the_library_itself(kind):
     theirs = tokenizers.Tokenizer.from_file(str(GOLDEN / kind / "tokenizer.json"))
     ours = Tokenizer(GOLDEN / kind / "tokenizer.json")
     randomness = np.random.default_rng(0)
-    parts = [*"abcdefe  \n\t▁.é猫🐈", "the ", "def ", "<loc0123>", "<defect>", "<part>", "<bos>", "  ", "self", "return"]
+    parts = [*"abcdefe  \n\t▁.é猫🐈", "the ", "def ", "<loc0123>", "<defect>", "<part>", "<bos>", "  ", "self"]
     for _ in range(300):
         text = "".join(randomness.choice(parts, randomness.integers(0, 40)))
         assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids, repr(text)
@@ -118,7 +118,7 @@ def test_an_id_of_two_pieces_is_an_error_and_other_differences_are_notes(both):
             vocabulary["other"] = vocabulary.pop(piece)
 
     edit(both, rename)
-    with pytest.raises(InputError, match="'other' to tokenizer.json"):
+    with pytest.raises(InputError, match=r"'other' to tokenizer\.json"):
         Tokenizer(both)
     (both / "tokenizer.json").write_text(content)
     edit(both, lambda document: document["added_tokens"][4].update(content="<wrong>"))

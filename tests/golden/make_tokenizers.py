@@ -18,18 +18,23 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 FOLDER = ROOT / "tests" / "golden" / "tokenizers"
 
+# ruff: noqa: RUF001 letters that look like others are what is tested
 TEXTS = [
-    "", " ", "  ", "   a", "a   ", "caption en", "answer en how many cats are there?", "detect cat ; dog", "segment cat",
-    "ocr", "Where is the cow standing?", "ALL CAPS AND mixedCase", "snake_case and kebab-case", "one two three four",
-    "1234567890 3.14159 1,000,000", "e-mail@example.com", "https://example.com/a?b=c&d=%20", "a\tb", "\t\t", "\n", "\n\n",
-    "a\nb\n\nc\r\nd", "\x00\x01\x02\x1f\x7f", "\u00a0\u2003\u3000", "\u200b\u200d\ufeff", "tab\tand  spaces   here    now",
-    "        eight", " " * 31 + "x" + " " * 17, "▁literal▁marks", "<0x41><0x09><0xFF>", "<loc0000>", "<loc0000><loc1023>",
-    "<loc0123><loc0456><loc0789><loc1000> cat ; <loc0001>", "<seg000><seg127> a", "<loc00000>", "<loc12>", "<bos>",
-    "a<bos>b<eos>", "<pad><unk><mask>", "<s></s>", "<<loc0001>>", "<defect> here", "a<defect>b <defect><defect>",
-    "defect", "<part> of", "x<part>y <part>", "héllo wörld", "e\u0301 combining", "Straße GROẞ", "Ελληνικά", "Русский язык",
-    "עברית", "العربية", "हिन्दी", "ไทย", "日本語のテキスト", "中文文本", "한국어", "Tiếng Việt", "猫 on a 🐈", "👩‍👩‍👧‍👦 👍🏽 🇫🇷", "𝕄𝕒𝕥𝕙 𐍈",
-    "café naïve ™ © €", "“quotes” — dashes…", "!!!???...", "(){}[]<>|\\/", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "ab" * 40,
-    "the the the the", "Thequickbrownfoxjumps", "\ufffd", "\U0010ffff", "´`^~¨",
+    "", " ", "  ", "   a", "a   ", "caption en", "answer en how many cats are there?",
+    "detect cat ; dog", "segment cat", "ocr", "Where is the cow standing?",
+    "ALL CAPS AND mixedCase", "snake_case and kebab-case", "one two three four",
+    "1234567890 3.14159 1,000,000", "e-mail@example.com", "https://example.com/a?b=c&d=%20", "a\tb",
+    "\t\t", "\n", "\n\n", "a\nb\n\nc\r\nd", "\x00\x01\x02\x1f\x7f", "\u00a0\u2003\u3000",
+    "\u200b\u200d\ufeff", "tab\tand  spaces   here    now", "        eight",
+    " " * 31 + "x" + " " * 17, "▁literal▁marks", "<0x41><0x09><0xFF>", "<loc0000>",
+    "<loc0000><loc1023>", "<loc0123><loc0456><loc0789><loc1000> cat ; <loc0001>",
+    "<seg000><seg127> a", "<loc00000>", "<loc12>", "<bos>", "a<bos>b<eos>", "<pad><unk><mask>",
+    "<s></s>", "<<loc0001>>", "<defect> here", "a<defect>b <defect><defect>", "defect", "<part> of",
+    "x<part>y <part>", "héllo wörld", "e\u0301 combining", "Straße GROẞ", "Ελληνικά",
+    "Русский язык", "עברית", "العربية", "हिन्दी", "ไทย", "日本語のテキスト", "中文文本", "한국어", "Tiếng Việt",
+    "猫 on a 🐈", "👩‍👩‍👧‍👦 👍🏽 🇫🇷", "𝕄𝕒𝕥𝕙 𐍈", "café naïve ™ © €", "“quotes” — dashes…", "!!!???...",
+    "(){}[]<>|\\/", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "ab" * 40, "the the the the",
+    "Thequickbrownfoxjumps", "\ufffd", "\U0010ffff", "´`^~¨",
 ]  # fmt: skip
 
 
@@ -81,7 +86,8 @@ def main():
         ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in TEXTS]
         decoded = [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
         expected = [{"text": t, "ids": i, "decoded": d} for t, i, d in zip(TEXTS, ids, decoded)]
-        (folder / "expected.json").write_text("\n".join(["["] + [json.dumps(row) + "," for row in expected])[:-1] + "\n]\n")
+        rows = ",\n".join(map(json.dumps, expected))
+        (folder / "expected.json").write_text(f"[\n{rows}\n]\n")
 
 
 if __name__ == "__main__":
