@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from conversion import codebook, hub_config, safetensors_file
+from conversion import codebook, hub_config, kinds, safetensors_file
 from conversion.head import table_of
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
@@ -110,7 +110,9 @@ def read_config(folder):
     if not os.path.isdir(folder):
         found = "a file" if os.path.isfile(folder) else "nothing"
         raise InputError(f"a checkpoint should be a folder; at '{folder}' there is {found}")
-    config = hub_config.from_hub(read_json(folder / "config.json"))
+    document = read_json(folder / "config.json")
+    kinds.check_config(document, folder)
+    config = hub_config.from_hub(document)
     if (folder / "generation_config.json").exists():
         config = hub_config.with_end_tokens(config, read_json(folder / "generation_config.json"))
     return config
@@ -129,22 +131,27 @@ def read_tensors(folder):
     if (folder / "model.safetensors").exists():
         return {tensor.name: tensor for tensor in safetensors_file.read(folder / "model.safetensors")}
     if not (folder / INDEX).exists():
-        raise InputError(f"'{folder}' should hold model.safetensors, or shards with {INDEX}; it holds neither")
-    places = read_json(folder / INDEX)
-    places = places.get("weight_map") if isinstance(places, dict) else None
+        kinds.refuse_without_weights(folder, f"model.safetensors, or shards with {INDEX}")
+    index = read_json(folder / INDEX)
+    places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:
         raise InputError(f"'{folder / INDEX}' should hold an object 'weight_map': download it again")
-    tensors = {}
+    tensors, shards = {}, {}
     for shard in sorted(set(map(str, places.values()))):
         if pathlib.PurePath(shard).name != shard or "\\" in shard or shard in ("", ".", ".."):
             raise InputError(f"'{folder / INDEX}' names '{shard}', which is not a file name inside the folder")
-        for tensor in safetensors_file.read(folder / shard):
+        shards[shard] = safetensors_file.read(folder / shard)
+        for tensor in shards[shard]:
             if str(places.get(tensor.name)) != shard:
-                raise InputError(f"'{folder / shard}' holds {tensor.name}, which {INDEX} does not place there")
+                raise InputError(
+                    f"'{folder / shard}' holds {tensor.name}, which {INDEX} does not place there: are these the shards "
+                    "of two checkpoints? Download them again"
+                )
             tensors[tensor.name] = tensor
     for name, shard in places.items():
         if name not in tensors:
             raise InputError(f"{INDEX} places {name} in '{shard}', which does not hold it: download '{folder}' again")
+    kinds.check_shards(index, shards, folder)
     return tensors
 
 
@@ -186,6 +193,7 @@ def match(leaves, tensors, folder):
     dict of str to (StoredLeaf, Tensor)
         By our names.
     """
+    kinds.check_names(tensors, folder)
     by_name = {}
     for tensor in tensors.values():
         other = by_name.setdefault(canonical(tensor.name), tensor)

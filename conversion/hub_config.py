@@ -7,6 +7,7 @@ are read from ``text_config`` alone: at the top level PaliGemma 2's files repeat
 
 import dataclasses
 
+from conversion.kinds import family_of
 from npgemma.config import FULL, IMAGE_TOKEN, SLIDING, Config, Gemma2Config, TextConfig, VisionConfig, alternating
 from npgemma.errors import InputError
 
@@ -140,8 +141,8 @@ def _check_family(document):
     text_part = document.get("text_config")
     text_family = text_part.get("model_type") if isinstance(text_part, dict) else None
     if family != "paligemma" or (text_family or "gemma") not in FAMILIES:
-        found = family if family != "paligemma" else f"paligemma with a '{text_family}' decoder"
-        raise InputError(f"config.json should describe a 'paligemma' model, found {found!r}: pass PaliGemma's folder")
+        found = family_of(document) if family != "paligemma" else f"paligemma with a {text_family!r} decoder"
+        raise InputError(f"config.json should describe a 'paligemma' model, found {found}: pass PaliGemma's folder")
 
 
 def _check_variants(vision_part, text_part):

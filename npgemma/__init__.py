@@ -37,7 +37,8 @@ def load(path=None, *, dtype="float32", device="cpu", static=False, progress=Non
     Parameters
     ----------
     path : str or os.PathLike, optional
-        A folder in the layout of Hugging Face's hub; by default the embedded checkpoint.
+        A folder in the layout of Hugging Face's hub, or the hub's id of one that its cache holds; by default the
+        embedded checkpoint.
     dtype : str
         ``float32``; ``float64`` for proofs; ``bfloat16`` holds the matrices so, in half the memory, and widens them
         to float32 whenever they are used (NumPy cannot calculate in bfloat16); ``int8`` holds them in a quarter, as
@@ -59,7 +60,7 @@ def load(path=None, *, dtype="float32", device="cpu", static=False, progress=Non
     import conversion  # the one place where the model knows of checkpoints
 
     backend = numpy_backend(dtype, device, static)
-    folder = pathlib.Path(embedded_checkpoint() if path is None else path)
+    folder = conversion.locate(embedded_checkpoint() if path is None else path)
     start = time.perf_counter()
     params, config, mask_params, words = conversion.read_checkpoint(folder, dtype, progress)
     return Model(params, config, backend, folder, mask_params, time.perf_counter() - start, words)

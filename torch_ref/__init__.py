@@ -4,7 +4,6 @@
 images, text and tracing are the port's own.
 """
 
-import pathlib
 import time
 
 import npgemma
@@ -20,7 +19,8 @@ def load(path=None, *, dtype="float32", device="cpu", static=False, progress=Non
     Parameters
     ----------
     path : str or os.PathLike, optional
-        A folder in the layout of Hugging Face's hub; by default the embedded checkpoint.
+        A folder in the layout of Hugging Face's hub, or the hub's id of one that its cache holds; by default the
+        embedded checkpoint.
     dtype, device, static
         As for `torch_ref.backend.torch_backend`.
     progress : callable, optional
@@ -38,7 +38,7 @@ def load(path=None, *, dtype="float32", device="cpu", static=False, progress=Non
     import conversion
 
     backend = torch_backend(dtype, device, static)
-    folder = pathlib.Path(npgemma.embedded_checkpoint() if path is None else path)
+    folder = conversion.locate(npgemma.embedded_checkpoint() if path is None else path)
     start = time.perf_counter()
     params, config, mask_params, words = conversion.read_checkpoint(folder, dtype, progress)
     with memory_errors():

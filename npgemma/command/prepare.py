@@ -30,8 +30,10 @@ def sampling(options, **fixed):
 
 
 def checkpoint(options):
-    """Return the checkpoint folder: the option's, or the embedded checkpoint."""
-    return str(npgemma.embedded_checkpoint()) if options.checkpoint is None else options.checkpoint
+    """Return the checkpoint folder: the option's path or hub id, or the embedded checkpoint."""
+    from conversion.hub_cache import locate
+
+    return str(npgemma.embedded_checkpoint() if options.checkpoint is None else locate(options.checkpoint))
 
 
 def device(options):
