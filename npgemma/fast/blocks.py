@@ -50,11 +50,11 @@ def in_blocks_of_queries(attend):
     """
 
     @functools.wraps(attend)
-    def wrapped(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None, *others):
+    def wrapped(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None, *others, **named):
         B, T, N, _ = q_BTNH.shape
         S, K = k_BSKH.shape[1:3]
         if _whole.get() or B * T * N * S < SMALL:
-            return attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *others)
+            return attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *others, **named)
         mixed_BTNH = np.empty(q_BTNH.shape, dtype=np.result_type(q_BTNH, k_BSKH, v_BSKH))
         # No more than a core's share: with one core, all of it.
         most = min(SCORES, -(-N * T * S // threads.count()))
@@ -66,7 +66,7 @@ def in_blocks_of_queries(attend):
             for rows, tokens, heads, shared in places[start:stop]:
                 mask = None if whole_mask is None else _keys_first(whole_mask[rows, tokens])
                 q, k, v = q_BTNH[rows, tokens, heads], k_BSKH[rows, :, shared], v_BSKH[rows, :, shared]
-                mixed_BTNH[rows, tokens, heads] = attend(q, k, v, mask, *others)
+                mixed_BTNH[rows, tokens, heads] = attend(q, k, v, mask, *others, **named)
 
         threads.split(work, len(places), 1)
         return mixed_BTNH
@@ -100,13 +100,13 @@ def in_blocks_of_tokens(function):
     """
 
     @functools.wraps(function)
-    def wrapped(x_BTD, *others):
+    def wrapped(x_BTD, *others, **named):
         B, T, D = x_BTD.shape
         if _whole.get() or B * T <= TOKENS:
-            return function(x_BTD, *others)
+            return function(x_BTD, *others, **named)
         rows = x_BTD.reshape(1, B * T, D)
         pieces = -(-B * T // TOKENS)
-        out = [function(part, *others) for part in np.array_split(rows, pieces, axis=1)]
+        out = [function(part, *others, **named) for part in np.array_split(rows, pieces, axis=1)]
         return np.concatenate(out, axis=1).reshape(B, T, D)
 
     return wrapped

@@ -78,6 +78,17 @@ def test_blocks_hold_every_score_once_and_are_small(sizes, heads, most):
     assert (seen == 1).all()
 
 
+def test_arguments_may_be_named(small_blocks, monkeypatch):
+    q, k, v, mask = arrays((2, 35, 51), (6, 2), "float64")
+    expected = gemma2.attend(q, k, v, mask, GEMMA_2.text)
+    named = {"q_BTNH": q, "k_BSKH": k, "v_BSKH": v, "mask_BTS": mask, "config": GEMMA_2.text}
+    assert np.array_equal(gemma2.attend(**named), expected)
+    p = MLPParams(random((6, 10), 1), random((6, 10), 2), random((10, 6), 3))
+    monkeypatch.setattr(blocks, "TOKENS", 4)
+    x = random((1, 11, 6), 0)
+    assert np.array_equal(gemma.geglu(x_BTD=x, p=p), gemma.geglu(x, p))
+
+
 def test_who_records_sees_whole_arrays_and_the_same_result(small_blocks):
     q, k, v, mask = arrays((2, 35, 51), (6, 2), "float32")
     before = attend(q, k, v, mask)
