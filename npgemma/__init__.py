@@ -1,13 +1,17 @@
 """PaliGemma in NumPy, to be read. Start with ``axes.py`` and ``ops.py``; the README has the whole path."""
 
+import os
 import pathlib
 import time
+from collections.abc import Callable
 
 from npgemma.backend import numpy_backend
 from npgemma.errors import InputError
 from npgemma.model import Generation, Model
 from npgemma.sampling import Sampling
 from npgemma.trace import record
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Generation",
@@ -21,17 +25,24 @@ __all__ = [
 ]
 
 
-def embedded_checkpoint():
+def embedded_checkpoint() -> pathlib.Path:
     """Return the folder of the embedded checkpoint, the small PaliGemma that comes with the project."""
     return pathlib.Path(__file__).resolve().parent.parent / "tiny"
 
 
-def example_image():
+def example_image() -> pathlib.Path:
     """Return the path of the image that comes with the project."""
     return embedded_checkpoint() / "example.png"
 
 
-def load(path=None, *, dtype="float32", device="cpu", static=False, progress=None):
+def load(
+    path: str | os.PathLike | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    static: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Model:
     """Load a checkpoint folder for the NumPy backend.
 
     Parameters

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ class LoadedImage:
 
     pixels_BYXC: np.ndarray
     size: tuple[int, int]
+
+
+# What can be given as an image; a list is several images of one prompt.
+AnyImage = str | os.PathLike | Image.Image | np.ndarray | LoadedImage | list
 
 
 def load_image(image, side):
@@ -109,6 +114,8 @@ def open_image(image):
             )
         return Image.fromarray(image)
     path = os.fspath(image)
+    if isinstance(path, str) and re.match(r"[a-z]+://", path, re.IGNORECASE):
+        raise InputError(f"'{path}' is an address: download the image first, and name the file")
     if not os.path.exists(path):
         raise InputError(f"no image at '{path}': check the path")
     if os.path.isdir(path):

@@ -2,12 +2,13 @@
 
 import functools
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from npgemma import image as images_of
-from npgemma.answer import find_objects
+from npgemma.answer import Found, find_objects
 from npgemma.backend import Backend
 from npgemma.config import Config
 from npgemma.errors import InputError
@@ -18,6 +19,7 @@ from npgemma.trace import to_numpy
 
 # `npgemma.record` does not follow this file: it is around the forward pass.
 RECORDED = False
+IMAGE_MARK = "<image>"
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class Generation:
     """
 
     text: str = ""
-    token_ids: list = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
-    objects: list = field(default_factory=list)
-    timings: dict = field(default_factory=dict)
+    objects: list[Found] = field(default_factory=list)
+    timings: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +81,17 @@ class Model:
 
     def generate(
         self,
-        image,
-        prompt="caption en",
+        image: images_of.AnyImage,
+        prompt: str = "caption en",
         *,
-        max_new_tokens=100,
-        do_sample=False,
-        temperature=1.0,
-        top_k=None,
-        top_p=1.0,
-        seed=None,
-        watch=None,
-    ):
+        max_new_tokens: int = 100,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        watch: Callable[[Generation], None] | None = None,
+    ) -> Generation:
         """Answer a prompt about an image.
 
         Parameters
@@ -98,6 +100,8 @@ class Model:
             As for `npgemma.image.load_image`; or pixels that `npgemma.image.load_pixels` returned. For a prompt about
             several images: a list of such images, or their pixels (1, I, size, size, 3).
         prompt : str
+            ``<image>`` in front, as Hugging Face's examples write it, stands for the image and is left out; elsewhere
+            it is text.
         max_new_tokens, do_sample, temperature, top_k, top_p, seed : optional
             The fields of `npgemma.sampling.Sampling`.
         watch : callable, optional
@@ -125,17 +129,17 @@ class Model:
 
     def generate_batch(
         self,
-        images,
-        prompts,
+        images: Sequence[images_of.AnyImage],
+        prompts: Sequence[str],
         *,
-        max_new_tokens=100,
-        do_sample=False,
-        temperature=1.0,
-        top_k=None,
-        top_p=1.0,
-        seed=None,
-        watch=None,
-    ):
+        max_new_tokens: int = 100,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        watch: Callable[[list[Generation]], None] | None = None,
+    ) -> list[Generation]:
         """Answer several prompts at once: each as it would be answered alone, but every weight is read once for all.
 
         Parameters
@@ -231,7 +235,7 @@ class Model:
         def choose(logit_BV):
             """Choose a token for each row."""
             self._check_finite(logit_BV)
-            if not settings.do_sample:
+            if not settings.do_sample or settings.temperature == 0:
                 return backend.greedy(logit_BV[:, :size])
             uniform_B = backend.to_array(np.array([randomness.random() for randomness in drawn]))
             return backend.sample(logit_BV[:, :size], uniform_B, temperature, settings.top_k, settings.top_p)
@@ -243,7 +247,7 @@ class Model:
         if not prompts or len(images) not in (1, len(prompts)):
             raise InputError(f"expected one image for each of {len(prompts)} prompts, found {len(images)}")
         choose, backend = self.chooser(settings, len(prompts)), self.backend
-        ids_BT, valid_BT = self._aligned([self.tokenizer.prompt(prompt) for prompt in prompts])
+        ids_BT, valid_BT = self._aligned([self.tokenizer.prompt(without_image_marks(prompt)) for prompt in prompts])
         with backend.session():
             start = backend.clock()
             loaded = [self._loaded(image) for image in images]
@@ -343,6 +347,21 @@ class Model:
                 )
         dtype = self.backend.dtype
         raise InputError(f"the model in '{self.folder}' overflows {dtype}, although all its weights are finite")
+
+
+def without_image_marks(prompt):
+    """Return a prompt without ``<image>`` in front, which other programs write for each image.
+
+    Examples
+    --------
+    >>> without_image_marks("<image>caption en"), without_image_marks("<image><image> compare")
+    ('caption en', 'compare')
+    >>> without_image_marks("what does <image> mean")
+    'what does <image> mean'
+    """
+    while prompt.startswith(IMAGE_MARK):
+        prompt = prompt.removeprefix(IMAGE_MARK).lstrip(" ")
+    return prompt
 
 
 class _Rows:

@@ -39,7 +39,7 @@ PATH = [
     ("gemma.py", "the decoder", "give each query head its own keys: what else must change?"),
     ("paligemma.py", "the parts joined", "scale the image tokens like text: which tests notice?"),
     ("cache.py", "what past tokens leave behind", "how many bytes are 1000 tokens of the 3B model?"),
-    ("generate.py", "from logits to an answer", "`python cli.py --do-sample --temperature 2 --seed 1`"),
+    ("generate.py", "from logits to an answer", "`python cli.py --do-sample --temperature 3 --seed 1`"),
     (
         "contrastive.py",
         "what the models were trained with",

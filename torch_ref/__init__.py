@@ -4,7 +4,9 @@
 images, text and tracing are the port's own.
 """
 
+import os
 import time
+from collections.abc import Callable
 
 import npgemma
 from npgemma.model import Model
@@ -13,7 +15,14 @@ from torch_ref.backend import memory_errors, to_torch, torch_backend
 __all__ = ["load"]
 
 
-def load(path=None, *, dtype="float32", device="cpu", static=False, progress=None):
+def load(
+    path: str | os.PathLike | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    static: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Model:
     """Load a checkpoint folder for the torch backend.
 
     Parameters

@@ -56,7 +56,7 @@ def test_json(run, image):
     answer = json.loads(out)
     assert status == 0
     assert (answer["image"], answer["prompt"]) == (str(image), "ocr")
-    assert set(answer) == {"image", "prompt", "text", "token_ids", "objects", "timings"}
+    assert set(answer) == {"image", "prompt", "text", "token_ids", "finish_reason", "objects", "timings"}
     assert set(answer["timings"]) == {"load", "vision", "prefill", "seconds_per_token"}
 
 
@@ -299,7 +299,7 @@ def assert_refused(outcome, says=""):
     [
         (["--max-tokens", "0"], "max_new_tokens"),
         (["--max-tokens", "many"], "--max-tokens"),
-        (["--temperature", "0"], "temperature"),
+        (["--temperature", "-1"], "temperature"),
         (["--temperature", "nan"], "temperature"),
         (["--top-p", "1.5"], "top_p"),
         (["--top-k", "-3"], "top_k"),
