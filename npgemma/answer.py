@@ -9,7 +9,7 @@ from PIL import Image
 from npgemma.segmentation import decode_masks
 
 # ``<locYMIN><locXMIN><locYMAX><locXMAX> label``, with sixteen ``<seg>`` before the label where a mask was asked for;
-# several things are parted by semicolons. With another number of ``<seg>``, which is no mask, there is still a label.
+# semicolons stand between objects. Another number of ``<seg>`` is no mask, but the label is still read.
 _OBJECT = re.compile(r"((?:<loc\d{4}>){4})((?:<seg\d{3}>)*)\s*([^;<>]*)")
 MASK_TOKENS = 16
 HIGHEST_LOCATION = 1023

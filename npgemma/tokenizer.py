@@ -4,7 +4,7 @@ A model knows a fixed list of *pieces* (subwords), each with a row of its embedd
 rarer ones are put together from several ("segment" + "ation"), and what no piece covers is spelt in bytes: so a list of
 finite length can write any text, and common text is short.
 
-The vocabulary (published models): 256000 pieces of Gemma's, then ``<loc0000>`` to ``<loc1023>`` for coordinates and
+The vocabulary (published models): the 256000 pieces of Gemma, then ``<loc0000>`` to ``<loc1023>`` for coordinates and
 ``<seg000>`` to ``<seg127>`` for masks. To the model these are ordinary rows, learned like words: nothing in the decoder
 knows that ``<loc0100>`` lies beside ``<loc0101>``. Images have no token here: their vectors are put in front of the
 text's.
