@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 
 from npgemma.errors import InputError
+from npgemma.files import refuse_pointer
 from npgemma.params import ConvolutionParams, MaskBlockParams, MaskParams
 
 FILE = "vae-oid.npz"
@@ -99,8 +100,11 @@ def read_codebook(path, dtype="float32"):
 
 def _read(path):
     try:
+        refuse_pointer(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as problem:
         missing = not os.path.isfile(path)
         raise InputError(

@@ -1,20 +1,22 @@
 """A checkpoint folder in the hub's layout, read strictly: nothing missing, nothing left over, shapes as expected."""
 
 import dataclasses
-import json
 import os
 import pathlib
 
 import numpy as np
 
-from conversion import codebook, hub_config, safetensors_file
+from conversion import codebook, hub_config, kinds, safetensors_file
+from conversion.head import table_of
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen_in_pieces
 from npgemma.fast.dtypes import DTYPES
 from npgemma.fast.int8 import quantize
+from npgemma.files import read_json
 from npgemma.params import build
+from npgemma.tokenizer import has_tokenizer, open_tokenizer
 
 INDEX = "model.safetensors.index.json"
 # A tensor's dtype, in the file's words.
@@ -22,7 +24,7 @@ ACCEPTED = ("F32", "F16", "BF16")
 
 
 def read_checkpoint(folder, dtype="float32", progress=None):
-    """Read sizes, mask codebook and weights; small files first, so that their errors are reported soon.
+    """Read sizes, tokenizer, mask codebook and weights; small files first, so that their errors are reported soon.
 
     Parameters
     ----------
@@ -35,16 +37,19 @@ def read_checkpoint(folder, dtype="float32", progress=None):
     config : Config
     mask_params : MaskParams or None
         None where the folder has no mask codebook.
+    tokenizer : npgemma.tokenizer.Tokenizer or None
+        None where the folder has no tokenizer.
 
     Raises
     ------
     InputError
-        As `read_folder` and `conversion.codebook.read_codebook`.
+        As `read_folder`, `conversion.codebook.read_codebook` and `npgemma.tokenizer.open_tokenizer`.
     """
-    open_folder(folder)
+    config, _ = open_folder(folder)
+    tokenizer = open_tokenizer(folder, config.text.vocabulary) if has_tokenizer(folder) else None
     path = pathlib.Path(folder) / codebook.FILE
     mask_params = codebook.read_codebook(path) if path.exists() else None
-    return *read_folder(folder, dtype, progress), mask_params
+    return *read_folder(folder, dtype, progress), mask_params, tokenizer
 
 
 def read_folder(folder, dtype="float32", progress=None):
@@ -100,12 +105,17 @@ def open_folder(folder):
 
 
 def read_config(folder):
-    """Read ``config.json``."""
+    """Read ``config.json``, and the end tokens of ``generation_config.json``, which a folder need not have."""
     folder = pathlib.Path(folder)
     if not os.path.isdir(folder):
         found = "a file" if os.path.isfile(folder) else "nothing"
         raise InputError(f"a checkpoint should be a folder; at '{folder}' there is {found}")
-    return hub_config.from_hub(_read_json(folder / "config.json"))
+    document = read_json(folder / "config.json")
+    kinds.check_config(document, folder)
+    config = hub_config.from_hub(document)
+    if (folder / "generation_config.json").exists():
+        config = hub_config.with_end_tokens(config, read_json(folder / "generation_config.json"))
+    return config
 
 
 def read_tensors(folder):
@@ -121,22 +131,27 @@ def read_tensors(folder):
     if (folder / "model.safetensors").exists():
         return {tensor.name: tensor for tensor in safetensors_file.read(folder / "model.safetensors")}
     if not (folder / INDEX).exists():
-        raise InputError(f"'{folder}' should hold model.safetensors, or shards with {INDEX}; it holds neither")
-    places = _read_json(folder / INDEX)
-    places = places.get("weight_map") if isinstance(places, dict) else None
+        kinds.refuse_without_weights(folder, f"model.safetensors, or shards with {INDEX}")
+    index = read_json(folder / INDEX)
+    places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:
         raise InputError(f"'{folder / INDEX}' should hold an object 'weight_map': download it again")
-    tensors = {}
+    tensors, shards = {}, {}
     for shard in sorted(set(map(str, places.values()))):
         if pathlib.PurePath(shard).name != shard or "\\" in shard or shard in ("", ".", ".."):
             raise InputError(f"'{folder / INDEX}' names '{shard}', which is not a file name inside the folder")
-        for tensor in safetensors_file.read(folder / shard):
+        shards[shard] = safetensors_file.read(folder / shard)
+        for tensor in shards[shard]:
             if str(places.get(tensor.name)) != shard:
-                raise InputError(f"'{folder / shard}' holds {tensor.name}, which {INDEX} does not place there")
+                raise InputError(
+                    f"'{folder / shard}' holds {tensor.name}, which {INDEX} does not place there: are these the shards "
+                    "of two checkpoints? Download them again"
+                )
             tensors[tensor.name] = tensor
     for name, shard in places.items():
         if name not in tensors:
             raise InputError(f"{INDEX} places {name} in '{shard}', which does not hold it: download '{folder}' again")
+    kinds.check_shards(index, shards, folder)
     return tensors
 
 
@@ -178,14 +193,16 @@ def match(leaves, tensors, folder):
     dict of str to (StoredLeaf, Tensor)
         By our names.
     """
+    kinds.check_names(tensors, folder)
     by_name = {}
     for tensor in tensors.values():
         other = by_name.setdefault(canonical(tensor.name), tensor)
         if other is not tensor:
             raise InputError(f"'{folder}' holds one tensor under two names: {other.name} and {tensor.name}")
+    table = table_of(by_name, leaves["text.embedding"], folder)
     pairs = {}
     for leaf in leaves.values():
-        tensor = by_name.pop(leaf.stored_name, None)
+        tensor = table if leaf.name == "text.embedding" else by_name.pop(leaf.stored_name, None)
         if tensor is None:
             raise InputError(
                 f"tensor {leaf.stored_name} of shape {leaf.stored_shape} is missing from '{folder}': is config.json "
@@ -198,19 +215,11 @@ def match(leaves, tensors, folder):
                 f"tensor {tensor.name} should have the shape {leaf.stored_shape} by config.json, found {tensor.shape}"
             )
         pairs[leaf.name] = leaf, tensor
-    for name in ("lm_head.weight", "language_model.lm_head.weight"):
-        _check_tied(by_name.pop(name, None), pairs["text.embedding"][1])
     if by_name:
         names = [tensor.name for tensor in by_name.values()]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise InputError(f"'{folder}' holds a tensor that PaliGemma does not have: {names[0]}{more}")
     return pairs
-
-
-def _check_tied(head, embedding):
-    """Refuse a stored output head that differs from the embedding table; some versions of Hugging Face store both."""
-    if head is not None and not (head.shape == embedding.shape and np.array_equal(head.array, embedding.array)):
-        raise InputError(f"tensor {head.name} differs from {embedding.name}; in PaliGemma the two are one table")
 
 
 def plain(tensor, dtype):
@@ -246,12 +255,3 @@ def _bytes(tensors, dtype, in_place):
         mapped = (held, tensor.dtype) in ((2, "BF16"), (4, "F32"))
         total += (in_place if mapped else 1) * tensor.array.size * held
     return total
-
-
-def _read_json(path):
-    if not os.path.isfile(path):
-        raise InputError(f"'{path}' is missing: pass a checkpoint folder as the hub has it")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as problem:
-        raise InputError(f"'{path}' is not valid JSON ({problem}): download it again") from None

@@ -7,6 +7,7 @@ are read from ``text_config`` alone: at the top level PaliGemma 2's files repeat
 
 import dataclasses
 
+from conversion.kinds import family_of
 from npgemma.config import FULL, IMAGE_TOKEN, SLIDING, Config, Gemma2Config, TextConfig, VisionConfig, alternating
 from npgemma.errors import InputError
 
@@ -140,8 +141,8 @@ def _check_family(document):
     text_part = document.get("text_config")
     text_family = text_part.get("model_type") if isinstance(text_part, dict) else None
     if family != "paligemma" or (text_family or "gemma") not in FAMILIES:
-        found = family if family != "paligemma" else f"paligemma with a '{text_family}' decoder"
-        raise InputError(f"config.json should describe a 'paligemma' model, found {found!r}: pass PaliGemma's folder")
+        found = family_of(document) if family != "paligemma" else f"paligemma with a {text_family!r} decoder"
+        raise InputError(f"config.json should describe a 'paligemma' model, found {found}: pass PaliGemma's folder")
 
 
 def _check_variants(vision_part, text_part):
@@ -153,7 +154,6 @@ def _check_variants(vision_part, text_part):
         "text_config.hidden_act": (text_part.get("hidden_act"), ("gelu_pytorch_tanh", "gelu")),
         "text_config.hidden_activation": (text_part.get("hidden_activation"), ("gelu_pytorch_tanh", "gelu")),
         "text_config.attention_bias": (text_part.get("attention_bias"), (False,)),
-        "text_config.tie_word_embeddings": (text_part.get("tie_word_embeddings"), (True,)),
         "text_config.rope_scaling": (text_part.get("rope_scaling"), ()),
         "text_config.rope_parameters": (_rope_type(text_part.get("rope_parameters")), ("default",)),
     }
@@ -211,6 +211,41 @@ def _end_tokens(document, text_part):
     if isinstance(decoders, list) or (decoders is not None and not found):
         found = found + (decoders if isinstance(decoders, list) else [decoders])
     return tuple(dict.fromkeys(_integer(token, "eos_token_id", least=0) for token in found)) or (1,)
+
+
+def with_end_tokens(config, document):
+    """Return the configuration with the end tokens of a ``generation_config.json`` beside its own.
+
+    Hugging Face takes those of this file alone. An answer that goes on past ``<eos>`` is never wanted, so those of
+    ``config.json`` stay.
+
+    Parameters
+    ----------
+    config : Config
+    document : dict
+        The parsed file.
+
+    Returns
+    -------
+    Config
+
+    Raises
+    ------
+    InputError
+        If an end token is no id of this vocabulary.
+    """
+    if not isinstance(document, dict):
+        raise InputError(f"generation_config.json should hold an object, found {type(document).__name__}")
+    found = document.get("eos_token_id")
+    found, most = found if isinstance(found, list) else [found], config.text.vocabulary - 1
+    for token in found if found != [None] else []:
+        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token <= most:
+            raise InputError(
+                f"generation_config.json's eos_token_id should be ids from 0 to {most}, found {token!r}: is this the "
+                "checkpoint's own file?"
+            )
+    found = [] if found == [None] else found
+    return dataclasses.replace(config, eos_tokens=tuple(dict.fromkeys([*found, *config.eos_tokens])))
 
 
 def _special(document, name, default):

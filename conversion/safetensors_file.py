@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import safetensors
 
+from conversion.kinds import check_metadata
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import widen
-from npgemma.files import replacing
+from npgemma.files import refuse_pointer, replacing
 
 # The file's words for dtypes. bfloat16 is held as its bits: see conversion/bfloat16.py.
 NUMPY = {
@@ -87,9 +88,13 @@ def read(path):
     if not os.path.isfile(path):
         raise InputError(f"the weights '{path}' are missing: download the checkpoint again")
     try:
+        refuse_pointer(path)
         with safetensors.safe_open(path, framework="numpy") as file:
+            check_metadata(file.metadata() or {}, path)
             entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
             entries = [(name, entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries]
+    except InputError:
+        raise
     except (safetensors.SafetensorError, OSError) as problem:
         raise InputError(f"'{path}' is not a complete safetensors file ({problem}): download it again") from None
     with open(path, "rb") as file:

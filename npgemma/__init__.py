@@ -1,13 +1,17 @@
 """PaliGemma in NumPy, to be read. Start with ``axes.py`` and ``ops.py``; the README has the whole path."""
 
+import os
 import pathlib
 import time
+from collections.abc import Callable
 
 from npgemma.backend import numpy_backend
 from npgemma.errors import InputError
 from npgemma.model import Generation, Model
 from npgemma.sampling import Sampling
 from npgemma.trace import record
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Generation",
@@ -21,23 +25,31 @@ __all__ = [
 ]
 
 
-def embedded_checkpoint():
+def embedded_checkpoint() -> pathlib.Path:
     """Return the folder of the embedded checkpoint, the small PaliGemma that comes with the project."""
     return pathlib.Path(__file__).resolve().parent.parent / "tiny"
 
 
-def example_image():
+def example_image() -> pathlib.Path:
     """Return the path of the image that comes with the project."""
     return embedded_checkpoint() / "example.png"
 
 
-def load(path=None, *, dtype="float32", device="cpu", static=False, progress=None):
+def load(
+    path: str | os.PathLike | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    static: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Model:
     """Load a checkpoint folder for the NumPy backend.
 
     Parameters
     ----------
     path : str or os.PathLike, optional
-        A folder in the layout of Hugging Face's hub; by default the embedded checkpoint.
+        A folder in the layout of Hugging Face's hub, or the hub's id of one that its cache holds; by default the
+        embedded checkpoint.
     dtype : str
         ``float32``; ``float64`` for proofs; ``bfloat16`` holds the matrices so, in half the memory, and widens them
         to float32 whenever they are used (NumPy cannot calculate in bfloat16); ``int8`` holds them in a quarter, as
@@ -59,7 +71,7 @@ def load(path=None, *, dtype="float32", device="cpu", static=False, progress=Non
     import conversion  # the one place where the model knows of checkpoints
 
     backend = numpy_backend(dtype, device, static)
-    folder = pathlib.Path(embedded_checkpoint() if path is None else path)
+    folder = conversion.locate(embedded_checkpoint() if path is None else path)
     start = time.perf_counter()
-    params, config, mask_params = conversion.read_checkpoint(folder, dtype, progress)
-    return Model(params, config, backend, folder, mask_params, time.perf_counter() - start)
+    params, config, mask_params, words = conversion.read_checkpoint(folder, dtype, progress)
+    return Model(params, config, backend, folder, mask_params, time.perf_counter() - start, words)

@@ -9,8 +9,9 @@ from PIL import Image
 from npgemma.segmentation import decode_masks
 
 # ``<locYMIN><locXMIN><locYMAX><locXMAX> label``, with sixteen ``<seg>`` before the label where a mask was asked for;
-# several things are parted by semicolons.
-_OBJECT = re.compile(r"((?:<loc\d{4}>){4})((?:<seg\d{3}>){16})?\s*([^;<>]*)")
+# semicolons stand between objects. Another number of ``<seg>`` is no mask, but the label is still read.
+_OBJECT = re.compile(r"((?:<loc\d{4}>){4})((?:<seg\d{3}>)*)\s*([^;<>]*)")
+MASK_TOKENS = 16
 HIGHEST_LOCATION = 1023
 # `npgemma.record` does not follow this file: it comes after the forward pass.
 RECORDED = False
@@ -75,10 +76,22 @@ def find_objects(text, size, mask_params=None):
         if top < bottom <= 1 and left < right <= 1:
             box = (left * columns, top * rows, right * columns, bottom * rows)
             code_BM = np.array([[int(code) for code in re.findall(r"\d+", codes)]])
-            has_mask = mask_params is not None and codes and code_BM.max() < len(mask_params.code)
+            is_mask = code_BM.size == MASK_TOKENS
+            has_mask = mask_params is not None and is_mask and code_BM.max() < len(mask_params.code)
             mask = place_mask(decode_masks(code_BM, mask_params)[0], box, size) if has_mask else None
             found.append(Found(label.strip(), box, mask))
     return found
+
+
+def mask_lengths(text):
+    """Return how many mask tokens each object of an answer has, where it has any.
+
+    Examples
+    --------
+    >>> mask_lengths("<loc0000><loc0000><loc1023><loc1023><seg001><seg002> cat")
+    [2]
+    """
+    return [codes.count("<seg") for _, codes, _ in _OBJECT.findall(text) if codes]
 
 
 def place_mask(mask_YX, box, size):

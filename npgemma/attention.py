@@ -15,11 +15,11 @@ import math
 
 import numpy as np
 
-from npgemma.fast.attention import in_blocks_of_queries
+from npgemma.fast.blocks import in_blocks_of_queries
 from npgemma.ops import einsum, softmax
 
 
-# The same formula, for a block of queries at a time where there are many: npgemma/fast/, which readers may skip.
+# Where there are many queries, the formula runs for a block of them at a time (npgemma/fast/, which readers may skip).
 @in_blocks_of_queries
 def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     """For each query, average the values, weighted by the softmax of query-key similarity.
@@ -68,11 +68,11 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     >>> float(dot.var().round(1)), float((dot / math.sqrt(64)).var().round(2))
     (65.3, 1.02)
 
-    What the softmax makes of the first four products, undivided and divided:
+    What the softmax makes of four of the products, undivided and divided:
 
-    >>> softmax(np.stack([dot[:4], dot[:4] / math.sqrt(64)])).round(2)
-    array([[0.39, 0.  , 0.  , 0.61],
-           [0.34, 0.13, 0.17, 0.36]])
+    >>> softmax(np.stack([dot[8:12], dot[8:12] / math.sqrt(64)])).round(2)
+    array([[0.  , 1.  , 0.  , 0.  ],
+           [0.2 , 0.55, 0.18, 0.07]])
     """
     (B, T, N, H), K = q_BTNH.shape, k_BSKH.shape[2]
     # Query head n reads key/value head n // G. Splitting the axis N into (K, G) lines them up: with N = 6 and K = 2,

@@ -9,6 +9,7 @@ code: ``big_vision/models/ppp/gemma.py`` (variant gemma_2b); paper: Gemma Team, 
 import math
 
 from npgemma.attention import attend
+from npgemma.fast.blocks import in_blocks_of_tokens
 from npgemma.mask import positions, prefix_lm
 from npgemma.ops import einsum, gelu, rms_norm
 from npgemma.rope import angles, rotate
@@ -31,14 +32,15 @@ def embed_tokens(ids_BT, p):
     -----
     An embedding table has a row for each token of the vocabulary: the vector with which that token enters the residual
     stream. The same row is the token's output direction (`unembed`): a vector enters as the row of its own token, and
-    the blocks move it until it points along the row of the token that should come next. What the model knows of a word
-    when it reads that word so serves when it writes it.
+    the blocks move it until it points along the row of the token that should come next. What the model
+    knows of a word thus serves when the word is read and when it is written.
 
-    As output directions rows must be small, with a length of about 1, or the logits would be huge. What a block adds is
-    larger: its inputs are normalised to numbers of about 1, and D of them are together sqrt(D) long. A row of length 1
-    would be outweighed by the first addition; hence the factor sqrt(D), 45.25 for 2048 channels.
+    As output directions rows must be short, about 1 long: the last norm makes vectors sqrt(D) long, so that longer rows
+    would make huge logits. As inputs, rows of length 1 would be too short: every block reads vectors that its norm has
+    made sqrt(D) long, and with matrices that keep lengths it adds as much, which would outweigh the row at once. Hence
+    the factor sqrt(D), such as 45.25 for 2048 channels.
 
-    Image tokens get no such factor: the projector learned to give them their size. Older versions of Hugging Face
+    Image tokens get no such factor: the projector learned to give them their length. Older versions of Hugging Face
     (before its pull request 44432) divide the image by the factor first and then multiply everything: the same numbers,
     often misread.
 
@@ -151,6 +153,7 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
     return out_BTD
 
 
+@in_blocks_of_tokens
 def geglu(x_BTD, p):
     """Gated MLP: transform each token by itself, ``(gelu(x @ gate) * (x @ up)) @ down``.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ class LoadedImage:
 
     pixels_BYXC: np.ndarray
     size: tuple[int, int]
+
+
+# What can be given as an image; a list is several images of one prompt.
+AnyImage = str | os.PathLike | Image.Image | np.ndarray | LoadedImage | list
 
 
 def load_image(image, side):
@@ -109,6 +114,8 @@ def open_image(image):
             )
         return Image.fromarray(image)
     path = os.fspath(image)
+    if isinstance(path, str) and re.match(r"[a-z]+://", path, re.IGNORECASE):
+        raise InputError(f"'{path}' is an address: download the image first, and name the file")
     if not os.path.exists(path):
         raise InputError(f"no image at '{path}': check the path")
     if os.path.isdir(path):
@@ -119,6 +126,7 @@ def open_image(image):
             # a phone can take; from 179 it refuses, and that stands.
             warnings.simplefilter("ignore")
             with Image.open(path) as opened:
+                _scale_transparency(opened)
                 opened.load()
                 opened.getexif()  # some formats read it only now, while the file is open
     except Image.DecompressionBombError:
@@ -130,6 +138,15 @@ def open_image(image):
     except Exception as problem:
         raise InputError(f"image '{path}' cannot be decoded ({problem}): is the file complete?") from None
     return opened
+
+
+def _scale_transparency(opened):
+    """Bring the transparent value of a PNG to 8 bits as its pixels will be; Pillow leaves it as the file has it."""
+    single, stored = opened.info.get("transparency"), opened.tile[0][3] if opened.tile else None
+    if stored in ("L;2", "L;4") and isinstance(single, int):
+        opened.info["transparency"] = single * (85 if stored == "L;2" else 17)
+    if stored == "RGB;16B" and isinstance(single, tuple):
+        opened.info["transparency"] = tuple(level >> 8 for level in single)
 
 
 def upright_rgb(image):
@@ -151,14 +168,25 @@ def upright_rgb(image):
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = ImageOps.exif_transpose(image)
+    image, transparent_YX = _eight_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    image = image.convert("RGB")
+    if transparent_YX is not None:
+        image.paste("white", mask=Image.fromarray(transparent_YX))
+    return image
+
+
+def _eight_bits(image):
+    """Return an image of at most 8 bits a channel, and which of its pixels are transparent, if it no longer says so."""
+    single = image.info.get("transparency")
     if image.mode.startswith("I") or image.mode == "F":
         values_YX = np.nan_to_num(np.asarray(image, dtype=np.float64))
         # Modes do not tell the range: take the smallest customary one that holds the values.
         full = next((top for top in (1, 255, 65535) if values_YX.max() <= top), values_YX.max())
         full = max(full, 65535) if image.mode.startswith("I;16") else full
-        image = Image.fromarray((values_YX.clip(0) / full * 255).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+        grey = Image.fromarray((values_YX.clip(0) / full * 255).round().astype(np.uint8))
+        return grey, values_YX == single if isinstance(single, int) else None
+    return image, None

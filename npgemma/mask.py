@@ -63,7 +63,7 @@ def prefix_lm(prefix_BS, valid_BS, new):
 
 
 def sliding_window(prefix_BS, valid_BS, new, window):
-    """Return the mask of Gemma 2's layers with a sliding window: beyond the prefix, only the last tokens are seen.
+    """Return the mask of Gemma 2's blocks with a sliding window: outside the prefix, only the last tokens are seen.
 
     Of what `prefix_lm` allows, a query sees the last ``window`` keys, its own included; inside the prefix nothing is
     taken away. With a window of 2::
@@ -82,7 +82,7 @@ def sliding_window(prefix_BS, valid_BS, new, window):
     prefix_BS, valid_BS, new
         As for `prefix_lm`.
     window : int
-        4096 in Gemma 2: with images of up to 448 pixels nothing is out of sight, at 896 the first image tokens are.
+        4096 in Gemma 2: with images of up to 448 pixels an answer of 3000 tokens still sees all, at 896 no answer does.
 
     Returns
     -------

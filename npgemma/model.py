@@ -2,23 +2,24 @@
 
 import functools
 import os
-import pathlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from npgemma import image as images_of
-from npgemma.answer import find_objects
+from npgemma.answer import Found, find_objects
 from npgemma.backend import Backend
 from npgemma.config import Config
 from npgemma.errors import InputError
 from npgemma.params import MaskParams, Params, leaves
 from npgemma.sampling import Sampling
-from npgemma.tokenizer import Tokenizer
+from npgemma.tokenizer import Tokenizer, open_tokenizer
 from npgemma.trace import to_numpy
 
 # `npgemma.record` does not follow this file: it is around the forward pass.
 RECORDED = False
+IMAGE_MARK = "<image>"
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Generation:
     """
 
     text: str = ""
-    token_ids: list = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
-    objects: list = field(default_factory=list)
-    timings: dict = field(default_factory=dict)
+    objects: list[Found] = field(default_factory=list)
+    timings: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +58,12 @@ class Model:
     config : Config
     backend : Backend
     folder : str or os.PathLike
-        Where ``tokenizer.model`` is, for those who pass or want text.
+        Where the tokenizer's file is, for those who pass or want text.
     mask_params : MaskParams, optional
         NumPy arrays of the mask codebook; without them answers have no masks.
     load_seconds : float
+    words : Tokenizer, optional
+        The tokenizer, where it has been read; otherwise it is read from the folder when text first goes in or out.
     """
 
     params: Params
@@ -69,32 +72,26 @@ class Model:
     folder: str | os.PathLike = ""
     mask_params: MaskParams | None = None
     load_seconds: float = 0.0
+    words: Tokenizer | None = None
 
     @functools.cached_property
     def tokenizer(self):
-        """The folder's tokenizer; it is read when text first goes in or out."""
-        tokenizer = Tokenizer(pathlib.Path(self.folder) / "tokenizer.model")
-        rows = self.config.text.vocabulary
-        if tokenizer.size > rows:
-            raise InputError(
-                f"the tokenizer in '{self.folder}' has {tokenizer.size} pieces, but the model has only {rows} "
-                "embedding rows: take the tokenizer.model that belongs to this checkpoint"
-            )
-        return tokenizer
+        """The checkpoint's tokenizer."""
+        return self.words or open_tokenizer(self.folder, self.config.text.vocabulary)
 
     def generate(
         self,
-        image,
-        prompt="caption en",
+        image: images_of.AnyImage,
+        prompt: str = "caption en",
         *,
-        max_new_tokens=100,
-        do_sample=False,
-        temperature=1.0,
-        top_k=None,
-        top_p=1.0,
-        seed=None,
-        watch=None,
-    ):
+        max_new_tokens: int = 100,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        watch: Callable[[Generation], None] | None = None,
+    ) -> Generation:
         """Answer a prompt about an image.
 
         Parameters
@@ -103,6 +100,8 @@ class Model:
             As for `npgemma.image.load_image`; or pixels that `npgemma.image.load_pixels` returned. For a prompt about
             several images: a list of such images, or their pixels (1, I, size, size, 3).
         prompt : str
+            ``<image>`` in front, as Hugging Face's examples write it, stands for the image and is left out; elsewhere
+            it is text.
         max_new_tokens, do_sample, temperature, top_k, top_p, seed : optional
             The fields of `npgemma.sampling.Sampling`.
         watch : callable, optional
@@ -130,17 +129,17 @@ class Model:
 
     def generate_batch(
         self,
-        images,
-        prompts,
+        images: Sequence[images_of.AnyImage],
+        prompts: Sequence[str],
         *,
-        max_new_tokens=100,
-        do_sample=False,
-        temperature=1.0,
-        top_k=None,
-        top_p=1.0,
-        seed=None,
-        watch=None,
-    ):
+        max_new_tokens: int = 100,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        watch: Callable[[list[Generation]], None] | None = None,
+    ) -> list[Generation]:
         """Answer several prompts at once: each as it would be answered alone, but every weight is read once for all.
 
         Parameters
@@ -236,7 +235,7 @@ class Model:
         def choose(logit_BV):
             """Choose a token for each row."""
             self._check_finite(logit_BV)
-            if not settings.do_sample:
+            if not settings.do_sample or settings.temperature == 0:
                 return backend.greedy(logit_BV[:, :size])
             uniform_B = backend.to_array(np.array([randomness.random() for randomness in drawn]))
             return backend.sample(logit_BV[:, :size], uniform_B, temperature, settings.top_k, settings.top_p)
@@ -248,7 +247,7 @@ class Model:
         if not prompts or len(images) not in (1, len(prompts)):
             raise InputError(f"expected one image for each of {len(prompts)} prompts, found {len(images)}")
         choose, backend = self.chooser(settings, len(prompts)), self.backend
-        ids_BT, valid_BT = self._aligned([self.tokenizer.prompt(prompt) for prompt in prompts])
+        ids_BT, valid_BT = self._aligned([self.tokenizer.prompt(without_image_marks(prompt)) for prompt in prompts])
         with backend.session():
             start = backend.clock()
             loaded = [self._loaded(image) for image in images]
@@ -348,6 +347,21 @@ class Model:
                 )
         dtype = self.backend.dtype
         raise InputError(f"the model in '{self.folder}' overflows {dtype}, although all its weights are finite")
+
+
+def without_image_marks(prompt):
+    """Return a prompt without ``<image>`` in front, which other programs write for each image.
+
+    Examples
+    --------
+    >>> without_image_marks("<image>caption en"), without_image_marks("<image><image> compare")
+    ('caption en', 'compare')
+    >>> without_image_marks("what does <image> mean")
+    'what does <image> mean'
+    """
+    while prompt.startswith(IMAGE_MARK):
+        prompt = prompt.removeprefix(IMAGE_MARK).lstrip(" ")
+    return prompt
 
 
 class _Rows:

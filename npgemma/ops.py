@@ -134,8 +134,9 @@ def gelu(x):
 def soft_cap(x, cap):
     """Soft-cap: keep numbers between -cap and cap, and small ones almost as they are: ``cap * tanh(x / cap)``.
 
-    Gemma 2 caps scores and logits so. A score that grows without bound turns the softmax into a hard choice, which no
-    longer learns; a hard limit would stop learning as well, while tanh keeps the order of the scores and a slope.
+    Gemma 2 caps its scores and logits in this way. A score that grows without bound turns the softmax into a hard
+    choice, which no longer learns; a hard limit would stop learning as well. tanh keeps a slope and the order of the
+    scores, up to several times the cap, where it is flat too.
 
     Parameters
     ----------
@@ -222,11 +223,11 @@ def rms_norm(x, scale, epsilon):
 
     Notes
     -----
-    A LayerNorm without the mean and the bias. What matters is the size: models were found to learn as well when the
-    mean stays, and to calculate it costs time.
+    A LayerNorm without the mean and the bias. What matters is the vector's length: models were found to learn as well
+    when the mean stays, and to calculate it costs time.
 
     The paper's gain ``g`` is ``1 + scale``; Gemma stores ``g - 1``, so that a scale of zero, where training starts and
-    where weight decay pulls, means "leave the size as it is". Taking what is stored for ``g`` itself is a common
+    where weight decay pulls, means "leave the length as it is". Taking what is stored for ``g`` itself is a common
     porting error.
 
     References

@@ -17,7 +17,8 @@ class Sampling:
     do_sample : bool
         Draw each token by its probability instead of taking the most probable one. The next four count only then.
     temperature : float
-        Above 0; the logits are divided by it. See `npgemma.generate.sample`.
+        0 or above; the logits are divided by it (`npgemma.generate.sample`). 0 takes the most probable token, which is
+        the limit for temperatures near 0.
     top_k : int, optional
         At least 1: draw among that many most probable tokens.
     top_p : float
@@ -43,8 +44,8 @@ class Sampling:
         _check_whole("max_new_tokens", self.max_new_tokens, 1)
         if not isinstance(self.do_sample, bool):
             raise InputError(f"do_sample should be True or False, found {self.do_sample!r}")
-        if not _is_number(self.temperature) or not 0 < self.temperature < math.inf:
-            raise InputError(f"temperature should be a number above 0, found {self.temperature!r}")
+        if not _is_number(self.temperature) or not 0 <= self.temperature < math.inf:
+            raise InputError(f"temperature should be 0 or a number above 0, found {self.temperature!r}")
         if self.top_k is not None:
             _check_whole("top_k", self.top_k, 1)
         if not _is_number(self.top_p) or not 0 < self.top_p <= 1:

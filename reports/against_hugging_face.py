@@ -53,7 +53,7 @@ def hugging_face(folder, dtype, device):
     inputs = {
         "input_ids": ids.to(device),
         "attention_mask": torch.ones_like(ids, device=device),
-        "pixel_values": torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, model.backend.dtype),
+        "pixel_values": torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, model.dtype),
     }
     return model, seconds, inputs
 

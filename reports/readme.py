@@ -39,7 +39,7 @@ PATH = [
     ("gemma.py", "the decoder", "give each query head its own keys: what else must change?"),
     ("paligemma.py", "the parts joined", "scale the image tokens like text: which tests notice?"),
     ("cache.py", "what past tokens leave behind", "how many bytes are 1000 tokens of the 3B model?"),
-    ("generate.py", "from logits to an answer", "`python cli.py --do-sample --temperature 2 --seed 1`"),
+    ("generate.py", "from logits to an answer", "`python cli.py --do-sample --temperature 3 --seed 1`"),
     (
         "contrastive.py",
         "what the models were trained with",
@@ -146,6 +146,25 @@ def against_table(reports):
         f"given as much memory as float32 weights need took {report['memory']['seconds']:.1f} s, without any loading.",
     ]
     return "\n".join(rows)
+
+
+def full_size_tables():
+    """Lay out every run of ``reports/full_size.py``, a table for each published size."""
+    tables = []
+    for path in sorted((ROOT / "reports").glob("full_size_*.json")):
+        kept = json.loads(path.read_text())
+        runs = kept["runs"]
+        rows = [f"{kept['checkpoint']}:", "", f"| | {' | '.join(runs)} |", f"|---|{'---:|' * len(runs)}"]
+        stages = ("load", "vision tower", "vision tower, all threads", "prefill", "prefill, all threads", "token")
+        for stage in stages:
+            rows.append(f"| {stage} | {' | '.join(f'{run[stage]:.2f} s' for run in runs.values())} |")
+        peaks = [f"{run['peak_bytes'] / 1e9:.1f} GB" for run in runs.values()]
+        over = [f"{(run['peak_bytes'] - run['weights_bytes']) / 1e9:.2f} GB" for run in runs.values()]
+        measured = [f"{run['date']}, {run['commit']}, {run['machine']['load_before']:.1f}" for run in runs.values()]
+        rows += [f"| peak memory | {' | '.join(peaks)} |", f"| of it over the weights | {' | '.join(over)} |"]
+        rows += [f"| day, commit, load before | {' | '.join(measured)} |"]
+        tables.append("\n".join(rows))
+    return "\n\n".join(tables)
 
 
 def measure_parity():
@@ -299,6 +318,7 @@ BLOCKS = {
     "docs/speed.md": {
         "speed": lambda: each_device(speed_table, "bench"),
         "against": lambda: each_device(against_table, "against_hugging_face"),
+        "full size": full_size_tables,
     },
 }
 

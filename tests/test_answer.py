@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor, ImageFont
 
 from conversion.codebook import CODES, layout, read_codebook
-from npgemma.answer import Found, as_json, find_objects, place_mask
-from npgemma.command.annotate import COLOURS, annotate, write_masks
+from npgemma.answer import Found, as_json, find_objects, mask_lengths, place_mask
+from npgemma.command import fonts
+from npgemma.command.annotate import annotate, choose_colours, mask_name, place_label, write_masks
 from npgemma.segmentation import decode_masks
 
 SIZE = (100, 200)  # columns, rows
@@ -50,8 +51,9 @@ def test_what_is_no_box_is_left_out(text):
 
 def test_boxes_are_drawn_where_they_are_and_the_image_is_left_alone():
     image = Image.new("RGB", (300, 300), "white")
-    drawn = np.asarray(annotate(image, [Found("cat", (50, 100, 250, 200)), Found("", (10, 10, 20, 20))]))
-    colour = tuple(int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
+    things = [Found("cat", (50, 100, 250, 200)), Found("", (10, 10, 20, 20))]
+    drawn = np.asarray(annotate(image, things))
+    colour = ImageColor.getrgb(choose_colours(image, things)[0])
     rows, columns = np.nonzero((drawn == colour).all(axis=-1))
     assert (columns.min(), columns.max(), rows.max()) == (50, 250, 200)
     assert rows.min() < 100  # the label stands on the box
@@ -61,7 +63,74 @@ def test_boxes_are_drawn_where_they_are_and_the_image_is_left_alone():
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (3000, 40)])
 def test_images_of_any_size_can_be_drawn_on(size):
-    assert annotate(Image.new("RGB", size), [Found("a long label", (0, 0, *size))]).size == size
+    drawn = annotate(Image.new("RGB", size), [Found("a long label", (0, 0, *size), np.ones(size[::-1], dtype=bool))])
+    times = drawn.width // size[0]
+    assert drawn.size == (times * size[0], times * size[1])
+    assert max(drawn.size) >= 240
+    assert times == 1 or max(size) < 240
+
+
+@pytest.mark.parametrize("ground", ["black", "white", "#D61E1E", "#0072B2", "#808080", "#E69F00"])
+def test_a_mask_can_be_seen_on_any_ground(ground):
+    """Inside and at its edge, it differs from what lies beneath by a sixth of the way from black to white."""
+    mask = np.zeros((300, 300), dtype=bool)
+    mask[100:200, 60:190] = True
+    image = Image.new("RGB", (300, 300), ground)
+    drawn = np.asarray(annotate(image, [Found("", (60, 100, 190, 200), mask)])).astype(float)
+    differs = np.linalg.norm(drawn - np.array(ImageColor.getrgb(ground)), axis=-1)
+    assert differs[110:190, 70:180].min() > 442 / 6
+    # The edge is a line of the whole colour, and another one beside it.
+    assert differs[150, 60] > 150
+    assert np.linalg.norm(drawn[150, 60] - drawn[150, 58]) > 442 / 6
+
+
+def test_objects_have_colours_of_their_own():
+    image = Image.new("RGB", (300, 300), "white")
+    things = [Found(str(i), (i * 30, 0, i * 30 + 20, 40)) for i in range(4)]
+    assert len(set(choose_colours(image, things))) == 4
+
+
+def test_labels_stay_inside_and_beside_each_other():
+    """Boxes at every edge, and ten at the same place."""
+    image = Image.new("RGB", (400, 300))
+    boxes = [(390, 0, 399, 20), (0, 290, 9, 299), (395, 280, 400, 300), *[(100, 100, 160, 140)] * 10]
+    taken = []
+    for box in boxes:
+        place = place_label(box, (90, 16), image.size, taken)
+        assert place[0] >= 0
+        assert place[1] >= 0
+        assert place[2] <= 400
+        assert place[3] <= 300
+        for other in taken:
+            apart = place[2] <= other[0] or other[2] <= place[0] or place[3] <= other[1] or other[3] <= place[1]
+            assert apart, (place, other)
+        taken.append(place)
+
+
+def test_letters_that_no_font_has_are_named(capsys, monkeypatch):
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: ())
+    assert fonts.missing_letters(ImageFont.load_default(20), "red circle") == ""
+    fonts.note_missing(["red circle", "кот"], 20)
+    assert capsys.readouterr().err.count("note: ") == 1
+    assert fonts.font_for("кот ab", 20)[1] == "кот"
+
+
+def test_a_font_of_the_system_is_used_where_it_has_more(monkeypatch, tmp_path):
+    """Pillow's own font as a file of the system's, after a file that is no font."""
+    broken = tmp_path / "broken.ttf"
+    broken.write_bytes(b"no font")
+    tried, real = [], ImageFont.truetype
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: (str(broken), "other.ttf"))
+    monkeypatch.setattr(fonts, "missing_letters", lambda font, text: "" if font == "other" else "x")
+
+    def opened(file, *size, **settings):
+        if isinstance(file, str):
+            tried.append(file)
+        return "other" if file == "other.ttf" else real(file, *size, **settings)
+
+    monkeypatch.setattr(ImageFont, "truetype", opened)
+    assert fonts.font_for("x", 20) == ("other", "")
+    assert tried == [str(broken), "other.ttf"]
 
 
 @pytest.fixture
@@ -92,7 +161,10 @@ def test_a_mask_fills_its_box(mask_params):
 def test_without_a_codebook_or_with_fewer_codes_there_is_a_box_alone(mask_params):
     [found] = find_objects(segment_text(range(16)), SIZE)
     assert (found.label, found.mask) == ("cat", None)
-    assert [thing.mask for thing in find_objects(segment_text(range(15)), SIZE, mask_params)] == [None]
+    for count in (1, 8, 15, 17, 32):
+        [found] = find_objects(segment_text([3] * count), SIZE, mask_params)
+        assert (found.label, found.mask) == ("cat", None)
+        assert mask_lengths(segment_text([3] * count)) == [count]
     assert [thing.mask for thing in find_objects(segment_text([*range(15), 128]), SIZE, mask_params)] == [None]
 
 
@@ -122,9 +194,27 @@ def test_masks_are_drawn_half_transparent_and_written(tmp_path):
     image = Image.new("RGB", (300, 300), "white")
     things = [Found("a/cat", (50, 50, 250, 250), mask), Found("dog", (0, 0, 9, 9))]
     drawn = np.asarray(annotate(image, things))
-    colour = np.array([int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)])
+    colour = np.array(ImageColor.getrgb(choose_colours(image, things)[0]))
     np.testing.assert_allclose(drawn[150, 75], (colour + 255) / 2, atol=1)
     assert tuple(drawn[150, 120]) == (255, 255, 255)
     [path] = write_masks(tmp_path / "made", "/images/photo.jpg", things)
     assert path == str(tmp_path / "made" / "photo-1-a-cat.png")
     np.testing.assert_array_equal(np.asarray(Image.open(path).convert("L")) == 255, mask)
+
+
+@pytest.mark.parametrize(
+    "label", ["a/b", "..", "x" * 400, "猫" * 100, "con:aux?*|<>", "\x00\n\t", "", "-", "é\u0301" * 90]
+)
+def test_any_label_makes_a_file_name(tmp_path, label):
+    mask = np.ones((4, 4), dtype=bool)
+    image = "i" * 240 + ".png"
+    [path] = write_masks(tmp_path, image, [Found(label, (0, 0, 4, 4), mask)])
+    name = mask_name(image, 1, label)
+    assert path == str(tmp_path / name)
+    assert (tmp_path / name).exists()
+    assert len(name.encode()) <= 200
+
+
+def test_without_a_mask_no_folder_is_made(tmp_path):
+    assert write_masks(tmp_path / "masks", "a.png", [Found("x", (0, 0, 1, 1))]) == []
+    assert not (tmp_path / "masks").exists()

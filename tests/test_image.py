@@ -1,5 +1,8 @@
 """image.py: every kind of image a person has, and files that are none."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -117,3 +120,38 @@ def test_files_that_are_no_images(tmp_path):
     for name, says in bad_files(tmp_path).items():
         with pytest.raises(InputError, match=says):
             load_pixels(tmp_path / name, 14)
+
+
+def png(depth, kind, pixels, transparent):
+    """A PNG of two pixels, the first of which is the transparent one, written by the format's own rules."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 2, 1, depth, kind, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(b"\0" + pixels)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "pixels", "transparent", "second"),
+    [
+        (16, 0, struct.pack(">HH", 100, 40000), struct.pack(">H", 100), (156, 156, 156)),
+        (8, 0, bytes([7, 200]), struct.pack(">H", 7), (200, 200, 200)),
+        (4, 0, bytes([0x3A]), struct.pack(">H", 3), (170, 170, 170)),
+        (2, 0, bytes([0b01100000]), struct.pack(">H", 1), (170, 170, 170)),
+        (1, 0, bytes([0b01000000]), struct.pack(">H", 0), (255, 255, 255)),
+        (8, 2, bytes([1, 2, 3, 200, 100, 50]), struct.pack(">HHH", 1, 2, 3), (200, 100, 50)),
+        (
+            16,
+            2,
+            struct.pack(">6H", 300, 700, 900, 40000, 20000, 10000),
+            struct.pack(">HHH", 300, 700, 900),
+            (156, 78, 39),
+        ),
+    ],
+)
+def test_a_transparent_value_is_white_at_any_depth(tmp_path, depth, kind, pixels, transparent, second):
+    (tmp_path / "x.png").write_bytes(png(depth, kind, pixels, transparent))
+    image = upright_rgb(open_image(tmp_path / "x.png"))
+    assert [image.getpixel((0, 0)), image.getpixel((1, 0))] == [(255, 255, 255), second]

@@ -117,7 +117,7 @@ def test_the_context_bounds_prompt_and_answer(model, image):
     ("setting", "says"),
     [
         ({"max_new_tokens": 0}, "max_new_tokens"),
-        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": -0.1}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
         ({"temperature": float("inf")}, "temperature"),
         ({"top_p": 0.0}, "top_p"),

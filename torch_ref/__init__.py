@@ -4,8 +4,9 @@
 images, text and tracing are the port's own.
 """
 
-import pathlib
+import os
 import time
+from collections.abc import Callable
 
 import npgemma
 from npgemma.model import Model
@@ -14,13 +15,21 @@ from torch_ref.backend import memory_errors, to_torch, torch_backend
 __all__ = ["load"]
 
 
-def load(path=None, *, dtype="float32", device="cpu", static=False, progress=None):
+def load(
+    path: str | os.PathLike | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    static: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Model:
     """Load a checkpoint folder for the torch backend.
 
     Parameters
     ----------
     path : str or os.PathLike, optional
-        A folder in the layout of Hugging Face's hub; by default the embedded checkpoint.
+        A folder in the layout of Hugging Face's hub, or the hub's id of one that its cache holds; by default the
+        embedded checkpoint.
     dtype, device, static
         As for `torch_ref.backend.torch_backend`.
     progress : callable, optional
@@ -38,9 +47,9 @@ def load(path=None, *, dtype="float32", device="cpu", static=False, progress=Non
     import conversion
 
     backend = torch_backend(dtype, device, static)
-    folder = pathlib.Path(npgemma.embedded_checkpoint() if path is None else path)
+    folder = conversion.locate(npgemma.embedded_checkpoint() if path is None else path)
     start = time.perf_counter()
-    params, config, mask_params = conversion.read_checkpoint(folder, dtype, progress)
+    params, config, mask_params, words = conversion.read_checkpoint(folder, dtype, progress)
     with memory_errors():
         params = to_torch(params, dtype, device)
-    return Model(params, config, backend, folder, mask_params, time.perf_counter() - start)
+    return Model(params, config, backend, folder, mask_params, time.perf_counter() - start, words)

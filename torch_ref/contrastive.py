@@ -44,7 +44,8 @@ def softmax_loss(image_BD, text_BD, scale):
     """Ask of every image: which of the captions is yours? And of every caption: which image? (CLIP's loss.)
 
     ``-(mean(log softmax over captions) + mean(log softmax over images)) / 2``, both of the diagonal. Each term needs
-    the whole batch for its sum; that is what the sigmoid loss does without.
+    the whole batch for its sum, and with it all vectors in one place. Batches of tens of thousands of pairs are spread
+    over many machines; the sigmoid loss can be computed pair by pair, wherever the pair is.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, mak
     config : Config
     choose : callable
         Takes ``logit_BV`` and returns ``id_B``: `greedy`, or `sample` with its settings bound. It must pass over rows
-        that belong to no token; `npgemma.model.Model.chooser` makes one that does.
+        of the vocabulary that belong to no token; `npgemma.model.Model.chooser` makes one that does.
     max_new_tokens : int
         The most tokens to add; fewer if the context ends before, none if the prompt fills it.
     make_cache, step : callable
@@ -39,8 +39,8 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, mak
     Yields
     ------
     id_B : int array
-        The newest token of each row. A row's last token is ``<eos>``, unless ``max_new_tokens`` ends it first; a row
-        that has ended goes on with ``<pad>`` while others are still running.
+        The newest token of each answer. An answer's last token is an end token (``config.eos_tokens``), unless
+        ``max_new_tokens`` ends it first; one that has ended goes on with ``<pad>`` while others are still running.
     """
     prompt_tokens = image_BPD.shape[1] + ids_BT.shape[1]
     most = min(max_new_tokens, config.text.context_length - prompt_tokens)

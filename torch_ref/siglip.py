@@ -1,15 +1,17 @@
 """SigLIP's vision tower: encodes an image as one vector for each of its patches.
 
 A vision transformer (Dosovitskiy et al., arXiv 2010.11929). Every patch has a vector of D channels, its place in the
-*residual stream*, and every block only adds to that vector: first what attention gathered from other patches, then what
+*residual stream*, and every block only adds to that vector: first what attention gathered from all patches, then what
 an MLP made of the patch itself. Adding keeps a direct path from the first block to the last: what an early block found
 out stays unless a later one takes it away, and in training the gradient reaches the early blocks undiminished.
 
 The tower was trained to tell which caption belongs to which image (``contrastive.py``). For that, a pooling head on top
 of it, an attention with one learned query, gathered all patches in one vector, which was compared with a caption's
-vector from a tower for text. PaliGemma drops that head and takes all patch vectors after the last norm: one pooled
-vector says *what* is in an image, while the decoder must also be told *where*. Other vision transformers pool with a
-*class token*, an extra token among the patches; beside a pooling head none is needed.
+vector from a tower for text. The pooled vector is a weighted mean of what the patches hold, so for it to tell a red cat
+from a blue one, some patch's vector has to say "cat" and "red": the training reaches every patch through it. PaliGemma
+drops that head and takes all patch vectors after the last norm: one pooled vector says *what* is in an image, while the
+decoder must also be told *where*. Other vision transformers pool with a *class token*, an extra token among the
+patches; beside a pooling head none is needed.
 
 Official code: ``big_vision/models/vit.py`` (variant So400m/14).
 """
@@ -65,12 +67,13 @@ def patchify(pixels_BYXC, patch_size):
 def embed_patches(patch_BTCyx, p):
     """Map each patch to a vector and add the learned position embedding.
 
-    588 numbers (14 x 14 pixels of 3 channels) go through one matrix and become a vector of the tower's width. Published
-    code writes it as a convolution whose stride is its kernel's size; such a convolution sees every patch once and
-    apart from the others, which is this matrix product. To attention the patches are a set without order, so a learned
-    vector for each place is added. (An image has the same places every time; text has no fixed length, so the decoder
-    uses rotations, ``rope.py``, and there image tokens
-    are simply numbered in reading order.)
+    588 numbers (14 x 14 pixels of 3 channels) go through one matrix and become a vector of the tower's width. Why
+    patches and not pixels: attention compares every token with every other. 224 x 224 pixels would have 2.5 thousand
+    million scores in each head of each block, 256 patches have 65,536. Published code writes the matrix as a
+    convolution whose stride is its kernel's size; such a convolution sees every patch once and apart from the others,
+    which is this matrix product. To attention the patches are a set without order, so a learned vector for each place
+    is added. (An image has the same places every time; text has no fixed length, so the decoder uses rotations,
+    ``rope.py``, and there image tokens are simply numbered in reading order.)
 
     Parameters
     ----------
@@ -116,8 +119,9 @@ def block(x_BTD, p, config):
 def self_attention(x_BTD, p):
     """Self-attention: every patch gathers values from all patches, with several heads.
 
-    What the heads gathered, N x H numbers side by side, goes through the matrix ``o``, which mixes the heads and brings
-    them back to D channels.
+    What the heads gathered, N x H numbers side by side, goes through the matrix ``o``, which brings them back to D
+    channels. It was learned to put what different heads bring on channels where it can be told apart; a mean of two
+    values within one head could not.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ import os
 import sys
 
 # The commands; without one of these words a command line is `generate`'s.
-COMMANDS = ("generate", "trace", "parity", "inspect", "bench")
+COMMANDS = ("generate", "inspect", "trace", "parity", "bench")
 DEFAULT = COMMANDS[0]
 STOPPED, BAD_INPUT, PAST_BOUND, PIPE_CLOSED = 130, 2, 1, 141
 
@@ -34,7 +34,7 @@ def main(arguments=None):
 
         # Imported here, so that an interrupt during the imports ends as quietly as any other.
         command = importlib.import_module(f"npgemma.command.{arguments[0] if named else DEFAULT}")
-        return run(command, parser_of(command).parse_args(arguments[named:]))
+        return run(command, parser_of(command, named).parse_args(arguments[named:]))
     except KeyboardInterrupt:
         return STOPPED
     except BrokenPipeError:

@@ -1,52 +1,201 @@
 """Draw answers: boxes, masks and labels on the image, and masks as images of their own."""
 
 import io
+import math
 import os
 import re
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter
 
+from npgemma.answer import Found
+from npgemma.command.fonts import font_for
 from npgemma.errors import InputError
 from npgemma.files import replacing
 
-# Told apart on light and dark ground, and by most people who see colours differently (Okabe and Ito's palette).
+# Told apart by most people who see colours differently (Okabe and Ito's palette).
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # How much of a mask's colour covers what is under it.
 OPACITY = 0.5
+# A colour that another object has counts as so much nearer to what lies beneath, of 442 between black and white.
+TAKEN = 120
+LEAST_SIDE = 240
+# Bytes of a file name that come from its label, and of a whole name: file systems allow 255, some fewer.
+LABEL_BYTES, NAME_BYTES = 80, 180
 
 
-def annotate(image, objects):
+def annotate(image, objects, font=None):
     """Draw boxes, masks and labels on an image.
+
+    Each object has the colour that differs most from what lies beneath it, and a border of black or white, so that its
+    edge is seen on any ground. Labels stay within the image and beside each other as far as there is room.
 
     Parameters
     ----------
     image : PIL.Image.Image
         Mode RGB, the right way up.
     objects : list of npgemma.answer.Found
+    font : str, optional
+        Font file for the labels; by default Pillow's own font, or one of the system's that has a label's letters.
 
     Returns
     -------
     PIL.Image.Image
-        A copy.
+        A copy; enlarged a whole number of times if its longer side has less than `LEAST_SIDE` pixels, so that labels
+        can be read.
     """
-    drawn = image.copy()
-    for i, thing in enumerate(objects):
+    image, objects = _enlarged(image, objects)
+    drawn, colours = image.copy(), choose_colours(image, objects)
+    thickness = line_width(image.size)
+    for thing, colour in zip(objects, colours):
         if thing.mask is not None:
-            opacity = Image.fromarray((thing.mask * round(255 * OPACITY)).astype(np.uint8))
-            drawn.paste(COLOURS[i % len(COLOURS)], (0, 0), opacity)
-    pen, thickness = ImageDraw.Draw(drawn), max(2, max(image.size) // 200)
-    font = ImageFont.load_default(max(12, max(image.size) // 30))
-    for i, thing in enumerate(objects):
-        colour, (left, top, _, _) = COLOURS[i % len(COLOURS)], thing.box
+            _draw_mask(drawn, thing.mask, colour, thickness)
+    pen, labels = ImageDraw.Draw(drawn), []
+    for thing, colour in zip(objects, colours):
+        left, top, right, bottom = thing.box
+        outside = (left - 1, top - 1, right + 1, bottom + 1)
+        pen.rectangle(outside, outline=_beside(colour), width=thickness + 2)
         pen.rectangle(thing.box, outline=colour, width=thickness)
+    # Last, so that no box crosses a label.
+    for thing, colour in zip(objects, colours):
         if thing.label:
-            # On the box if there is room, else inside it.
-            height = pen.textbbox((0, 0), thing.label, font=font)[3] + thickness
-            corner = (left, top - height if top >= height else top + thickness)
-            pen.rectangle(pen.textbbox(corner, thing.label, font=font), fill=colour)
-            pen.text(corner, thing.label, font=font, fill="white")
+            labels.append(_draw_label(drawn, thing, colour, labels, font))
     return drawn
+
+
+def _enlarged(image, objects):
+    """Return a small image with its objects, every pixel as many as it takes for labels; a large one as it is."""
+    times = -(-LEAST_SIDE // max(image.size))
+    if times == 1:
+        return image, objects
+    larger = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+    scaled = []
+    for thing in objects:
+        mask = None if thing.mask is None else thing.mask.repeat(times, axis=0).repeat(times, axis=1)
+        scaled.append(Found(thing.label, tuple(edge * times for edge in thing.box), mask))
+    return larger, scaled
+
+
+def line_width(size):
+    """Return how thick lines are on an image of some size (columns, rows), in pixels."""
+    return max(2, max(size) // 200)
+
+
+def font_size(size):
+    """Return the height of labels on an image of some size (columns, rows), in pixels."""
+    return max(12, max(size) // 30)
+
+
+def choose_colours(image, objects):
+    """Return a colour for each object: far from what lies beneath it, and from what others have.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Mode RGB.
+    objects : list of npgemma.answer.Found
+
+    Returns
+    -------
+    list of str
+        Of `COLOURS`.
+    """
+    level_YXC, chosen = np.asarray(image).astype(np.float32), []
+    for thing in objects:
+        beneath_PC = _beneath(level_YXC, thing)
+        far = {}
+        for colour in COLOURS:
+            distance_P = np.linalg.norm(beneath_PC - np.array(ImageColor.getrgb(colour)), axis=-1)
+            far[colour] = distance_P.mean() - TAKEN * chosen.count(colour)
+        chosen.append(max(far, key=far.get))
+    return chosen
+
+
+def _beneath(level_YXC, thing):
+    """Return the pixels (any number, 3) that an object's mask covers; without one, those of its box."""
+    if thing.mask is not None and thing.mask.any():
+        return level_YXC[thing.mask]
+    left, top, right, bottom = (max(0, int(edge)) for edge in thing.box)
+    return level_YXC[top : max(bottom, top + 1), left : max(right, left + 1)].reshape(-1, 3)
+
+
+def _beside(colour):
+    """Return black or white, whichever differs more from a colour."""
+    red, green, blue = ImageColor.getrgb(colour)
+    # How light it seems to the eye, in 255ths (ITU-R BT.601).
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else "white"
+
+
+def _draw_mask(drawn, mask, colour, thickness):
+    """Cover a mask half, and draw its edge: a line of the colour, with a line of black or white around it."""
+    whole = Image.fromarray(mask.astype(np.uint8) * 255)
+    drawn.paste(colour, (0, 0), whole.point(lambda level: round(level * OPACITY)))
+    # The largest of 3 x 3 pixels makes a mask one pixel wider, the smallest one narrower.
+    narrow, wide = whole, whole
+    for _ in range(thickness):
+        narrow = narrow.filter(ImageFilter.MinFilter(3))
+    for _ in range(max(1, thickness // 2)):
+        wide = wide.filter(ImageFilter.MaxFilter(3))
+    drawn.paste(_beside(colour), (0, 0), ImageChops.subtract(wide, whole))
+    drawn.paste(colour, (0, 0), ImageChops.subtract(whole, narrow))
+
+
+def _draw_label(drawn, thing, colour, others, font):
+    """Write a label where it covers no other one; return the rectangle that it takes."""
+    size, pen = font_size(drawn.size), ImageDraw.Draw(drawn)
+    while True:
+        chosen, _ = font_for(thing.label, size, font)
+        across, down = (math.ceil(edge) for edge in pen.textbbox((0, 0), thing.label, font=chosen)[2:])
+        if across <= drawn.width or size <= 8:
+            break
+        size -= 1
+    place = place_label(thing.box, (across + 2, down + 2), drawn.size, others)
+    pen.rectangle(place, fill=colour)
+    pen.text((place[0] + 1, place[1] + 1), thing.label, font=chosen, fill=_beside(colour))
+    return place
+
+
+def place_label(box, size, image_size, others):
+    """Return where a label goes: on its box, else in its top corner, under it or in its bottom corner, else nearest.
+
+    Parameters
+    ----------
+    box : (float, float, float, float)
+        Of the object: left, top, right, bottom.
+    size : (int, int)
+        Of the label.
+    image_size : (int, int)
+        Columns and rows.
+    others : list of (float, float, float, float)
+        Labels that are there already.
+
+    Returns
+    -------
+    (float, float, float, float)
+        Left, top, right, bottom, within the image as far as the label fits there.
+
+    Examples
+    --------
+    >>> place_label((50, 40, 90, 80), (30, 12), (100, 100), [])
+    (50, 28, 80, 40)
+    >>> place_label((80, 0, 99, 80), (30, 12), (100, 100), [])
+    (70, 0, 100, 12)
+    """
+    (left, top, _, bottom), (across, down), (columns, rows) = box, size, image_size
+    left = max(0, min(left, columns - across))
+    tops = [top - down, top, bottom, bottom - down]
+    # Then every row of labels in the image, the nearest first.
+    tops += sorted(range(0, max(1, rows - down + 1), down), key=lambda row: abs(row - top))
+    places = [(left, start, left + across, start + down) for start in tops if 0 <= start <= rows - down]
+    places = places or [(left, 0, left + across, down)]
+    return min(places, key=lambda place: sum(_shared(place, other) for other in others))
+
+
+def _shared(one, other):
+    """Return the area that two rectangles share."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    return max(across, 0) * max(down, 0)
 
 
 def write_masks(folder, path, objects):
@@ -55,7 +204,7 @@ def write_masks(folder, path, objects):
     Parameters
     ----------
     folder : str
-        Made if it is not there.
+        Made if it is not there and there is a mask to write.
     path : str
         Of the image that was asked about.
     objects : list of npgemma.answer.Found
@@ -65,14 +214,31 @@ def write_masks(folder, path, objects):
     list of str
         The files written: ``example-1-red-circle.png``.
     """
-    os.makedirs(folder, exist_ok=True)
-    stem, written = _stem(path), []
+    written = []
     for i, thing in enumerate(objects, 1):
         if thing.mask is not None:
-            label = re.sub(r"\W+", "-", thing.label).strip("-")
-            written.append(os.path.join(folder, "-".join(filter(None, [stem, str(i), label])) + ".png"))
+            os.makedirs(folder, exist_ok=True)
+            written.append(os.path.join(folder, mask_name(path, i, thing.label)))
             save_image(Image.fromarray(thing.mask), written[-1])
     return written
+
+
+def mask_name(path, place, label):
+    """Return the file name of a mask: of letters, digits and lines only, and no longer than file systems allow.
+
+    Examples
+    --------
+    >>> mask_name("photos/cats.jpg", 2, "the left cat / kitten?")
+    'cats-2-the-left-cat-kitten.png'
+    """
+    label = _shortened(re.sub(r"\W+", "-", label), LABEL_BYTES).strip("-")
+    stem = _shortened(_stem(path), NAME_BYTES - LABEL_BYTES)
+    return "-".join(filter(None, [stem, str(place), label])) + ".png"
+
+
+def _shortened(text, most):
+    """Return as many of the first letters of a text as fit so many bytes."""
+    return text.encode("utf-8", "ignore")[:most].decode("utf-8", "ignore")
 
 
 def _stem(path):

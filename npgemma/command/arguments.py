@@ -1,51 +1,121 @@
 """Arguments that several commands share, and how their words are read."""
 
 import argparse
+import difflib
+import importlib
+import os
+import sys
 
+import npgemma
 from npgemma.command import BAD_INPUT, COMMANDS, DEFAULT
 from npgemma.fast.dtypes import DTYPES
 
+# What other programs call these dtypes.
+OTHER_NAMES = {"bf16": "bfloat16", "fp32": "float32", "float": "float32", "fp64": "float64", "double": "float64"}
+FLOAT16 = ("float16", "fp16", "half")
+PROMPTS = """\
+prompts that PaliGemma was trained on (the mix checkpoints know all, others those of their task):
+  caption en            describe the image, in a language of your choice
+  answer en QUESTION    answer a question
+  ocr                   read the text
+  detect cat ; dog      boxes around things
+  segment cat           boxes and masks
+"""
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one sentence."""
+    """An argument parser whose errors are one sentence, and which knows what people mean by other words."""
+
+    def parse_args(self, args=None, namespace=None):
+        """Return the options; of a word that is none of them, say what could be meant."""
+        options, others = self.parse_known_args(args, namespace)
+        if others:
+            self.error(f"'{others[0]}' is no option: {self._meant(others[0])}")
+        return options
 
     def error(self, message):
         """Print the sentence and end."""
         self.exit(BAD_INPUT, f"error: {' '.join(message.split())}: see {self.prog} --help\n")
 
+    def _meant(self, word):
+        """Return what a word could mean that is no option."""
+        if word.startswith("-"):
+            known = [name for action in self._actions for name in action.option_strings]
+            near = difflib.get_close_matches(word.partition("=")[0], known, n=1)
+            return f"did you mean {near[0]}?" if near else "check its name"
+        if word.lower().endswith(IMAGE_ENDINGS) or os.path.isfile(word):
+            return f"did you mean --image {word}?"
+        if os.path.isdir(word):
+            return f"did you mean --checkpoint {word}?"
+        near = difflib.get_close_matches(word, COMMANDS, n=1)
+        return f"did you mean the command {near[0]}?" if near else f"did you mean --prompt '{word}'?"
 
-def parser_of(command):
+
+def program():
+    """Return how the program was started."""
+    name = os.path.basename(sys.argv[0] or "")
+    return name if name in ("cli.py", "npgemma") else "python -m npgemma"
+
+
+def parser_of(command, named=True):
     """Return the parser of one command.
 
     Parameters
     ----------
     command : module
         Of `npgemma.command`, with a ``SUMMARY`` and a function ``add_arguments``.
+    named : bool
+        Whether the command line began with its name; the help of a command line without one is that of the program.
 
     Returns
     -------
     Parser
     """
     name = command.__name__.rpartition(".")[2]
-    others = f" Other commands: {', '.join(COMMANDS[1:])}." if name == DEFAULT else ""
-    prog = "cli.py" if name == DEFAULT else f"cli.py {name}"
-    parser = Parser(prog=prog, description=command.SUMMARY + others, allow_abbrev=False)
-    parser.add_argument(
-        "--checkpoint", "--model_path", metavar="DIR", help="folder in the hub's layout (default: the embedded one)"
+    parser = Parser(
+        prog=f"{program()} {name}" if named else program(),
+        description=command.SUMMARY,
+        epilog=None if named else _overview(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"npgemma {npgemma.__version__}")
+    parser.add_argument(
+        "--checkpoint", "--model", "--model_path", metavar="DIR",
+        help="folder with a model's files as Hugging Face's hub has them: config.json, *.safetensors, the tokenizer "
+        "(default: the small model of drawn shapes that comes with npgemma)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON, one object for each image or report")
     command.add_arguments(parser)
     return parser
 
 
+def _overview():
+    """Return the end of the program's help: its commands, three examples, and the prompts."""
+    summaries = {name: importlib.import_module(f"npgemma.command.{name}").SUMMARY for name in COMMANDS}
+    lines = ["commands, each with a --help of its own:"]
+    lines += [f"  {name:10} {summary}{' (the default)' * (name == DEFAULT)}" for name, summary in summaries.items()]
+    lines += [
+        "",
+        "examples:",
+        f"  {program()}",
+        f'  {program()} --image photo.jpg --prompt "detect cat ; dog" --checkpoint DIR --annotate boxes.png',
+        f"  {program()} inspect --checkpoint DIR",
+    ]
+    return "\n".join([*lines, "", PROMPTS])
+
+
 def add_question(parser):
     """Add the image and prompt arguments."""
-    parser.add_argument("--image", "--image_file_path", nargs="+", metavar="FILE", help="images (default: the example)")
+    parser.add_argument(
+        "--image", "--image_file_path", nargs="+", metavar="FILE", help="images (default: the example image)"
+    )
     parser.add_argument(
         "--images-per-prompt", type=positive, default=1, metavar="N",
         help="ask about N images at once, in order, as checkpoints fine-tuned on several expect (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--prompt", default="caption en", metavar="TEXT", help="default: %(default)s")
+    parser.add_argument("--prompt", default="caption en", metavar="TEXT", help="what to do (default: %(default)s)")
 
 
 def add_backend(parser):
@@ -53,10 +123,11 @@ def add_backend(parser):
     parser.add_argument("--backend", choices=("numpy", "torch"), default="numpy")
     parser.add_argument(
         "--dtype",
-        choices=DTYPES,
+        type=dtype,
         default="float32",
-        help="of weights and arithmetic; from bfloat16 and int8 weights NumPy calculates in float32 (default: "
-        "%(default)s)",
+        metavar="DTYPE",
+        help=f"numbers of the weights and of the arithmetic: {', '.join(DTYPES)}; with bfloat16 and int8 weights NumPy "
+        "calculates in float32 (default: %(default)s)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the torch backend")
     # For compatibility: other ports default to the GPU and have this flag to prevent it; this one defaults to the CPU.
@@ -70,7 +141,8 @@ def add_static(parser):
     parser.add_argument(
         "--static",
         action="store_true",
-        help="torch decodes with static shapes: on CUDA the step is compiled, which takes a minute, and captured",
+        help="let torch decode in arrays of fixed sizes; on CUDA each token is faster then, but the first answer waits "
+        "a minute until the step is compiled",
     )
 
 
@@ -83,19 +155,36 @@ def add_sampling(parser, max_new_tokens):
         type=int,
         default=max_new_tokens,
         metavar="N",
-        help="default: %(default)s",
+        help="the longest answer, in tokens (default: %(default)s)",
     )
     parser.add_argument(
         "--do-sample", "--do_sample", nargs="?", const=True, default=False, type=truth, metavar="BOOL",
         help="draw tokens by probability instead of taking the most probable",
     )  # fmt: skip
-    parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="default: %(default)s")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, metavar="T",
+        help="divides the logits before a token is drawn; 0 takes the most probable token (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--top-k", "--top_k", type=int, metavar="K", help="draw among the K most probable tokens")
     parser.add_argument(
         "--top-p", "--top_p", type=float, default=1.0, metavar="P",
         help="draw among the fewest most probable tokens whose probabilities add up to P",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, metavar="S", help="of the drawing; the same seed gives the same answer")
+    parser.add_argument("--seed", type=int, metavar="S", help="the same seed draws the same tokens")
+
+
+def dtype(word):
+    """Read the name of a dtype."""
+    if word in DTYPES:
+        return word
+    if word in OTHER_NAMES:
+        raise argparse.ArgumentTypeError(f"'{word}' is called {OTHER_NAMES[word]} here")
+    if word in FLOAT16:
+        raise argparse.ArgumentTypeError(
+            "float16 ends at 65504, which the residual stream of a Gemma can pass: use bfloat16, which takes as much "
+            "memory (float16 files are read with every dtype)"
+        )
+    raise argparse.ArgumentTypeError(f"should be one of {', '.join(DTYPES)}, found '{word}'")
 
 
 def positive(word):

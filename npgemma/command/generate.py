@@ -1,15 +1,25 @@
-"""``python cli.py``: answer a prompt about images."""
+"""``npgemma generate``, the default: answer a prompt about images."""
 
 import json
 import sys
 
+from npgemma.answer import MASK_TOKENS, mask_lengths
 from npgemma.answer import as_json as object_as_json
 from npgemma.command import prepare
-from npgemma.command.annotate import annotate, check_image_name, check_mask_folder, save_image, write_masks
-from npgemma.command.arguments import add_backend, add_question, add_sampling, add_static
+from npgemma.command.annotate import (
+    annotate,
+    check_image_name,
+    check_mask_folder,
+    font_size,
+    save_image,
+    write_masks,
+)
+from npgemma.command.arguments import add_backend, add_question, add_sampling, add_static, positive
+from npgemma.command.fonts import note_missing, open_font
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.image import open_image, upright_rgb
+from npgemma.model import IMAGE_MARK, without_image_marks
 
 SUMMARY = "Answer a prompt about images."
 
@@ -20,7 +30,13 @@ def add_arguments(parser):
     add_backend(parser)
     add_static(parser)
     add_sampling(parser, max_new_tokens=100)
+    parser.add_argument(
+        "--batch-size", type=positive, default=1, metavar="N",
+        help="answer about N images at once: faster together, but printed only once complete (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--boxes", action="store_true", help="print boxes in pixels after an answer, as on a terminal")
     parser.add_argument("--annotate", metavar="FILE", help="image to write, with the answer's boxes and masks")
+    parser.add_argument("--font", metavar="FILE", help="font of the labels that --annotate writes")
     parser.add_argument("--mask-dir", metavar="DIR", help="folder to write the answer's masks to, as images")
 
 
@@ -29,6 +45,8 @@ def run(options):
     progress = Progress()
     if options.annotate is not None:
         check_image_name(options.annotate)
+    if options.font is not None:
+        open_font(options.font)
     if options.mask_dir is not None:
         check_mask_folder(options.mask_dir, options.image or [])
     if options.images_per_prompt > 1 and (options.annotate is not None or options.mask_dir is not None):
@@ -37,27 +55,38 @@ def run(options):
     prepare.backend_of(options)
     images = prepare.images(options, most=1 if options.annotate else None)
     model = prepare.load(options, progress)
-    for path, image in images:
-        name = path if isinstance(path, str) else ", ".join(path)
-        label = f"{name}: " if len(images) > 1 and not options.json else ""
-        _answer(model, path, image, options, settings, _Writer(label, progress, quiet=options.json))
-    _note_ignored(options)
+    for first in range(0, len(images), options.batch_size):
+        _answer(model, images[first : first + options.batch_size], len(images) > 1, options, settings, progress)
+    _note_unused(options)
     return 0
 
 
-def _answer(model, path, image, options, settings, writer):
-    """Print one answer; after an interrupt, the part that is complete."""
+def _answer(model, images, several, options, settings, progress):
+    """Print the answers about some images; after an interrupt, the part that is complete.
+
+    One answer is printed while it grows, several once they are complete.
+    """
+    writers = []
+    for path, _ in images:
+        name = path if isinstance(path, str) else ", ".join(path)
+        writers.append(_Writer(f"{name}: " if several else "", progress, options.json, streams=len(images) == 1))
+
+    def watch(generations):
+        """Hand every answer to its writer."""
+        for writer, generation in zip(writers, generations):
+            writer.watch(generation)
+
     try:
-        with writer.progress.layers(model.config):
-            answer = model.generate(image, options.prompt, watch=writer.watch, **settings)
-        writer.watch(answer)
-        _write_drawn(options, path, answer, model)
+        prompts = [options.prompt] * len(images)
+        with progress.layers(model.config):
+            answers = model.generate_batch([image for _, image in images], prompts, watch=watch, **settings)
+        watch(answers)
+        for (path, _), answer in zip(images, answers):
+            _write_drawn(options, path, answer, model)
     finally:
-        writer.progress.clear()
-        if options.json and writer.generation:
-            print(json.dumps(as_json(path, options.prompt, writer.generation)), flush=True)
-        elif writer.generation:
-            print(flush=True)
+        progress.clear()
+        for (path, _), writer in zip(images, writers):
+            writer.end(path, options)
 
 
 def as_json(path, prompt, answer):
@@ -79,48 +108,96 @@ def as_json(path, prompt, answer):
         "prompt": prompt,
         "text": answer.text,
         "token_ids": answer.token_ids,
+        "finish_reason": answer.finish_reason,
         "objects": [object_as_json(thing) for thing in answer.objects],
         "timings": answer.timings,
     }
 
 
 class _Writer:
-    """Prints an answer while it grows: after its label, unless it is only to be kept."""
+    """Prints an answer after its label: while it grows, if it streams; or keeps it to the end."""
 
-    def __init__(self, label, progress, quiet):
-        self.label, self.progress, self.quiet = label, progress, quiet
+    def __init__(self, label, progress, quiet, streams):
+        self.label, self.progress, self.streams = label, progress, streams and not quiet
         self.generation, self.printed = None, 0
 
     def watch(self, generation):
-        """Print what is new."""
+        """Take the answer so far, and print what is new."""
         if self.generation is None:
             self.progress.end()
-            if not self.quiet:
-                print(self.label, end="")
+            self._print(self.label)
         self.generation = generation
-        if not self.quiet:
-            print(generation.text[self.printed :], end="", flush=True)
+        self._print(generation.text[self.printed :])
         self.printed = len(generation.text)
+
+    def _print(self, text):
+        if self.streams:
+            print(text, end="", flush=True)
+
+    def end(self, path, options):
+        """Print what is left: the whole answer, a line's end, and the boxes."""
+        answer = self.generation
+        if answer is None:
+            return
+        if options.json:
+            print(json.dumps(as_json(path, options.prompt, answer)), flush=True)
+            return
+        print("" if self.streams else self.label + answer.text, flush=True)
+        if options.boxes or sys.stdout.isatty():
+            for thing in answer.objects:
+                print(box_line(thing), flush=True)
+
+
+def box_line(thing):
+    """Return an object's box in words.
+
+    Examples
+    --------
+    >>> from npgemma.answer import Found
+    >>> box_line(Found("red circle", (180.2, 23.9, 324.0, 130.4)))
+    '  red circle: left 180, top 24, right 324, bottom 130 (pixels)'
+    """
+    left, top, right, bottom = (round(edge) for edge in thing.box)
+    return f"  {thing.label or 'something'}: left {left}, top {top}, right {right}, bottom {bottom} (pixels)"
 
 
 def _write_drawn(options, path, answer, model):
     """Write the annotated image and the masks that the options ask for, or note why there are none."""
     if options.annotate and answer.objects:
-        save_image(annotate(upright_rgb(open_image(path)), answer.objects), options.annotate)
+        image = upright_rgb(open_image(path))
+        save_image(annotate(image, answer.objects, options.font), options.annotate)
+        note_missing((thing.label for thing in answer.objects), font_size(image.size), options.font)
     elif options.annotate:
-        print("note: the answer names no box, so no image was written: ask 'detect ...'", file=sys.stderr)
+        print(f"note: the answer names no box, so no image was written{_hint(options, 'detect')}", file=sys.stderr)
     if options.mask_dir and not write_masks(options.mask_dir, path, answer.objects):
-        from conversion.codebook import FILE
-
-        missing = "<seg" in answer.text and model.mask_params is None
-        reason = f"the checkpoint has no {FILE}" if missing else "ask 'segment ...'"
-        print(f"note: the answer has no mask that can be read: {reason}", file=sys.stderr)
+        print(f"note: {_why_no_mask(options, answer, model)}", file=sys.stderr)
 
 
-def _note_ignored(options):
-    """Say so when sampling was tuned but not asked for."""
+def _hint(options, task):
+    """Return what to ask instead, unless just that was asked."""
+    return "" if options.prompt.startswith((task, "segment")) else f": ask '{task} ...'"
+
+
+def _why_no_mask(options, answer, model):
+    """Say why an answer has no mask that could be written."""
+    from conversion.codebook import FILE
+
+    lengths = mask_lengths(answer.text)
+    if not lengths:
+        return f"the answer has no mask, so none was written{_hint(options, 'segment')}"
+    if MASK_TOKENS not in lengths:
+        cut = answer.finish_reason == "length"
+        reason = "the answer was cut off: raise --max-tokens" if cut else f"a mask takes {MASK_TOKENS}"
+        return f"the answer has {lengths[-1]} of the {MASK_TOKENS} tokens of a mask, so none was written; {reason}"
+    if model.mask_params is None:
+        return f"the answer has a mask that cannot be decoded: the checkpoint's folder has no {FILE}"
+    return "the answer has a mask without a box, or with codes that are not in the codebook, so none was written"
+
+
+def _note_unused(options):
+    """Say so when sampling was tuned but not asked for, and when the prompt holds what only other programs read."""
     tuned = {
-        "--temperature": options.temperature != 1,
+        "--temperature": options.temperature not in (0, 1),
         "--top-p": options.top_p != 1,
         "--top-k": options.top_k is not None,
         "--seed": options.seed is not None,
@@ -128,3 +205,8 @@ def _note_ignored(options):
     ignored = [name for name, is_set in tuned.items() if is_set]
     if ignored and not options.do_sample:
         print(f"note: {', '.join(ignored)} only matter with --do-sample; decoding greedily", file=sys.stderr)
+    if IMAGE_MARK in without_image_marks(options.prompt):
+        print(
+            f"note: {IMAGE_MARK} within a prompt is read as text; in front of it, it stands for the image",
+            file=sys.stderr,
+        )

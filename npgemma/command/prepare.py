@@ -1,5 +1,7 @@
 """From options to a loaded model and its inputs; errors that are found quickly are reported before long work."""
 
+import contextlib
+import os
 from dataclasses import fields
 
 import npgemma
@@ -28,8 +30,10 @@ def sampling(options, **fixed):
 
 
 def checkpoint(options):
-    """Return the checkpoint folder: the option's, or the embedded checkpoint."""
-    return str(npgemma.embedded_checkpoint()) if options.checkpoint is None else options.checkpoint
+    """Return the checkpoint folder: the option's path or hub id, or the embedded checkpoint."""
+    from conversion.hub_cache import locate
+
+    return str(npgemma.embedded_checkpoint() if options.checkpoint is None else locate(options.checkpoint))
 
 
 def device(options):
@@ -60,10 +64,24 @@ def images(options, most=None):
     if len(paths) % each:
         raise InputError(f"--images-per-prompt {each} should divide the number of images, found {len(paths)}")
     config, _ = open_folder(checkpoint(options))
-    loaded = [(path, load_image(path, config.vision.image_size)) for path in paths]
+    with _quiet_libraries():
+        loaded = [(path, load_image(path, config.vision.image_size)) for path in paths]
     if each == 1:
         return loaded
     return [tuple(map(list, zip(*loaded[first : first + each]))) for first in range(0, len(loaded), each)]
+
+
+@contextlib.contextmanager
+def _quiet_libraries():
+    """Keep away what libtiff, which Pillow uses, writes to stderr by itself; what matters is raised as an error."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def backend_of(options):

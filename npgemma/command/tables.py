@@ -5,7 +5,7 @@ import re
 
 def parity_table(report):
     """Lay out a parity report for reading."""
-    heads = f"{'arrays':>6} {'relative L2':>12} {'norm ratio - 1':>15} {'largest':>9} {'% of bound':>10}"
+    heads = f"{'arrays':>6} {'relative L2':>12} {'longer by':>15} {'largest':>9} {'% of bound':>10}"
     lines = [f"{'place':34} {heads}  worst array"]
     for row in report["places"]:
         # The place is in the row already, but for which step it was.

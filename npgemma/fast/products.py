@@ -28,6 +28,9 @@ WIDENED, PLAIN, LARGE = 2**20, 2**22, 2048
 # a processor with AVX-512 at K = 2048: 32 rows, 2.3 thousand million weights a second against 1.8; 64 rows, 0.9
 # against 1.2.
 FEW = 32
+# With as many rows as these, what comes out no longer fits the cache where it would be turned. Measured at K = 1152:
+# 256 rows, 88 thousand million operations a second on one core turned and 92 not; 4096 rows, 86 and 104.
+MANY = 512
 # OpenBLAS multiplies without rearranging the matrices first if that takes at most so many multiplications. Two rows are
 # then as fast as one, at 8 thousand million weights a second; the plain product reaches 2.9. With 16 rows, 4 and 2.4.
 TILE = 10**6
@@ -147,7 +150,8 @@ def multiply_activations(formula, x, other):
     sizes = dict(zip(axes + other_axes, x.shape + other.shape))
     T = sizes["T"]
     if threads.splitting() or math.prod(sizes[letter] for letter in result) < SMALL:
-        return _multiply_queries(formula, x, other)
+        with threads.blas_on_one_thread():
+            return _multiply_queries(formula, x, other)
     found = np.empty([sizes[letter] for letter in result], dtype=np.result_type(x, other))
     before_x, before_found = ((slice(None),) * letters.index("T") for letters in (axes, result))
 
@@ -165,6 +169,9 @@ def _multiply_queries(formula, x, other):
     axes, other_axes, result = _parts(formula)
     batch, rows, summed, columns = as_matrices(formula)
     sizes = dict(zip(axes + other_axes, x.shape + other.shape))
+    summed_size, columns_size = (math.prod(sizes[letter] for letter in group) for group in (summed, columns))
+    # Scores are many: their rows stay in the order that they have in memory, whether they go in or come out.
+    rows = "".join(sorted(rows, key=(axes if summed_size > columns_size else result).index))
 
     def matrices(array, axes, down, along):
         """Return an array as a batch of matrices: with some axes as one, and others as the second."""
@@ -172,9 +179,9 @@ def _multiply_queries(formula, x, other):
         shape = [math.prod(sizes[letter] for letter in group) for group in (down, along)]
         return sorted_.reshape(*sorted_.shape[: len(batch)], *shape)
 
-    product = matrices(x, axes, rows, summed) @ matrices(other, other_axes, summed, columns)
-    product = product.reshape([sizes[letter] for letter in batch + rows + columns])
-    return product.transpose([(batch + rows + columns).index(letter) for letter in result])
+    turned = matrices(other, other_axes, columns, summed) @ matrices(x, axes, rows, summed).swapaxes(-1, -2)
+    turned = turned.reshape([sizes[letter] for letter in batch + columns + rows])
+    return turned.transpose([(batch + columns + rows).index(letter) for letter in result])
 
 
 def multiply(x, weight, kept, order):
@@ -237,10 +244,12 @@ def product_in_blocks(parts_RK, weight_NK, widen=None):
         if widen:
             blocks = _buffer((stop - start) * K).reshape(len(parts_RK), stop - start, -1)
             widen(weight_NK[start:stop], blocks)
-        found, *more = map(_multiply_block, parts_RK, blocks)
-        for part in more:
-            found += part
-        y_RN[:, start:stop] = found
+        y_Rn = y_RN[:, start:stop]
+        _multiply_block(parts_RK[0], blocks[0], y_Rn)
+        for part_RK, block in zip(parts_RK[1:], blocks[1:]):
+            more_Rn = np.empty_like(y_Rn)
+            _multiply_block(part_RK, block, more_Rn)
+            y_Rn += more_Rn
 
     if R > FEW:
         most = min(LARGE, max(1, 2 * PLAIN // K)) if widen else LARGE
@@ -250,12 +259,17 @@ def product_in_blocks(parts_RK, weight_NK, widen=None):
     return y_RN
 
 
-def _multiply_block(x_RK, block_NK):
-    """Multiply by weights that a thread has taken, in the way that is fastest for so many rows."""
+def _multiply_block(x_RK, block_NK, y_RN):
+    """Multiply by weights that a thread has taken, in the way that is fastest for so many rows; write to ``y_RN``."""
     if len(x_RK) == 1:
-        return (block_NK @ x_RK[0])[None]
-    # The library multiplies faster with the weights on the left; what comes out is turned while it is in the cache.
-    return _few_rows(x_RK, block_NK) if len(x_RK) <= FEW else (block_NK @ x_RK.T).T
+        y_RN[0] = block_NK @ x_RK[0]
+    elif len(x_RK) <= FEW:
+        y_RN[:] = _few_rows(x_RK, block_NK)
+    elif len(x_RK) < MANY:
+        # The library multiplies faster with the weights on the left; what comes out is turned while it is in the cache.
+        y_RN[:] = (block_NK @ x_RK.T).T
+    else:
+        np.matmul(x_RK, block_NK.T, out=y_RN)
 
 
 def _few_rows(x_RK, block_NK):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_json(run, image):
     answer = json.loads(out)
     assert status == 0
     assert (answer["image"], answer["prompt"]) == (str(image), "ocr")
-    assert set(answer) == {"image", "prompt", "text", "token_ids", "objects", "timings"}
+    assert set(answer) == {"image", "prompt", "text", "token_ids", "finish_reason", "objects", "timings"}
     assert set(answer["timings"]) == {"load", "vision", "prefill", "seconds_per_token"}
 
 
@@ -140,6 +141,42 @@ def test_an_answer_without_masks_writes_none(run, tmp_path):
     status, _, err = run("--prompt", "detect red circle", "--mask-dir", tmp_path / "masks", defaults=False)
     assert status == 0
     assert err.startswith("note: the answer has no mask")
+    assert err.count("\n") == 1
+
+
+def test_a_mask_that_was_cut_off_is_said_to_be(run, tmp_path):
+    options = ["--prompt", "segment red circle", "--max-tokens", 12, "--mask-dir", tmp_path / "masks"]
+    status, out, err = run(*options, defaults=False)
+    assert status == 0
+    assert out.count("<seg") == 8
+    assert "8 of the 16 tokens of a mask" in err
+    assert "--max-tokens" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mask_without_a_codebook_is_said_to_be(run, tmp_path):
+    folder = shutil.copytree(npgemma.embedded_checkpoint(), tmp_path / "bare", ignore=lambda *_: {"vae-oid.npz"})
+    options = ["--checkpoint", folder, "--prompt", "segment red circle", "--mask-dir", tmp_path / "masks"]
+    status, _, err = run(*options, defaults=False)
+    assert (status, "vae-oid.npz" in err) == (0, True)
+    assert not (tmp_path / "masks").exists()
+
+
+def test_what_was_asked_is_not_said_to_ask(run, tmp_path):
+    """Asked to segment, or to detect, without an answer of that kind."""
+    for prompt, hint in (("segment red circle", ""), ("detect red circle", "segment"), ("caption en", "segment")):
+        _, _, err = run("--prompt", prompt, "--max-tokens", 1, "--mask-dir", tmp_path / "masks", defaults=False)
+        assert err.startswith("note: the answer has no mask")
+        assert ("ask 'segment" in err) == bool(hint)
+        _, _, err = run("--prompt", prompt, "--max-tokens", 1, "--annotate", tmp_path / "x.png", defaults=False)
+        assert ("ask 'detect" in err) == (prompt == "caption en")
+
+
+def test_a_font_can_be_named(run, tmp_path):
+    out = tmp_path / "drawn.png"
+    status, _, err = run("--font", tmp_path / "none.ttf", "--annotate", out, defaults=False)
+    assert status == 2
+    assert "--font" in err
     assert err.count("\n") == 1
 
 
@@ -262,7 +299,7 @@ def assert_refused(outcome, says=""):
     [
         (["--max-tokens", "0"], "max_new_tokens"),
         (["--max-tokens", "many"], "--max-tokens"),
-        (["--temperature", "0"], "temperature"),
+        (["--temperature", "-1"], "temperature"),
         (["--temperature", "nan"], "temperature"),
         (["--top-p", "1.5"], "top_p"),
         (["--top-k", "-3"], "top_k"),

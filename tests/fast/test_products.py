@@ -33,6 +33,14 @@ def block(request, monkeypatch):
         monkeypatch.setattr(products, limit, request.param)
 
 
+@pytest.fixture(params=["few rows", "more rows", "many rows"])
+def rows_are(request, monkeypatch):
+    """Each way of multiplying a block of weights, by the same activations."""
+    if request.param != "few rows":
+        monkeypatch.setattr(products, "FEW", 1)
+        monkeypatch.setattr(products, "MANY", 2 if request.param == "many rows" else 100)
+
+
 @pytest.mark.parametrize(("formula", "activations", "stored", "order"), WEIGHTS)
 def test_products_are_einsums(formula, activations, stored, order, dtype):
     x, weight = random(activations, 0, dtype), random(stored, 1, dtype).transpose(order)
@@ -41,7 +49,9 @@ def test_products_are_einsums(formula, activations, stored, order, dtype):
 
 
 @pytest.mark.parametrize(("formula", "activations", "stored", "order"), WEIGHTS)
-def test_bfloat16_weights_give_what_their_float32_values_give(formula, activations, stored, order, cores, block):
+def test_bfloat16_weights_give_what_their_float32_values_give(
+    formula, activations, stored, order, cores, block, rows_are
+):
     x, bits = random(activations, 0, "float32"), narrow(random(stored, 1, "float32"))
     expected = np.einsum(formula, x.astype("f8"), widen(bits).transpose(order).astype("f8")).astype("float32")
     assert_close(expected, ops.einsum(formula, x, BFloat16Weight(bits.transpose(order))), OPERATION["float32"])
@@ -50,12 +60,13 @@ def test_bfloat16_weights_give_what_their_float32_values_give(formula, activatio
     assert_close(expected, ops.einsum(formula, x, copied), OPERATION["float32"])
 
 
-@pytest.mark.parametrize("rows", [2, 5, 32, 33])
+@pytest.mark.parametrize("rows", [2, 5, 32, 33, 41])
 @pytest.mark.parametrize(("channels", "out"), [(6, 3), (6, 130), (500, 9)])
 @pytest.mark.parametrize("tile", [products.TILE, 1500])
 def test_few_rows_and_many(rows, channels, out, tile, cores, block, dtype, monkeypatch):
-    """In one tile, in several with some weights left over, in several parts of the channels; more rows than few."""
+    """In one tile, in several with weights left over, in several parts of the channels; more rows than few; many."""
     monkeypatch.setattr(products, "TILE", tile)
+    monkeypatch.setattr(products, "MANY", 40)
     x, weight = random((1, rows, channels), 0, dtype), random((out, channels), 1, dtype)
     # Sums of many terms: more exact than float64, where the machine has it.
     expected = np.einsum("BTD,VD->BTV", x.astype(np.longdouble), weight.astype(np.longdouble)).astype(dtype)

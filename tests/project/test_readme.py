@@ -135,6 +135,8 @@ def test_commands_work(line, elsewhere, random_folder):
         image = elsewhere / options.image[0] if options.image else npgemma.example_image()
         answer = npgemma.load(folder).generate(image, options.prompt, **sampling(options))
         assert answer.token_ids
+        if options.do_sample:
+            assert answer.text != npgemma.load(folder).generate(image, options.prompt).text
         assert (json.loads(out)["text"] if options.json else out.removesuffix("\n")) == answer.text
         drawn = [options.annotate] if options.annotate else []
         drawn += [f"{options.mask_dir}/*"] if options.mask_dir else []

@@ -1,4 +1,4 @@
-"""fast/attention.py: attention in blocks is the whole formula, for both families; who records sees whole arrays."""
+"""fast/blocks.py: attention in blocks is the whole formula, for both families; who records sees whole arrays."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,10 @@ from support import GEMMA_2, assert_close, random
 from tolerances import OPERATION
 
 import npgemma
-from npgemma import gemma2
+from npgemma import gemma, gemma2, ops
 from npgemma.attention import attend
-from npgemma.fast import attention
+from npgemma.fast import blocks
+from npgemma.params import MLPParams
 
 H = 6
 # Rows, queries, keys; query heads, key/value heads.
@@ -22,8 +23,8 @@ FORMULAS = {
 @pytest.fixture(params=[1, 100, 1000, 10**6])
 def small_blocks(request, monkeypatch):
     """Blocks of one query, of some queries of one head, of several heads, and one for each core."""
-    monkeypatch.setattr(attention, "SCORES", request.param)
-    monkeypatch.setattr(attention, "SMALL", 0)
+    monkeypatch.setattr(blocks, "SCORES", request.param)
+    monkeypatch.setattr(blocks, "SMALL", 0)
 
 
 def arrays(sizes, heads, dtype):
@@ -38,7 +39,7 @@ def arrays(sizes, heads, dtype):
 @pytest.mark.parametrize(("sizes", "heads"), SIZES)
 def test_blocks_are_the_whole_formula(family, sizes, heads, dtype, cores, small_blocks):
     *qkv, mask = arrays(sizes, heads, dtype)
-    with attention.whole_arrays():
+    with blocks.whole_arrays():
         exact = FORMULAS[family](*(x.astype("f8") for x in qkv), mask).astype(dtype)
         whole = FORMULAS[family](*qkv, mask)
     found = FORMULAS[family](*qkv, mask)
@@ -50,7 +51,7 @@ def test_blocks_are_the_whole_formula(family, sizes, heads, dtype, cores, small_
 @pytest.mark.parametrize(("sizes", "heads"), SIZES)
 def test_without_a_mask(sizes, heads, dtype, cores, small_blocks):
     *qkv, _ = arrays(sizes, heads, dtype)
-    with attention.whole_arrays():
+    with blocks.whole_arrays():
         exact = attend(*(x.astype("f8") for x in qkv)).astype(dtype)
     assert_close(exact, attend(*qkv), OPERATION[dtype])
 
@@ -69,7 +70,7 @@ def test_blocks_hold_every_score_once_and_are_small(sizes, heads, most):
     (B, T, S), (N, K) = sizes, heads
     G = N // K
     seen = np.zeros((B, T, N), dtype=int)
-    for rows, tokens, queries, shared in attention.blocks(B, K, G, T, S, most):
+    for rows, tokens, queries, shared in blocks.cut(B, K, G, T, S, most):
         block = seen[rows, tokens, queries]
         block += 1
         assert block.size * S <= max(most, G * S)
@@ -77,15 +78,26 @@ def test_blocks_hold_every_score_once_and_are_small(sizes, heads, most):
     assert (seen == 1).all()
 
 
+def test_arguments_may_be_named(small_blocks, monkeypatch):
+    q, k, v, mask = arrays((2, 35, 51), (6, 2), "float64")
+    expected = gemma2.attend(q, k, v, mask, GEMMA_2.text)
+    named = {"q_BTNH": q, "k_BSKH": k, "v_BSKH": v, "mask_BTS": mask, "config": GEMMA_2.text}
+    assert np.array_equal(gemma2.attend(**named), expected)
+    p = MLPParams(random((6, 10), 1), random((6, 10), 2), random((10, 6), 3))
+    monkeypatch.setattr(blocks, "TOKENS", 4)
+    x = random((1, 11, 6), 0)
+    assert np.array_equal(gemma.geglu(x_BTD=x, p=p), gemma.geglu(x, p))
+
+
 def test_who_records_sees_whole_arrays_and_the_same_result(small_blocks):
     q, k, v, mask = arrays((2, 35, 51), (6, 2), "float32")
-    blocks = attend(q, k, v, mask)
+    before = attend(q, k, v, mask)
     with npgemma.record() as trace:
         recorded = attend(q, k, v, mask)
     assert trace["attend.0/weight_BKGTS"].shape == (2, 2, 3, 35, 51)
     assert list(trace) == [name for name in trace if name.startswith("attend.0/")]
-    assert_close(recorded, blocks, OPERATION["float32"])
-    assert np.array_equal(attend(q, k, v, mask), blocks), "after recording, blocks are taken again"
+    assert_close(recorded, before, OPERATION["float32"])
+    assert np.array_equal(attend(q, k, v, mask), before), "after recording, blocks are taken again"
 
 
 def test_the_formula_in_the_file_is_what_runs_in_blocks(small_blocks, monkeypatch):
@@ -94,3 +106,19 @@ def test_the_formula_in_the_file_is_what_runs_in_blocks(small_blocks, monkeypatc
     monkeypatch.setattr("npgemma.attention.softmax", lambda score: np.full_like(score, 1 / score.shape[-1]))
     mean = v.mean(axis=1)[:, None].repeat(3, axis=2).repeat(35, axis=1)
     assert_close(mean, attend(q, k, v, mask), OPERATION["float64"])
+
+
+@pytest.mark.parametrize("module", [gemma, gemma2])
+@pytest.mark.parametrize("shape", [(1, 11, 6), (3, 5, 6), (2, 1, 6)])
+def test_an_mlp_in_blocks_of_tokens_is_the_whole_mlp(module, shape, dtype, monkeypatch):
+    x = random(shape, 0, dtype)
+    p = MLPParams(random((6, 10), 1, dtype), random((6, 10), 2, dtype), random((10, 6), 3, dtype))
+    whole, seen = module.geglu(x, p), []
+    monkeypatch.setattr(blocks, "TOKENS", 4)
+    monkeypatch.setattr(module, "gelu", lambda hidden: (seen.append(hidden.shape[:2]), ops.gelu(hidden))[1])
+    assert_close(whole, module.geglu(x, p), OPERATION[dtype])
+    assert max(B * T for B, T in seen) <= 4
+    assert sum(B * T for B, T in seen) == x.shape[0] * x.shape[1]
+    with npgemma.record(only="*hidden_BTF") as trace:
+        module.geglu(x, p)
+    assert [hidden.shape for hidden in trace.values()] == [(*shape[:2], 10)]

@@ -1,0 +1,83 @@
+"""The embedding table and the output head, which in PaliGemma are one table, however a folder stores it."""
+
+import numpy as np
+
+from npgemma.errors import InputError
+from npgemma.fast.bfloat16 import narrow, widen
+from npgemma.tokenizer import Tokenizer, has_tokenizer
+
+HEADS = "lm_head.weight", "language_model.lm_head.weight"
+# Rows that are compared at once: tables have hundreds of megabytes.
+ROWS = 4096
+
+
+def table_of(tensors, leaf, folder):
+    """Take the embedding table out of a folder's tensors, and the output head with it.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        By canonical names; table and head are removed.
+    leaf : StoredLeaf
+        Of the table.
+    folder : str or os.PathLike
+        For its tokenizer, which says how many rows are in use.
+
+    Returns
+    -------
+    Tensor or None
+        The table; the head, where only the head is stored.
+
+    Raises
+    ------
+    InputError
+        If head and table differ: after rounding to the narrower dtype of the two, in a row that belongs to a token.
+
+    Notes
+    -----
+    Some writers keep the head alone, some both, and some the head in another dtype. Rows past the tokenizer's last
+    token are noise, drawn apart for head and table when the published checkpoints were converted.
+    """
+    table = tensors.pop(leaf.stored_name, None)
+    found = [tensors.pop(name) for name in HEADS if name in tensors]
+    if not found or table is None:
+        return found[0] if found else table
+    for head in found:
+        if head.shape[1:] != table.shape[1:] or not _equal(head, table, folder):
+            raise InputError(
+                f"'{folder}' has an untied output head: tensor {head.name} differs from the table {table.name}, but in "
+                "PaliGemma the two are one table; npgemma cannot run this model"
+            )
+    return table
+
+
+def _equal(head, table, folder):
+    """Return whether the rows that belong to tokens are equal."""
+    common = min(len(head.array), len(table.array))
+    if len(head.array) == len(table.array) and _equal_rows(head, table, common):
+        return True
+    # Only now is it worth while to read the tokenizer.
+    used = _used_rows(folder)
+    return used is not None and used <= common and _equal_rows(head, table, used)
+
+
+def _equal_rows(head, table, count):
+    """Return whether the first rows are equal, which are compared a few at a time."""
+    pieces = (slice(start, min(start + ROWS, count)) for start in range(0, count, ROWS))
+    return all(np.array_equal(*_rounded(head, table, rows), equal_nan=True) for rows in pieces)
+
+
+def _rounded(head, table, rows):
+    """Return some rows of both, rounded to the narrower dtype of the two."""
+    parts = [tensor.wide(tensor.array[rows]).astype(np.float32, copy=False) for tensor in (head, table)]
+    dtypes = {head.dtype, table.dtype}
+    if len(dtypes) > 1 and "F16" in dtypes:
+        with np.errstate(over="ignore"):
+            parts = [part.astype(np.float16).astype(np.float32) for part in parts]
+    # Neither float16 nor bfloat16 holds the other: the one has the smaller exponent, the other the smaller mantissa.
+    return [widen(narrow(part)) for part in parts] if len(dtypes) > 1 and "BF16" in dtypes else parts
+
+
+def _used_rows(folder):
+    """Return how many rows belong to tokens, or None where no tokenizer says so."""
+    return Tokenizer(folder).size if has_tokenizer(folder) else None

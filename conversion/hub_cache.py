@@ -1,0 +1,62 @@
+"""Hub ids: a checkpoint named as on Hugging Face's hub, found in that library's cache on this machine."""
+
+import os
+import pathlib
+import re
+
+from npgemma.errors import InputError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def locate(path):
+    """Return the folder of a checkpoint that is given by a path or by a hub id.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        ``google/paligemma2-3b-mix-224`` stands for that checkpoint in the cache, unless there is such a path.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    InputError
+        If the path is a hub id that the cache does not hold.
+    """
+    found = pathlib.Path(path)
+    if os.path.exists(found) or not HUB_ID.fullmatch(os.fspath(path)):
+        return found
+    name = os.fspath(path)
+    folder = cache() / f"models--{name.replace('/', '--')}"
+    snapshot = _snapshot(folder)
+    if snapshot is None:
+        raise InputError(
+            f"there is no folder '{name}', and Hugging Face's cache at '{cache()}' does not hold it: accept the "
+            f"licence at https://huggingface.co/{name}, then run 'hf auth login' and 'hf download {name}'"
+        )
+    return snapshot
+
+
+def cache():
+    """Return the folder of Hugging Face's cache, by the variables that its library reads."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if os.environ.get(name):
+            return pathlib.Path(os.environ[name]).expanduser()
+    home = os.environ.get("HF_HOME")
+    if not home:
+        home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return pathlib.Path(home).expanduser() / "hub"
+
+
+def _snapshot(folder):
+    """Return the snapshot of the branch main, or the newest one, if any has been downloaded."""
+    main = folder / "refs" / "main"
+    if main.is_file():
+        snapshot = folder / "snapshots" / main.read_text(encoding="utf-8", errors="replace").strip()
+        if snapshot.is_dir() and snapshot.parent == folder / "snapshots":
+            return snapshot
+    found = sorted((folder / "snapshots").glob("*/config.json"), key=os.path.getmtime)
+    return found[-1].parent if found else None

@@ -1,0 +1,135 @@
+"""Added tokens: texts that stand for one id wherever they occur, whatever pieces would spell them.
+
+A fine-tune that needs a word of its own (``<defect>``) appends it to the vocabulary with a row in the embedding table.
+``tokenizer.model`` does not change then; the word is listed in ``tokenizer.json`` or ``added_tokens.json``.
+"""
+
+import re
+from dataclasses import dataclass
+
+from npgemma.errors import InputError
+
+# Hugging Face's placeholder for an image's vectors: no token of the text, so it stays plain text in a prompt.
+IMAGE = "<image>"
+LARGEST_ID = 2**24
+FLAGS = "single_word", "lstrip", "rstrip", "normalized"
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A text with an id of its own.
+
+    Parameters
+    ----------
+    id : int
+    content : str
+    single_word : bool
+        Only where no letter, digit or underscore touches it.
+    lstrip, rstrip : bool
+        White space before or after it belongs to it.
+    normalized : bool
+        It is looked for after the text has been normalised.
+    """
+
+    id: int
+    content: str
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = False
+
+
+class Matcher:
+    """Finds added tokens in a text: the leftmost first, and of several there the longest.
+
+    Parameters
+    ----------
+    tokens : iterable of AddedToken
+    """
+
+    def __init__(self, tokens):
+        self.tokens = {token.content: token for token in tokens if token.content}
+        # By first character, so that most places of a text cost one look-up.
+        self.lengths = {}
+        for content in self.tokens:
+            self.lengths.setdefault(content[0], set()).add(len(content))
+        self.lengths = {first: sorted(lengths, reverse=True) for first, lengths in self.lengths.items()}
+
+    def split(self, text):
+        """Cut a text at its added tokens.
+
+        Parameters
+        ----------
+        text : str
+
+        Yields
+        ------
+        int or str
+            The id of an added token, or the text between two; no text is empty.
+        """
+        done = place = 0
+        while place < len(text):
+            token = self._at(text, place)
+            if token is None:
+                place += 1
+                continue
+            start, place = place, place + len(token.content)
+            if token.single_word and _touched(text, start, place):
+                continue
+            if token.lstrip:
+                start = max(done, len(text[:start].rstrip()))
+            if token.rstrip:
+                place = len(text) - len(text[place:].lstrip())
+            if start > done:
+                yield text[done:start]
+            yield token.id
+            done = place
+        if done < len(text):
+            yield text[done:]
+
+    def _at(self, text, place):
+        for length in self.lengths.get(text[place], ()):
+            token = self.tokens.get(text[place : place + length])
+            if token is not None:
+                return token
+        return None
+
+
+def _touched(text, start, stop):
+    return bool(re.search(r"\w$", text[:start]) or re.match(r"\w", text[stop:]))
+
+
+def read_tokens(entries, name):
+    """Read the list ``added_tokens`` of a ``tokenizer.json``.
+
+    Parameters
+    ----------
+    entries : object
+    name : str
+        Of the file, for errors.
+
+    Returns
+    -------
+    list of AddedToken
+        Without the image token.
+
+    Raises
+    ------
+    InputError
+        If the list or an entry is malformed.
+    """
+    tokens = []
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+            found = f"{entry!r:.80}"
+            raise InputError(f"'{name}': an added token should be an object with 'id' and 'content', found {found}")
+        flags = {flag: entry.get(flag, False) is True for flag in FLAGS}
+        tokens.append(AddedToken(check_id(entry.get("id"), name), entry["content"], **flags))
+    return [token for token in tokens if token.content != IMAGE]
+
+
+def check_id(value, name):
+    """Return a token's id from a JSON file, if it is one."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST_ID:
+        raise InputError(f"'{name}': a token's id should be a whole number from 0, found {value!r:.80}")
+    return value

@@ -1,0 +1,127 @@
+"""Fonts for labels: Pillow's own where it has the letters, otherwise one of the system's."""
+
+import functools
+import os
+import pathlib
+import sys
+
+from PIL import ImageFont
+
+from npgemma.errors import InputError
+
+# Where systems keep fonts.
+FOLDERS = (
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "~/.fonts",
+    "~/.local/share/fonts",
+    "/System/Library/Fonts",
+    "/Library/Fonts",
+    "~/Library/Fonts",
+    os.path.join(os.environ.get("WINDIR", r"C:\Windows"), "Fonts"),
+)
+ENDINGS = (".ttf", ".otf", ".ttc")
+# Tried first, by how their names begin: plain upright fonts with many scripts.
+PREFERRED = ("dejavusans.", "notosans-regular", "arialuni", "arial.", "segoeui.", "helvetica", "notosans")
+
+
+def font_for(text, size, path=None):
+    """Return a font that has every letter of a text, or as many of them as any.
+
+    Parameters
+    ----------
+    text : str
+    size : int
+        Height in pixels.
+    path : str, optional
+        A font file to use before all others.
+
+    Returns
+    -------
+    font : PIL.ImageFont.FreeTypeFont
+    lacks : str
+        The letters that it has not.
+
+    Raises
+    ------
+    InputError
+        If ``path`` is no font.
+    """
+    best = ImageFont.load_default(size) if path is None else open_font(path, size)
+    lacks = missing_letters(best, text)
+    for file in _system_fonts() if lacks else ():
+        try:
+            font = ImageFont.truetype(file, size)
+            others = missing_letters(font, text)
+        # Damaged font files, and bitmap fonts that have no such size.
+        except (OSError, ValueError):
+            continue
+        if len(others) < len(lacks):
+            best, lacks = font, others
+        if not lacks:
+            break
+    return best, lacks
+
+
+def open_font(path, size=12):
+    """Open a font file that a user named; raise `InputError` if it is none."""
+    try:
+        return ImageFont.truetype(path, size)
+    except (OSError, ValueError):
+        raise InputError(f"--font should name a font file such as DejaVuSans.ttf, found '{path}'") from None
+
+
+def missing_letters(font, text):
+    """Return the letters of a text that a font lacks.
+
+    For what it lacks, a font draws the same sign, mostly a crossed box: that of a code which stands for no letter.
+
+    Examples
+    --------
+    >>> missing_letters(ImageFont.load_default(20), "gross")
+    ''
+    """
+    nothing = _drawn(font, "\U0010ffff")
+    letters = sorted({letter for letter in text if not letter.isspace()})
+    return "".join(letter for letter in letters if _drawn(font, letter) == nothing)
+
+
+def _drawn(font, letter):
+    mask = font.getmask(letter)
+    return mask.size, bytes(mask)
+
+
+@functools.cache
+def _system_fonts():
+    """Return the system's font files, the preferred ones first."""
+    found = []
+    for folder in FOLDERS:
+        for parent, _, names in os.walk(os.path.expanduser(folder)):
+            found += [os.path.join(parent, name) for name in names if name.lower().endswith(ENDINGS)]
+
+    def rank(path):
+        name = pathlib.PurePath(path).name.lower()
+        places = [place for place, start in enumerate(PREFERRED) if name.startswith(start)]
+        return min(places, default=len(PREFERRED)), name
+
+    return sorted(found, key=rank)
+
+
+def note_missing(labels, size, path=None):
+    """Say on stderr which labels no font has the letters of.
+
+    Parameters
+    ----------
+    labels : iterable of str
+    size : int
+    path : str, optional
+        As in `font_for`.
+    """
+    for label in dict.fromkeys(labels):
+        _, lacks = font_for(label, size, path)
+        if lacks:
+            print(
+                f"note: no font found here has the letters '{lacks}' of the label '{label}', which is drawn with "
+                "signs in their place: name a font that has them with --font",
+                file=sys.stderr,
+            )

@@ -1,0 +1,179 @@
+"""tokenizer.json: ids and texts as Hugging Face's library has them, added tokens, and files of other kinds."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from npgemma.errors import InputError
+from npgemma.tokenizer import Tokenizer
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "tokenizers"
+KINDS = "bpe", "unigram"
+
+
+@pytest.fixture(params=KINDS)
+def folder(request, tmp_path):
+    """A folder with tokenizer.json alone."""
+    shutil.copy(GOLDEN / request.param / "tokenizer.json", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(params=KINDS)
+def both(request, tmp_path):
+    """A folder with both files, of which tokenizer.json has two tokens more."""
+    for name in ("tokenizer.json", "tokenizer.model"):
+        shutil.copy(GOLDEN / request.param / name, tmp_path)
+    return tmp_path
+
+
+def expected(kind):
+    return json.loads((GOLDEN / kind / "expected.json").read_text())
+
+
+def edit(folder, change):
+    path = folder / "tokenizer.json"
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_and_texts_are_hugging_faces(kind):
+    tokenizer = Tokenizer(GOLDEN / kind / "tokenizer.json")
+    rows = expected(kind)
+    assert len({row["text"] for row in rows}) >= 60
+    wrong = [row["text"] for row in rows if tokenizer.encode(row["text"]) != row["ids"]]
+    assert not wrong
+    # Hugging Face leaves out special tokens; of the others npgemma writes every one.
+    wrong = [row["text"] for row in rows if tokenizer.decode(row["ids"]) != row["decoded"]]
+    assert [text for text in wrong if "<mask>" not in text] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_texts_against_the_library_itself(kind):
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.Tokenizer.from_file(str(GOLDEN / kind / "tokenizer.json"))
+    ours = Tokenizer(GOLDEN / kind / "tokenizer.json")
+    randomness = np.random.default_rng(0)
+    parts = [*"abcdefe  \n\t▁.é猫🐈", "the ", "def ", "<loc0123>", "<defect>", "<part>", "<bos>", "  ", "self"]
+    for _ in range(300):
+        text = "".join(randomness.choice(parts, randomness.integers(0, 40)))
+        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids, repr(text)
+
+
+def test_a_prompt_from_tokenizer_json_alone(folder):
+    tokenizer = Tokenizer(folder)
+    ids = tokenizer.prompt("detect cat")
+    assert ids[0] == tokenizer.bos == 2
+    assert tokenizer.eos == 1
+    assert tokenizer.decode(ids) == "detect cat\n"
+    assert "<image>" in tokenizer.decode(tokenizer.prompt("a<image>b"))
+
+
+def test_characters_are_held_back_until_complete(folder):
+    tokenizer = Tokenizer(folder)
+    ids = tokenizer.encode("x 🐈!")
+    shown = [tokenizer.decode_complete(ids[:n]) for n in range(len(ids) + 1)]
+    assert not any("\ufffd" in text for text in shown)
+    assert shown[-1] == "x 🐈!"
+
+
+def test_both_files_give_the_ids_of_either(both):
+    tokenizer, pieces = Tokenizer(both), Tokenizer(both / "tokenizer.model").pieces
+    # The embedded checkpoint's kind of file has an image token before them.
+    added = tokenizer.size - 2
+    assert added - pieces.get_piece_size() in (0, 1)
+    text = "a dent<defect> <part> <loc0123>é"
+    ids = tokenizer.encode(text)
+    assert added in ids
+    assert added + 1 in ids
+    assert tokenizer.decode(ids).replace(" ", "") == text.replace(" ", "")
+    assert tokenizer.prompt("caption en")[1:-1] == pieces.encode("caption en")
+
+
+def test_added_tokens_of_the_older_files(both):
+    size = Tokenizer(both / "tokenizer.model").size
+    (both / "tokenizer.json").unlink()
+    (both / "added_tokens.json").write_text(json.dumps({"<image>": size, "<defect>": size + 1}))
+    entry = {"content": "<rust>", "special": True}
+    (both / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {str(size + 2): entry}}))
+    tokenizer = Tokenizer(both)
+    assert tokenizer.encode("<rust><defect>") == [size + 2, size + 1]
+    assert tokenizer.decode([size + 1, size, size + 2]) == "<defect><rust>"
+    assert tokenizer.encode("<image>") == Tokenizer(both / "tokenizer.model").encode("<image>")
+
+
+def test_an_id_of_two_pieces_is_an_error_and_other_differences_are_notes(both):
+    content = (both / "tokenizer.json").read_text()
+
+    def rename(document):
+        vocabulary = document["model"]["vocab"]
+        if isinstance(vocabulary, list):
+            vocabulary[300][0] = "other"
+        else:
+            piece = next(piece for piece, i in vocabulary.items() if i == 300)
+            vocabulary["other"] = vocabulary.pop(piece)
+
+    edit(both, rename)
+    with pytest.raises(InputError, match=r"'other' to tokenizer\.json"):
+        Tokenizer(both)
+    (both / "tokenizer.json").write_text(content)
+    edit(both, lambda document: document["added_tokens"][4].update(content="<wrong>"))
+    with pytest.raises(InputError, match="'<wrong>' to another"):
+        Tokenizer(both)
+    (both / "tokenizer.json").write_text(content)
+    edit(both, lambda document: document["added_tokens"].append({"id": 5000, "content": "<mask>"}))
+    assert any("is added as 5000" in note for note in Tokenizer(both).notes)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "says"),
+    [
+        ("model", {"type": "WordPiece", "vocab": {}}, "WordPiece"),
+        ("model", None, "model"),
+        ("normalizer", {"type": "NFKC"}, "NFKC"),
+        ("normalizer", {"type": "Replace", "pattern": {"Regex": " "}, "content": "x"}, "normalizer"),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "Precompiled"}]}, "Precompiled"),
+        ("pre_tokenizer", {"type": "Metaspace"}, "Metaspace"),
+        ("pre_tokenizer", {"type": "Split", "pattern": {"String": "a"}, "behavior": "Isolated"}, "pre_tokenizer"),
+        ("decoder", {"type": "WordPiece"}, "WordPiece"),
+        ("added_tokens", [{"id": "x", "content": "y"}], "id"),
+        ("added_tokens", 5, "added token"),
+    ],
+)
+def test_other_kinds_are_refused_by_name(folder, part, value, says):
+    edit(folder, lambda document: document.update({part: value}))
+    with pytest.raises(InputError, match=says):
+        Tokenizer(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"[" * 100_000, b'{"model": {"type": "BPE"}}', b"\xff", b"3"])
+def test_damaged_files_are_refused(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"tokenizer\.json"):
+        Tokenizer(tmp_path)
+
+
+def test_files_with_random_damage_are_read_or_refused(folder):
+    """Values of any type in any place of the file."""
+    path = folder / "tokenizer.json"
+    whole, randomness = json.loads(path.read_text()), np.random.default_rng(0)
+    junk = [None, True, -1, 1e400, 10**30, "x", [], {}, [[]], {"type": "x"}, [None], "\ud800"]
+    refused = 0
+    for _ in range(250):
+        document = json.loads(json.dumps(whole))
+        place, key = document, randomness.choice(list(document))
+        while isinstance(place[key], (dict, list)) and place[key] and randomness.random() < 0.8:
+            place = place[key]
+            key = randomness.choice(list(place)) if isinstance(place, dict) else int(randomness.integers(len(place)))
+        place[key] = junk[randomness.integers(len(junk))]
+        path.write_text(json.dumps(document))
+        try:
+            tokenizer = Tokenizer(folder)
+            tokenizer.decode(tokenizer.prompt("a <loc0123> é 猫<defect>"))
+        except InputError:
+            refused += 1
+    assert 20 < refused < 250

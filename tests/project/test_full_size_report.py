@@ -1,0 +1,54 @@
+"""reports/full_size.py on a small folder: every kind of run is measured, and kept beside the earlier ones."""
+
+import json
+
+import full_size
+import pytest
+
+from conversion.folder import describe, open_folder
+from npgemma.config import PUBLISHED
+
+NUMBERS = {"load", "vision tower", "prefill", "token", "peak_bytes", "weights_bytes"}
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """The file in which the runs of a size named "small" are kept."""
+    monkeypatch.setattr(full_size, "ROOT", tmp_path)
+    (tmp_path / "reports").mkdir()
+    return tmp_path / "reports" / "full_size_small.json"
+
+
+def test_runs_are_measured_and_kept(gemma_2_folder, kept, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setitem(PUBLISHED, "small", open_folder(gemma_2_folder)[0])
+    full_size.main("small", str(gemma_2_folder), "numpy int8")
+    full_size.main("small", str(gemma_2_folder), "Hugging Face float32")
+    runs = json.loads(kept.read_text())["runs"]
+    assert list(runs) == ["numpy int8", "Hugging Face float32"]
+    for run in runs.values():
+        assert all(run[name] > 0 for name in NUMBERS)
+        assert run["peak_bytes"] > run["weights_bytes"]
+    parameters = describe(gemma_2_folder)["parameters"]
+    assert [run["weights_bytes"] for run in runs.values()] == [parameters, 4 * parameters]
+
+
+def test_another_size_is_refused(gemma_2_folder, kept):
+    with pytest.raises(SystemExit, match="paligemma-3b-224"):
+        full_size.main("paligemma-3b-224", str(gemma_2_folder), "numpy int8")
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize(("takes", "times"), [([20], 1), ([1, 4, 2, 3], 4)])
+def test_a_short_stage_is_done_again(takes, times, monkeypatch):
+    now, left = [0.0], iter(takes)
+
+    def stage():
+        now[0] += next(left)
+        return "found"
+
+    monkeypatch.setattr(full_size, "clock", lambda device: now[0])
+    (seconds, busy), found = full_size.timed(stage)
+    assert 0 <= busy < 1
+    assert (seconds, found) == (20 if times == 1 else 3, "found")
+    assert next(left, None) is None
