@@ -30,10 +30,10 @@ def sampling(options, **fixed):
 
 
 def checkpoint(options):
-    """Return the checkpoint folder: the option's path or hub id, or the embedded checkpoint."""
-    from conversion.hub_cache import locate
+    """Return where the checkpoint's parts lie: those of the options, or the embedded checkpoint."""
+    from conversion.source import Source
 
-    return str(npgemma.embedded_checkpoint() if options.checkpoint is None else locate(options.checkpoint))
+    return Source.of(npgemma.embedded_checkpoint() if options.checkpoint is None else options.checkpoint, options.base)
 
 
 def device(options):
@@ -112,6 +112,7 @@ def load(options, progress):
         package = torch_ref
     model = package.load(
         options.checkpoint,
+        base=options.base,
         dtype=options.dtype,
         device=device(options),
         static=getattr(options, "static", False),
