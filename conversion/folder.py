@@ -10,6 +10,7 @@ from conversion import codebook, hub_config, kinds, lora, safetensors_file
 from conversion.head import table_of
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
+from conversion.preprocessing import read_preprocessing
 from conversion.source import Source
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen_in_pieces
@@ -24,13 +25,15 @@ INDEX = "model.safetensors.index.json"
 ACCEPTED = ("F32", "F16", "BF16")
 
 
-def read_checkpoint(folder, dtype="float32", progress=None):
+def read_checkpoint(folder, dtype="float32", progress=None, resize=None):
     """Read sizes, tokenizer, mask codebook and weights; small files first, so that their errors are reported soon.
 
     Parameters
     ----------
     folder, dtype, progress
         As for `read_folder`.
+    resize : str, optional
+        As for `conversion.preprocessing.read_preprocessing`.
 
     Returns
     -------
@@ -40,6 +43,7 @@ def read_checkpoint(folder, dtype="float32", progress=None):
         None where the folder has no mask codebook.
     tokenizer : npgemma.tokenizer.Tokenizer or None
         None where the folder has no tokenizer.
+    preprocessing : npgemma.image.Preprocessing
 
     Raises
     ------
@@ -52,7 +56,8 @@ def read_checkpoint(folder, dtype="float32", progress=None):
     tokenizer = open_tokenizer(words, config.text.vocabulary) if words else None
     path = source.file(codebook.FILE)
     mask_params = codebook.read_codebook(path) if path.exists() else None
-    return *read_folder(source, dtype, progress), mask_params, tokenizer
+    preprocessing = read_preprocessing(source, config, resize)
+    return *read_folder(source, dtype, progress), mask_params, tokenizer, preprocessing
 
 
 def read_folder(folder, dtype="float32", progress=None):

@@ -42,6 +42,7 @@ def load(
     device: str = "cpu",
     static: bool = False,
     base: str | os.PathLike | None = None,
+    resize: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
     """Load a checkpoint folder for the NumPy backend.
@@ -60,6 +61,8 @@ def load(
     base : str or os.PathLike, optional
         The checkpoint that a LoRA adapter was trained on, where ``path`` is an adapter's folder; by default the one
         that lies beside it.
+    resize : str, optional
+        Filter that resizes images, ``bicubic`` or ``bilinear``; by default the folder's own, mostly bicubic.
     progress : callable, optional
         Called as ``progress(done, total)`` in bytes while weights are read.
 
@@ -77,5 +80,6 @@ def load(
     backend = numpy_backend(dtype, device, static)
     source = conversion.Source.of(embedded_checkpoint() if path is None else path, base)
     start = time.perf_counter()
-    params, config, mask_params, words = conversion.read_checkpoint(source, dtype, progress)
-    return Model(params, config, backend, source.path, mask_params, time.perf_counter() - start, words)
+    parts = conversion.read_checkpoint(source, dtype, progress, resize)
+    params, config, mask_params, words, preprocessing = parts
+    return Model(params, config, backend, source.path, mask_params, time.perf_counter() - start, words, preprocessing)

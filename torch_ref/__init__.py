@@ -22,6 +22,7 @@ def load(
     device: str = "cpu",
     static: bool = False,
     base: str | os.PathLike | None = None,
+    resize: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
     """Load a checkpoint folder for the torch backend.
@@ -36,6 +37,8 @@ def load(
     base : str or os.PathLike, optional
         The checkpoint that a LoRA adapter was trained on, where ``path`` is an adapter's folder; by default the one
         that lies beside it.
+    resize : str, optional
+        Filter that resizes images, ``bicubic`` or ``bilinear``; by default the folder's own, mostly bicubic.
     progress : callable, optional
         Called as ``progress(done, total)`` in bytes while weights are read.
 
@@ -53,7 +56,8 @@ def load(
     backend = torch_backend(dtype, device, static)
     source = conversion.Source.of(npgemma.embedded_checkpoint() if path is None else path, base)
     start = time.perf_counter()
-    params, config, mask_params, words = conversion.read_checkpoint(source, dtype, progress)
+    parts = conversion.read_checkpoint(source, dtype, progress, resize)
+    params, config, mask_params, words, preprocessing = parts
     with memory_errors():
         params = to_torch(params, dtype, device)
-    return Model(params, config, backend, source.path, mask_params, time.perf_counter() - start, words)
+    return Model(params, config, backend, source.path, mask_params, time.perf_counter() - start, words, preprocessing)

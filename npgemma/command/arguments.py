@@ -116,6 +116,10 @@ def add_question(parser):
         "--images-per-prompt", type=positive, default=1, metavar="N",
         help="ask about N images at once, in order, as checkpoints fine-tuned on several expect (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--resize", choices=("bicubic", "bilinear"),
+        help="filter that resizes images; big_vision's is bilinear (default: the checkpoint's own, mostly bicubic)",
+    )  # fmt: skip
     parser.add_argument("--prompt", default="caption en", metavar="TEXT", help="what to do (default: %(default)s)")
 
 
