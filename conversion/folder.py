@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from conversion import codebook, hub_config, kinds, lora, safetensors_file
+from conversion import big_vision, codebook, hub_config, kinds, lora, safetensors_file
 from conversion.head import table_of
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
@@ -110,13 +110,18 @@ def read_folder(folder, dtype="float32", progress=None):
 def open_folder(folder):
     """Return the sizes of a checkpoint, and by our names every `StoredLeaf` with its `Tensor`: checked, not read."""
     source = Source.of(folder)
+    if source.is_npz:
+        config, pairs = big_vision.open_file(source.weights, source.config)
+        return lora.merge(config, pairs, source.adapter) if source.adapter else (config, pairs)
     config = read_config(source)
     pairs = match(stored_leaves(config), read_tensors(source.weights), source.weights)
     return lora.merge(config, pairs, source.adapter) if source.adapter else (config, pairs)
 
 
 def tokenizer_of(source):
-    """Return the folder whose tokenizer belongs to a checkpoint, the adapter's before the base's; None without one."""
+    """Return the place of a checkpoint's tokenizer: the file given, the adapter's folder or the base's, if any."""
+    if source.tokenizer is not None:
+        return source.tokenizer
     return next((folder for folder in (source.adapter, source.weights) if folder and has_tokenizer(folder)), None)
 
 

@@ -18,13 +18,24 @@ class Source:
     Parameters
     ----------
     weights : pathlib.Path
-        The folder with the weights.
+        The folder with the weights, or big_vision's ``.npz``.
     adapter : pathlib.Path or None
         A folder with a LoRA adapter, to be merged into the weights.
+    config : str, os.PathLike or None
+        A ``config.json`` for an ``.npz``.
+    tokenizer : str, os.PathLike or None
+        A tokenizer file in place of the folder's.
     """
 
     weights: pathlib.Path
     adapter: pathlib.Path | None = None
+    config: str | os.PathLike | None = None
+    tokenizer: str | os.PathLike | None = None
+
+    @property
+    def is_npz(self):
+        """Whether the weights are big_vision's file."""
+        return self.weights.suffix == ".npz" and os.path.isfile(self.weights)
 
     @property
     def path(self):
@@ -37,16 +48,18 @@ class Source:
         return own if own and own.exists() else self.weights / name
 
     @classmethod
-    def of(cls, path, base=None):
+    def of(cls, path, base=None, config=None, tokenizer=None):
         """Find the parts of a checkpoint.
 
         Parameters
         ----------
         path : str, os.PathLike or Source
-            A checkpoint folder, an adapter folder, or the hub's id of one that its cache holds.
+            A checkpoint folder, an adapter folder, the hub's id of one that its cache holds, or big_vision's ``.npz``.
         base : str or os.PathLike, optional
             The checkpoint that the adapter was trained on; by default the one that lies beside it, or that its
             configuration names.
+        config, tokenizer : str or os.PathLike, optional
+            Files that an ``.npz`` does not carry.
 
         Returns
         -------
@@ -63,8 +76,12 @@ class Source:
         if not os.path.exists(found / ADAPTER):
             if base is not None:
                 raise InputError(f"--base is for a LoRA adapter, but '{found}' holds no {ADAPTER}: leave it out")
-            return cls(found)
-        return cls(locate(base) if base is not None else _base_of(found), found)
+            source = cls(found, None, config, tokenizer)
+        else:
+            source = cls(locate(base) if base is not None else _base_of(found), found, config, tokenizer)
+        if config is not None and not source.is_npz:
+            raise InputError(f"--config is for npz files, but '{source.weights}' has its own config.json: leave it out")
+        return source
 
 
 def _base_of(folder):

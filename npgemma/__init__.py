@@ -42,6 +42,8 @@ def load(
     device: str = "cpu",
     static: bool = False,
     base: str | os.PathLike | None = None,
+    config: str | os.PathLike | None = None,
+    tokenizer: str | os.PathLike | None = None,
     resize: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
@@ -61,6 +63,9 @@ def load(
     base : str or os.PathLike, optional
         The checkpoint that a LoRA adapter was trained on, where ``path`` is an adapter's folder; by default the one
         that lies beside it.
+    config, tokenizer : str or os.PathLike, optional
+        For big_vision's ``.npz``, which carries neither: a hub ``config.json`` (published sizes are recognised without
+        it) and a tokenizer file.
     resize : str, optional
         Filter that resizes images, ``bicubic`` or ``bilinear``; by default the folder's own, mostly bicubic.
     progress : callable, optional
@@ -78,7 +83,7 @@ def load(
     import conversion  # the one place where the model knows of checkpoints
 
     backend = numpy_backend(dtype, device, static)
-    source = conversion.Source.of(embedded_checkpoint() if path is None else path, base)
+    source = conversion.Source.of(embedded_checkpoint() if path is None else path, base, config, tokenizer)
     start = time.perf_counter()
     parts = conversion.read_checkpoint(source, dtype, progress, resize)
     params, config, mask_params, words, preprocessing = parts

@@ -86,6 +86,8 @@ def parser_of(command, named=True):
         help="folder with a model's files as Hugging Face's hub has them: config.json, *.safetensors, the tokenizer "
         "(default: the small model of drawn shapes that comes with npgemma)",
     )  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", help="config.json of an npz file whose size is not a published one")
+    parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.model or .json (default: the checkpoint's)")
     parser.add_argument("--base", metavar="DIR", help="checkpoint under a LoRA adapter (default: the one beside it)")
     parser.add_argument("--json", action="store_true", help="print JSON, one object for each image or report")
     command.add_arguments(parser)

@@ -33,7 +33,8 @@ def checkpoint(options):
     """Return where the checkpoint's parts lie: those of the options, or the embedded checkpoint."""
     from conversion.source import Source
 
-    return Source.of(npgemma.embedded_checkpoint() if options.checkpoint is None else options.checkpoint, options.base)
+    path = npgemma.embedded_checkpoint() if options.checkpoint is None else options.checkpoint
+    return Source.of(path, options.base, options.config, options.tokenizer)
 
 
 def device(options):
@@ -116,6 +117,8 @@ def load(options, progress):
     model = package.load(
         options.checkpoint,
         base=options.base,
+        config=options.config,
+        tokenizer=options.tokenizer,
         resize=getattr(options, "resize", None),
         dtype=options.dtype,
         device=device(options),
