@@ -1,7 +1,7 @@
 """Checkpoints of any published layout to our tree of weights and back; nothing here knows what the weights do."""
 
 from conversion.folder import read_checkpoint, read_folder
-from conversion.hub_cache import locate
+from conversion.source import Source
 from conversion.write import random_params, save, stand_in_params, write_folder
 
-__all__ = ["locate", "random_params", "read_checkpoint", "read_folder", "save", "stand_in_params", "write_folder"]
+__all__ = ["Source", "random_params", "read_checkpoint", "read_folder", "save", "stand_in_params", "write_folder"]

@@ -6,10 +6,12 @@ import pathlib
 
 import numpy as np
 
-from conversion import codebook, hub_config, kinds, safetensors_file
+from conversion import big_vision, codebook, hub_config, kinds, lora, safetensors_file
 from conversion.head import table_of
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
+from conversion.preprocessing import read_preprocessing
+from conversion.source import Source
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen_in_pieces
 from npgemma.fast.dtypes import DTYPES
@@ -23,13 +25,15 @@ INDEX = "model.safetensors.index.json"
 ACCEPTED = ("F32", "F16", "BF16")
 
 
-def read_checkpoint(folder, dtype="float32", progress=None):
+def read_checkpoint(folder, dtype="float32", progress=None, resize=None):
     """Read sizes, tokenizer, mask codebook and weights; small files first, so that their errors are reported soon.
 
     Parameters
     ----------
     folder, dtype, progress
         As for `read_folder`.
+    resize : str, optional
+        As for `conversion.preprocessing.read_preprocessing`.
 
     Returns
     -------
@@ -39,17 +43,21 @@ def read_checkpoint(folder, dtype="float32", progress=None):
         None where the folder has no mask codebook.
     tokenizer : npgemma.tokenizer.Tokenizer or None
         None where the folder has no tokenizer.
+    preprocessing : npgemma.image.Preprocessing
 
     Raises
     ------
     InputError
         As `read_folder`, `conversion.codebook.read_codebook` and `npgemma.tokenizer.open_tokenizer`.
     """
-    config, _ = open_folder(folder)
-    tokenizer = open_tokenizer(folder, config.text.vocabulary) if has_tokenizer(folder) else None
-    path = pathlib.Path(folder) / codebook.FILE
+    source = Source.of(folder)
+    config, _ = open_folder(source)
+    words = tokenizer_of(source)
+    tokenizer = open_tokenizer(words, config.text.vocabulary) if words else None
+    path = source.file(codebook.FILE)
     mask_params = codebook.read_codebook(path) if path.exists() else None
-    return *read_folder(folder, dtype, progress), mask_params, tokenizer
+    preprocessing = read_preprocessing(source, config, resize)
+    return *read_folder(source, dtype, progress), mask_params, tokenizer, preprocessing
 
 
 def read_folder(folder, dtype="float32", progress=None):
@@ -57,8 +65,9 @@ def read_folder(folder, dtype="float32", progress=None):
 
     Parameters
     ----------
-    folder : str or os.PathLike
-        Holds ``config.json`` and either ``model.safetensors`` or shards with their index.
+    folder : str, os.PathLike or Source
+        Holds ``config.json`` and either ``model.safetensors`` or shards with their index; or an adapter over such a
+        folder.
     dtype : str
         ``float32``, ``float64``, ``bfloat16`` (matrices as `npgemma.fast.bfloat16.BFloat16Weight`, the rest as float32)
         or ``int8`` (matrices as `npgemma.fast.int8.Int8Weight`).
@@ -76,7 +85,7 @@ def read_folder(folder, dtype="float32", progress=None):
     InputError
         If anything about the folder is not as expected; no weight has been read then.
     """
-    config, tensors = open_folder(folder)
+    config, tensors = open_folder(Source.of(folder))
     _check_memory(tensors, dtype, folder)
     total, done = sum(tensor.bytes for _, tensor in tensors.values()), 0
 
@@ -100,21 +109,35 @@ def read_folder(folder, dtype="float32", progress=None):
 
 def open_folder(folder):
     """Return the sizes of a checkpoint, and by our names every `StoredLeaf` with its `Tensor`: checked, not read."""
-    config = read_config(folder)
-    return config, match(stored_leaves(config), read_tensors(folder), folder)
+    source = Source.of(folder)
+    if source.is_npz:
+        config, pairs = big_vision.open_file(source.weights, source.config)
+        return lora.merge(config, pairs, source.adapter) if source.adapter else (config, pairs)
+    config = read_config(source)
+    pairs = match(stored_leaves(config), read_tensors(source.weights), source.weights)
+    return lora.merge(config, pairs, source.adapter) if source.adapter else (config, pairs)
+
+
+def tokenizer_of(source):
+    """Return the place of a checkpoint's tokenizer: the file given, the adapter's folder or the base's, if any."""
+    if source.tokenizer is not None:
+        return source.tokenizer
+    return next((folder for folder in (source.adapter, source.weights) if folder and has_tokenizer(folder)), None)
 
 
 def read_config(folder):
     """Read ``config.json``, and the end tokens of ``generation_config.json``, which a folder need not have."""
-    folder = pathlib.Path(folder)
+    source = Source.of(folder)
+    folder = source.weights
     if not os.path.isdir(folder):
         found = "a file" if os.path.isfile(folder) else "nothing"
         raise InputError(f"a checkpoint should be a folder; at '{folder}' there is {found}")
     document = read_json(folder / "config.json")
     kinds.check_config(document, folder)
     config = hub_config.from_hub(document)
-    if (folder / "generation_config.json").exists():
-        config = hub_config.with_end_tokens(config, read_json(folder / "generation_config.json"))
+    path = source.file("generation_config.json")
+    if path.exists():
+        config = hub_config.with_end_tokens(config, read_json(path))
     return config
 
 
@@ -172,9 +195,9 @@ def describe(folder):
         for leaf, tensor in pairs
     ]
     return {
-        "checkpoint": str(folder),
+        "checkpoint": str(Source.of(folder).path),
         "config": dataclasses.asdict(config) | {"image_tokens": config.image_tokens},
-        "parameters": sum(tensor.array.size for _, tensor in pairs),
+        "parameters": sum(tensor.size for _, tensor in pairs),
         "bytes": sum(tensor.bytes for _, tensor in pairs),
         "tensors": tensors,
     }
@@ -252,6 +275,6 @@ def _bytes(tensors, dtype, in_place):
     total = 0
     for leaf, tensor in tensors.values():
         held = DTYPES[dtype if leaf.kind == "weight" else DTYPES[dtype].activations].bytes
-        mapped = (held, tensor.dtype) in ((2, "BF16"), (4, "F32"))
-        total += (in_place if mapped else 1) * tensor.array.size * held
+        mapped = tensor.mapped and (held, tensor.dtype) in ((2, "BF16"), (4, "F32"))
+        total += (in_place if mapped else 1) * tensor.size * held
     return total

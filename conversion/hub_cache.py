@@ -30,8 +30,7 @@ def locate(path):
     if os.path.exists(found) or not HUB_ID.fullmatch(os.fspath(path)):
         return found
     name = os.fspath(path)
-    folder = cache() / f"models--{name.replace('/', '--')}"
-    snapshot = _snapshot(folder)
+    snapshot = cache_of(name)
     if snapshot is None:
         raise InputError(
             f"there is no folder '{name}', and Hugging Face's cache at '{cache()}' does not hold it: accept the "
@@ -51,8 +50,21 @@ def cache():
     return pathlib.Path(home).expanduser() / "hub"
 
 
-def _snapshot(folder):
-    """Return the snapshot of the branch main, or the newest one, if any has been downloaded."""
+def cache_of(name):
+    """Return the folder that the cache holds for a hub id.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    pathlib.Path or None
+        The snapshot of the branch main, or the newest one; None if none has been downloaded, or this is no hub id.
+    """
+    if not HUB_ID.fullmatch(name):
+        return None
+    folder = cache() / f"models--{name.replace('/', '--')}"
     main = folder / "refs" / "main"
     if main.is_file():
         snapshot = folder / "snapshots" / main.read_text(encoding="utf-8", errors="replace").strip()

@@ -49,6 +49,7 @@ class Tensor:
     array: np.ndarray  # mapped: read only, and in memory only where it is touched
     file: mmap.mmap
     offset: int  # in the file, in bytes
+    mapped: bool = True  # rather than calculated when it is read
 
     def release(self, start, stop):
         """Give back the memory into which entries ``start`` to ``stop`` were read; they can be read again."""
@@ -61,6 +62,11 @@ class Tensor:
     def wide(self, part):
         """Return a part of the array as numbers that NumPy can calculate with: bfloat16 as float32."""
         return widen(part) if self.dtype == "BF16" else part
+
+    @property
+    def size(self):
+        """Number of entries."""
+        return self.array.size
 
     @property
     def bytes(self):

@@ -31,11 +31,33 @@ class LoadedImage:
     size: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image of the model's size becomes pixels; the defaults are those of all published checkpoints.
+
+    Parameters
+    ----------
+    resample : int
+        Pillow's filter: a value of `PIL.Image.Resampling`, 3 for bicubic, 2 for bilinear.
+    factor : float
+        Values from 0 to 255 are multiplied by it.
+    mean, deviation : (float, float, float)
+        Of the channels: the one is subtracted then, and the difference divided by the other.
+    """
+
+    resample: int = int(Image.Resampling.BICUBIC)
+    factor: float = 1 / 255
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    deviation: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+PUBLISHED = Preprocessing()
+
 # What can be given as an image; a list is several images of one prompt.
 AnyImage = str | os.PathLike | Image.Image | np.ndarray | LoadedImage | list
 
 
-def load_image(image, side):
+def load_image(image, side, preprocessing=PUBLISHED):
     """Read an image and resize it to the model's square.
 
     Parameters
@@ -45,6 +67,8 @@ def load_image(image, side):
         values from 0 to 255.
     side : int
         Of the square, in pixels: ``config.vision.image_size``.
+    preprocessing : Preprocessing
+        The checkpoint's.
 
     Returns
     -------
@@ -62,9 +86,11 @@ def load_image(image, side):
     30 of 255, more than any rounding in the network, so compare implementations on the same pixels.
     """
     upright = upright_rgb(open_image(image))
-    values_YXC = np.asarray(upright.resize((side, side), Image.Resampling.BICUBIC))
-    pixels_BYXC = (values_YXC.astype(np.float32) / np.float32(127.5) - 1)[None]
-    return LoadedImage(pixels_BYXC, upright.size)
+    values_YXC = np.asarray(upright.resize((side, side), Image.Resampling(preprocessing.resample)))
+    # The factor in float64, all else in float32, as in Hugging Face; the published numbers give exactly x / 127.5 - 1.
+    scaled_YXC = (values_YXC * preprocessing.factor).astype(np.float32)
+    mean_C, deviation_C = np.float32(preprocessing.mean), np.float32(preprocessing.deviation)
+    return LoadedImage(((scaled_YXC - mean_C) / deviation_C)[None], upright.size)
 
 
 def load_pixels(image, size):

@@ -64,6 +64,7 @@ class Model:
     load_seconds : float
     words : Tokenizer, optional
         The tokenizer, where it has been read; otherwise it is read from the folder when text first goes in or out.
+    preprocessing : npgemma.image.Preprocessing
     """
 
     params: Params
@@ -73,6 +74,7 @@ class Model:
     mask_params: MaskParams | None = None
     load_seconds: float = 0.0
     words: Tokenizer | None = None
+    preprocessing: images_of.Preprocessing = images_of.PUBLISHED
 
     @functools.cached_property
     def tokenizer(self):
@@ -286,7 +288,7 @@ class Model:
         shape = image.shape if isinstance(image, np.ndarray) and image.dtype.kind == "f" and image.size else ()
         if len(shape) in (4, 5) and shape[:1] + shape[-3:] == (1, side, side, 3):
             return images_of.LoadedImage(image, (side, side))
-        return images_of.load_image(image, side)
+        return images_of.load_image(image, side, self.preprocessing)
 
     def _joined(self, loaded):
         """Return the pixels of all prompts, which have equally many images."""

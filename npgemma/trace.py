@@ -4,6 +4,7 @@ import contextlib
 import fnmatch
 import inspect
 import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -16,7 +17,7 @@ ROOMS = ("npgemma", "torch_ref")
 
 
 @contextlib.contextmanager
-def record(only="*", sink=None):
+def record(only: str = "*", sink: Callable[[str, np.ndarray], None] | None = None) -> Iterator[dict[str, np.ndarray]]:
     """Record every named array of the forward passes that run inside a ``with`` block.
 
     As each function of the forward pass returns, its local variables whose names end in axis letters are read. The name

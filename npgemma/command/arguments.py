@@ -86,6 +86,9 @@ def parser_of(command, named=True):
         help="folder with a model's files as Hugging Face's hub has them: config.json, *.safetensors, the tokenizer "
         "(default: the small model of drawn shapes that comes with npgemma)",
     )  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", help="config.json of an npz file whose size is not a published one")
+    parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.model or .json (default: the checkpoint's)")
+    parser.add_argument("--base", metavar="DIR", help="checkpoint under a LoRA adapter (default: the one beside it)")
     parser.add_argument("--json", action="store_true", help="print JSON, one object for each image or report")
     command.add_arguments(parser)
     return parser
@@ -114,6 +117,10 @@ def add_question(parser):
     parser.add_argument(
         "--images-per-prompt", type=positive, default=1, metavar="N",
         help="ask about N images at once, in order, as checkpoints fine-tuned on several expect (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resize", choices=("bicubic", "bilinear"),
+        help="filter that resizes images; big_vision's is bilinear (default: the checkpoint's own, mostly bicubic)",
     )  # fmt: skip
     parser.add_argument("--prompt", default="caption en", metavar="TEXT", help="what to do (default: %(default)s)")
 

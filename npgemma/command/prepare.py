@@ -30,10 +30,11 @@ def sampling(options, **fixed):
 
 
 def checkpoint(options):
-    """Return the checkpoint folder: the option's path or hub id, or the embedded checkpoint."""
-    from conversion.hub_cache import locate
+    """Return where the checkpoint's parts lie: those of the options, or the embedded checkpoint."""
+    from conversion.source import Source
 
-    return str(npgemma.embedded_checkpoint() if options.checkpoint is None else locate(options.checkpoint))
+    path = npgemma.embedded_checkpoint() if options.checkpoint is None else options.checkpoint
+    return Source.of(path, options.base, options.config, options.tokenizer)
 
 
 def device(options):
@@ -56,6 +57,7 @@ def images(options, most=None):
         With several images per prompt, of (list of paths, list of LoadedImage).
     """
     from conversion.folder import open_folder
+    from conversion.preprocessing import read_preprocessing
 
     paths = options.image or [str(npgemma.example_image())]
     each = options.images_per_prompt
@@ -63,9 +65,11 @@ def images(options, most=None):
         raise InputError(f"this command takes {'one image' if each == 1 else f'{each} images'}, found {len(paths)}")
     if len(paths) % each:
         raise InputError(f"--images-per-prompt {each} should divide the number of images, found {len(paths)}")
-    config, _ = open_folder(checkpoint(options))
+    source = checkpoint(options)
+    config, _ = open_folder(source)
+    preprocessing = read_preprocessing(source, config, options.resize)
     with _quiet_libraries():
-        loaded = [(path, load_image(path, config.vision.image_size)) for path in paths]
+        loaded = [(path, load_image(path, config.vision.image_size, preprocessing)) for path in paths]
     if each == 1:
         return loaded
     return [tuple(map(list, zip(*loaded[first : first + each]))) for first in range(0, len(loaded), each)]
@@ -112,6 +116,10 @@ def load(options, progress):
         package = torch_ref
     model = package.load(
         options.checkpoint,
+        base=options.base,
+        config=options.config,
+        tokenizer=options.tokenizer,
+        resize=getattr(options, "resize", None),
         dtype=options.dtype,
         device=device(options),
         static=getattr(options, "static", False),

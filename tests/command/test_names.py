@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from support import ROOT
 
@@ -134,3 +135,22 @@ def test_the_program_has_one_help_under_each_name(start):
 
 def test_generate_is_a_command_and_the_default(run):
     assert run("generate", "--max-tokens", 3) == run("--max-tokens", 3)
+
+
+def test_a_damaged_tiff_is_told_in_one_line(tmp_path):
+    """libtiff writes to stderr by itself, past Python: only a process of its own shows it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    npgemma.image.Image.fromarray(pixels).save(tmp_path / "x.tif", compression="tiff_lzw")
+    data = bytearray((tmp_path / "x.tif").read_bytes())
+    data[100:400] = bytes(300)
+    (tmp_path / "x.tif").write_bytes(data)
+    command = [sys.executable, "cli.py", "--image", str(tmp_path / "x.tif")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_boxes_are_printed_on_a_terminal(run, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "pixels" in run("--prompt", "detect red circle")[1]

@@ -1,0 +1,211 @@
+"""big_vision's npz: read in every dtype, equal to the hub's layout bit for bit, recognised by shapes, or refused."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from support import CONFIGS, inputs, on_numpy
+
+import conversion
+import npgemma
+from conversion import big_vision
+from conversion.hub_config import to_hub
+from conversion.write import cast
+from npgemma.config import PUBLISHED
+from npgemma.errors import InputError
+from npgemma.fast.bfloat16 import narrow, widen
+from npgemma.params import leaves
+
+FAMILIES = "two key/value heads", "Gemma 2"
+
+
+def flax_arrays(params, config):
+    """The tree in big_vision's layout, written out by hand from SPEC 7.3, not from the table that is tested."""
+    vision, text = params.vision, params.text
+
+    def stack(part):
+        return np.stack([part(block) for block in vision.blocks])
+
+    def rows(part):
+        return np.stack([part(block) for block in text.blocks])
+
+    block, attention = "img/Transformer/encoderblock/", "img/Transformer/encoderblock/MultiHeadDotProductAttention_0/"
+    # Ours are already as the einsums want them: DNH, DKH, NHD, DF, FD.
+    found = {
+        "img/embedding/bias": vision.patch_embedding_bias,
+        "img/pos_embedding": vision.position_embedding[None],
+        "img/Transformer/encoder_norm/scale": vision.norm.scale,
+        "img/Transformer/encoder_norm/bias": vision.norm.bias,
+        "img/head/bias": params.projector.bias,
+        block + "LayerNorm_0/scale": stack(lambda b: b.attn_norm.scale),
+        block + "LayerNorm_0/bias": stack(lambda b: b.attn_norm.bias),
+        block + "LayerNorm_1/scale": stack(lambda b: b.mlp_norm.scale),
+        block + "LayerNorm_1/bias": stack(lambda b: b.mlp_norm.bias),
+        attention + "query/kernel": stack(lambda b: b.attn.q),
+        attention + "query/bias": stack(lambda b: b.attn.q_bias),
+        attention + "key/kernel": stack(lambda b: b.attn.k),
+        attention + "key/bias": stack(lambda b: b.attn.k_bias),
+        attention + "value/kernel": stack(lambda b: b.attn.v),
+        attention + "value/bias": stack(lambda b: b.attn.v_bias),
+        attention + "out/kernel": stack(lambda b: b.attn.o),
+        attention + "out/bias": stack(lambda b: b.attn.o_bias),
+        block + "MlpBlock_0/Dense_0/kernel": stack(lambda b: b.mlp.up),
+        block + "MlpBlock_0/Dense_0/bias": stack(lambda b: b.mlp.up_bias),
+        block + "MlpBlock_0/Dense_1/kernel": stack(lambda b: b.mlp.down),
+        block + "MlpBlock_0/Dense_1/bias": stack(lambda b: b.mlp.down_bias),
+        "llm/embedder/input_embedding": text.embedding,
+        "llm/final_norm/scale": text.norm,
+        "llm/layers/pre_attention_norm/scale": rows(lambda b: b.attn_norm),
+        "llm/layers/pre_ffw_norm/scale": rows(lambda b: b.mlp_norm),
+        "llm/layers/attn/q_einsum/w": rows(lambda b: b.attn.q.transpose(1, 0, 2)),
+        "llm/layers/attn/kv_einsum/w": rows(lambda b: np.stack([b.attn.k, b.attn.v]).transpose(0, 2, 1, 3)),
+        "llm/layers/attn/attn_vec_einsum/w": rows(lambda b: b.attn.o),
+        "llm/layers/mlp/gating_einsum": rows(lambda b: np.stack([b.mlp.gate, b.mlp.up])),
+        "llm/layers/mlp/linear": rows(lambda b: b.mlp.down),
+    }
+    if config is CONFIGS["Gemma 2"]:
+        found["llm/layers/post_attention_norm/scale"] = rows(lambda b: b.attn_out_norm)
+        found["llm/layers/post_ffw_norm/scale"] = rows(lambda b: b.mlp_out_norm)
+    order = leaf_axes("vision.patch_embedding", config)
+    found["img/embedding/kernel"] = vision.patch_embedding.transpose([order.index(letter) for letter in "yxCD"])
+    order = leaf_axes("projector.linear", config)
+    found["img/head/kernel"] = params.projector.linear.transpose([order.index(letter) for letter in "ED"])
+    return found
+
+
+def leaf_axes(name, config):
+    return next(axes for other, axes, _ in leaves(conversion.random_params(config, 0)) if other == name)
+
+
+def save(path, arrays, dtype="float32", prefix="params/", compressed=False):
+    stored = {prefix + name: cast(np.ascontiguousarray(array), dtype) for name, array in arrays.items()}
+    if dtype == "bfloat16":
+        stored = {name: array.view("V2") for name, array in stored.items()}
+    (np.savez_compressed if compressed else np.savez)(path, **stored)
+
+
+@pytest.fixture(params=FAMILIES)
+def checkpoint(request, tmp_path):
+    """A model of either family: its sizes, its weights, its config.json and its npz."""
+    config = CONFIGS[request.param]
+    params = conversion.random_params(config, 0)
+    (tmp_path / "config.json").write_text(json.dumps(to_hub(config)))
+    save(tmp_path / "model.npz", flax_arrays(params, config))
+    return config, params, tmp_path / "config.json", tmp_path / "model.npz"
+
+
+def read(checkpoint, dtype="float32"):
+    _, _, config, path = checkpoint
+    return conversion.read_folder(conversion.Source.of(path, config=config), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("prefix", ["", "params/"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_every_dtype_with_or_without_prefix(checkpoint, dtype, prefix, compressed):
+    config, params, _, path = checkpoint
+    save(path, flax_arrays(params, config), dtype, prefix, compressed)
+    found, sizes = read(checkpoint)
+    assert sizes == config
+    conversion.save(path.parent / "hub", params, config, dtype)
+    expected, _ = conversion.read_folder(path.parent / "hub")
+    for (name, _, a), (_, _, b) in zip(leaves(expected), leaves(found), strict=True):
+        assert np.array_equal(a, b), name
+        # A product that takes the hub's layout as it lies takes this one.
+        assert a.strides == b.strides, name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_the_same_weights_in_both_layouts_give_identical_logits(checkpoint, dtype):
+    config, params, _, path = checkpoint
+    conversion.save(path.parent / "hub", params, config)
+    pixels, ids, prefix, valid = inputs(config, "float32")
+    logits = [
+        on_numpy(found, config, dtype).logits(pixels, ids, prefix, valid)
+        for found in (conversion.read_folder(path.parent / "hub", dtype)[0], read(checkpoint, dtype)[0])
+    ]
+    assert np.array_equal(*logits)
+
+
+def test_a_published_variant_is_recognised_by_its_shapes():
+    for name, config in PUBLISHED.items():
+        shapes = big_vision.layout(config)[1] | {"llm/embedder/input_embedding": (257152, config.text.width)}
+        arrays = {key: (np.broadcast_to(np.float32(0), shape), "F32") for key, shape in shapes.items()}
+        found = big_vision._recognised("x.npz", arrays)
+        assert found.text.vocabulary == 257152
+        assert found.vision == config.vision, name
+        assert type(found.text) is type(config.text)
+        assert found.text.width == config.text.width
+
+
+def test_a_tokenizer_is_given_beside_it(checkpoint):
+    _, _, config, path = checkpoint
+    words = npgemma.embedded_checkpoint() / "tokenizer.model"
+    with pytest.raises(InputError, match="embedding rows"):
+        npgemma.load(path, config=config, tokenizer=words)
+    shutil.copy(words, path.parent)
+    assert npgemma.load(path, config=config).words is None
+
+
+def test_what_is_no_such_file_is_refused(checkpoint):
+    config, params, config_file, path = checkpoint
+    with pytest.raises(InputError, match=r"pass the config\.json"):
+        conversion.read_folder(path)
+    with pytest.raises(InputError, match="leave it out"):
+        conversion.Source.of(npgemma.embedded_checkpoint(), config=config_file)
+    arrays = flax_arrays(params, config)
+    for change, says in [
+        ({"extra": np.ones(3)}, "holds extra"),
+        ({"img/head/bias": None}, "lacks img/head/bias"),
+        ({"img/head/bias": np.ones(7)}, "of shape .30,. by its"),
+        ({"llm/layers/attn/q_einsum/w": np.ones(())}, "q_einsum"),
+    ]:
+        changed = {name: array for name, array in (arrays | change).items() if array is not None}
+        save(path, changed)
+        with pytest.raises(InputError, match=says):
+            read(checkpoint)
+    np.savez(path, **{name: array.astype(np.int32) for name, array in arrays.items()})
+    with pytest.raises(InputError, match="should be float32, float16 or bfloat16"):
+        read(checkpoint)
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match="git lfs pull"):
+        read(checkpoint)
+
+
+def test_a_file_with_random_damage_is_read_or_refused(checkpoint):
+    path, randomness = checkpoint[3], np.random.default_rng(0)
+    content = path.read_bytes()
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(content[: len(content) if randomness.random() < 0.8 else randomness.integers(len(content))])
+        # Half of the damage in the directory at the end, half in a member's header.
+        start = 0 if randomness.random() < 0.5 else max(0, len(damaged) - 3000)
+        for _ in range(4):
+            if damaged:
+                damaged[min(start + randomness.integers(3000), len(damaged) - 1)] = randomness.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read(checkpoint)
+        except InputError:
+            refused += 1
+    assert refused > 20
+
+
+def test_what_is_written_is_read_back_by_numpy_and_by_us(checkpoint):
+    config, params, _, path = checkpoint
+    tree = {name: array for name, _, array in leaves(params)}
+    file = io.BytesIO()
+    big_vision.write_file(file, config, tree.__getitem__, "float32")
+    path.write_bytes(file.getvalue())
+    expected = flax_arrays(params, config)
+    with np.load(path) as found:
+        assert set(found.files) == {"params/" + name for name in expected}
+        for name, array in expected.items():
+            assert np.array_equal(found["params/" + name], array), name
+    file = io.BytesIO()
+    big_vision.write_file(file, config, lambda name: narrow(tree[name]), "V2")
+    path.write_bytes(file.getvalue())
+    for (name, _, a), (_, _, b) in zip(leaves(params), leaves(read(checkpoint)[0]), strict=True):
+        assert np.array_equal(widen(narrow(a)), b), name
