@@ -1,39 +1,74 @@
-"""``python -m conversion synthesize CONFIG DIR``: random weights of a published size, in the hub's layout."""
+"""``python -m conversion SRC DST`` converts a checkpoint; with ``synthesize CONFIG DIR`` it makes one up."""
 
 import pathlib
 import sys
+from functools import partial
 
 import numpy as np
 
+from conversion.convert import convert
+from conversion.source import Source
 from conversion.vocabulary import write_tokenizer
 from conversion.write import FILE_DTYPES, initial, write_folder
 from npgemma.command.arguments import BAD_INPUT, Parser
+from npgemma.command.progress import Progress
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
 
 
 def main(arguments=None):
     """Run the command; return its exit status."""
-    parser = Parser(prog="python -m conversion", description="Make checkpoint folders.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser(
-        "synthesize",
-        help="write random weights of a published size in the hub's layout, with a tokenizer of the same shape",
-    )
-    command.add_argument("config", metavar="CONFIG", choices=PUBLISHED, help=", ".join(PUBLISHED))
-    command.add_argument("folder", metavar="DIR", type=pathlib.Path, help="folder to write")
-    command.add_argument("--dtype", choices=FILE_DTYPES, default="bfloat16", help="of the file")
-    command.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    made_up = arguments[:1] == ["synthesize"]
+    parser, run = (_synthesizer() if made_up else _converter())
+    options = parser.parse_args(arguments[1:] if made_up else arguments)
+    progress = Progress()
     try:
-        synthesize(options.config, options.folder, options.dtype, options.seed)
+        run(options, progress)
     except InputError as problem:
+        progress.clear()
         print(f"error: {problem}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("stopped; the folder is not complete", file=sys.stderr)
+        progress.clear()
+        print("stopped; what was being written is not complete", file=sys.stderr)
         return 130
+    progress.clear()
     return 0
+
+
+def _synthesizer():
+    parser = Parser(
+        prog="python -m conversion synthesize",
+        description="Write random weights of a published size in the hub's layout, with a tokenizer of the same shape.",
+    )
+    parser.add_argument("config", metavar="CONFIG", choices=PUBLISHED, help=", ".join(PUBLISHED))
+    parser.add_argument("folder", metavar="DIR", type=pathlib.Path, help="folder to write")
+    parser.add_argument("--dtype", choices=FILE_DTYPES, default="bfloat16", help="of the file")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser, lambda options, _: synthesize(options.config, options.folder, options.dtype, options.seed)
+
+
+def _converter():
+    parser = Parser(
+        prog="python -m conversion",
+        description="Convert a checkpoint to the layout of Hugging Face's hub, or to big_vision's npz.",
+        epilog="python -m conversion synthesize CONFIG DIR writes random weights of a published size.",
+    )
+    parser.add_argument("source", metavar="SRC", help="folder, LoRA adapter, hub id or npz file")
+    parser.add_argument("destination", metavar="DST", help="folder to write, or with a name in .npz a file")
+    parser.add_argument("--dtype", choices=FILE_DTYPES, help="of the file (default: the source's)")
+    parser.add_argument("--config", metavar="FILE", help="config.json of an npz file whose size is not a published one")
+    parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.model or .json to go with an npz file")
+    parser.add_argument("--base", metavar="DIR", help="checkpoint under a LoRA adapter (default: the one beside it)")
+
+    def run(options, progress):
+        """Convert, and say how far it is."""
+        source = Source.of(options.source, options.base, options.config, options.tokenizer)
+        report = partial(progress.report, "converting")
+        convert(source, options.destination, options.dtype, report)
+
+    return parser, run
 
 
 def synthesize(name, folder, dtype="bfloat16", seed=0):

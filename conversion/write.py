@@ -12,13 +12,14 @@ from npgemma.fast import dtypes
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow
 from npgemma.fast.int8 import HIGHEST, Int8Weight
 from npgemma.files import replacing
+from npgemma.image import PUBLISHED
 from npgemma.params import build, leaves
 
 FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHARD_BYTES = 5_000_000_000  # the hub's customary size
 
 
-def write_folder(folder, config, arrays, dtype="float32", shard_bytes=SHARD_BYTES):
+def write_folder(folder, config, arrays, dtype="float32", shard_bytes=SHARD_BYTES, preprocessing=PUBLISHED):
     """Write ``config.json``, ``preprocessor_config.json`` and the weights.
 
     Parameters
@@ -32,6 +33,7 @@ def write_folder(folder, config, arrays, dtype="float32", shard_bytes=SHARD_BYTE
         Of the file.
     shard_bytes : int
         A file grows no larger, unless one tensor is.
+    preprocessing : npgemma.image.Preprocessing
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,11 +47,11 @@ def write_folder(folder, config, arrays, dtype="float32", shard_bytes=SHARD_BYTE
     if len(names) > 1:
         places = {leaf.stored_name: name for name, shard in zip(names, shards) for leaf in shard}
         total = sum(np.prod(leaf.stored_shape) for shard in shards for leaf in shard) * np.dtype(size).itemsize
-        _write_json(
+        write_json(
             folder / "model.safetensors.index.json", {"metadata": {"total_size": int(total)}, "weight_map": places}
         )
-    _write_json(folder / "config.json", to_hub(config, dtype))
-    _write_json(folder / "preprocessor_config.json", preprocessor(config))
+    write_json(folder / "preprocessor_config.json", preprocessor(config, preprocessing))
+    write_json(folder / "config.json", to_hub(config, dtype))
 
 
 def save(folder, params, config, dtype="float32"):
@@ -126,21 +128,21 @@ def stand_in_params(config, dtype="float32"):
     return build(config, make)
 
 
-def preprocessor(config):
-    """Return the hub's ``preprocessor_config.json``; npgemma itself needs only the image's size, from the config."""
+def preprocessor(config, preprocessing=PUBLISHED):
+    """Return the hub's ``preprocessor_config.json``."""
     size = config.vision.image_size
     return {
         "do_convert_rgb": None,
         "do_normalize": True,
         "do_rescale": True,
         "do_resize": True,
-        "image_mean": [0.5, 0.5, 0.5],
+        "image_mean": list(preprocessing.mean),
         "image_processor_type": "SiglipImageProcessor",
         "image_seq_length": config.image_tokens,
-        "image_std": [0.5, 0.5, 0.5],
+        "image_std": list(preprocessing.deviation),
         "processor_class": "PaliGemmaProcessor",
-        "resample": 3,
-        "rescale_factor": 1 / 255,
+        "resample": preprocessing.resample,
+        "rescale_factor": preprocessing.factor,
         "size": {"height": size, "width": size},
     }
 
@@ -163,6 +165,7 @@ def _shards(stored, item_bytes, shard_bytes):
     return shards
 
 
-def _write_json(path, document):
+def write_json(path, document):
+    """Write a JSON file of the hub's style."""
     with replacing(path) as file:
         file.write((json.dumps(document, indent=2, sort_keys=True) + "\n").encode())

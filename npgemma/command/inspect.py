@@ -3,19 +3,23 @@
 import json
 
 from npgemma.command import prepare
-from npgemma.command.tables import inspect_table
+from npgemma.command.tables import inspect_table, summary_table
 
-SUMMARY = "Show a checkpoint's sizes and tensors without loading it."
+SUMMARY = "Show what a checkpoint is, and its tensors, without loading it."
 
 
 def add_arguments(parser):
-    """Declare the command's arguments: it has none but those of all commands."""
+    """Declare the command's arguments."""
+    parser.add_argument("--tensors", action="store_true", help="list every tensor too: ours, its axes, and the hub's")
 
 
 def run(options):
     """Print the checkpoint's contents."""
     from conversion.folder import describe
+    from conversion.summary import summarize
 
-    report = describe(prepare.checkpoint(options))
-    print(json.dumps(report) if options.json else inspect_table(report), flush=True)
+    source = prepare.checkpoint(options)
+    report = describe(source) | {"summary": summarize(source)}
+    table = summary_table(report) + ("\n\n" + inspect_table(report) if options.tensors else "")
+    print(json.dumps(report) if options.json else table, flush=True)
     return 0

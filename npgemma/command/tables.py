@@ -29,6 +29,32 @@ def parity_table(report):
     return "\n".join(lines)
 
 
+def summary_table(report):
+    """Lay out on one screen what a checkpoint is, and what it needs."""
+    facts, size = report["summary"], report["summary"]["resolution"]
+    tokens, free = report["config"]["image_tokens"], facts["free"]
+    ids = ", ".join(map(str, facts["end_tokens"]))
+    lines = [
+        f"{'checkpoint':14} {report['checkpoint']}",
+        f"{'family':14} {facts['family']}",
+        f"{'size':14} {facts['size'] or 'none that was published'}: {report['parameters']:,} parameters, "
+        f"{report['bytes'] / 1e6:,.1f} MB",
+        f"{'resolution':14} {size} x {size} pixels, {tokens} image tokens",
+        f"{'dtype':14} {facts['dtype']}",
+        f"{'layout':14} {facts['layout']}",
+        f"{'names':14} {facts['names']}",
+        f"{'tokenizer':14} {facts['tokenizer']}",
+        f"{'end tokens':14} {ids}",
+        f"{'adapter':14} {facts['adapter'] or 'none'}",
+        "",
+        "memory for the weights" + (f" ({free / 1e9:.1f} GB are free here)" if free is not None else ""),
+    ]
+    for dtype, needed in facts["memory"].items():
+        fits = "" if free is None else "  fits" if needed <= free else "  does not fit"
+        lines.append(f"  --dtype {dtype:9} {needed / 1e9:8.2f} GB{fits}")
+    return "\n".join([*lines, "", "--tensors lists every tensor"])
+
+
 def inspect_table(report):
     """Lay out a checkpoint's contents for reading, the same tensor of all layers in one line."""
     config = report["config"]

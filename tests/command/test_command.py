@@ -268,7 +268,7 @@ def test_parity_fails_past_a_bound(run, monkeypatch):
 
 
 def test_inspect(run):
-    status, out, _ = run("inspect")
+    status, out, _ = run("inspect", "--tensors")
     assert status == 0
     assert "text.blocks.*.attn.q" in out
     status, out, _ = run("inspect", "--json")

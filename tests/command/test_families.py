@@ -85,7 +85,7 @@ def test_trace(run, tmp_path, backend):
 
 
 def test_inspect(run, gemma_2_folder):
-    status, out, _ = run("inspect")
+    status, out, _ = run("inspect", "--tensors")
     assert status == 0
     assert "2 sliding_attention and 1 full_attention" in out
     assert "eos_tokens 1 3" in out

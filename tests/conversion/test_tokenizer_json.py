@@ -1,12 +1,18 @@
 """tokenizer.json: ids and texts as Hugging Face's library has them, added tokens, and files of other kinds."""
 
+import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
 import pytest
+from support import CONFIGS
 
+import conversion
+import npgemma
+import torch_ref
 from npgemma.errors import InputError
 from npgemma.tokenizer import Tokenizer
 
@@ -177,3 +183,23 @@ def test_files_with_random_damage_are_read_or_refused(folder):
         except InputError:
             refused += 1
     assert 20 < refused < 250
+
+
+@pytest.mark.parametrize("package", [npgemma, torch_ref])
+def test_an_added_token_goes_through_the_model(both, package):
+    """It is encoded in the prompt, and written in an answer."""
+    size = Tokenizer(both).size
+    text = dataclasses.replace(CONFIGS["two key/value heads"].text, vocabulary=size + 3)
+    config = dataclasses.replace(CONFIGS["two key/value heads"], text=text)
+    params = conversion.random_params(config, 0)
+    # The final norm leaves one channel, which one of the two added tokens answers, by its sign.
+    defect, part = (Tokenizer(both).encode(word)[0] for word in ("<defect>", "<part>"))
+    params.text.norm[:] = -1
+    params.text.norm[0] = 50
+    params.text.embedding[:, 0] = 0.01
+    params.text.embedding[[defect, part], 0] = 30, -30
+    conversion.save(both, params, config)
+    model = package.load(both)
+    assert defect in model.tokenizer.prompt("find <defect>")
+    answer = model.generate(npgemma.example_image(), "find <defect>", max_new_tokens=2)
+    assert re.fullmatch("(<defect>|<part>){2}", answer.text)

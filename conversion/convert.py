@@ -1,0 +1,132 @@
+"""From anything that is read to the hub's layout, or to big_vision's: the same numbers, one weight at a time."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+
+import numpy as np
+
+from conversion import big_vision, codebook
+from conversion.folder import open_folder, tokenizer_of
+from conversion.preprocessing import read_preprocessing
+from conversion.source import Source
+from conversion.write import FILE_DTYPES, cast, write_folder, write_json
+from npgemma.errors import InputError
+from npgemma.files import replacing
+from npgemma.tokenizer import JSON, MODEL, open_tokenizer
+
+TOKENIZER_FILES = MODEL, JSON, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+# Hugging Face gives the table a row for the image token and one more, and then whole groups of rows.
+IMAGE_ROWS, GROUP = 2, 64
+
+
+def convert(source, destination, dtype=None, progress=None):
+    """Write a checkpoint in another layout.
+
+    Parameters
+    ----------
+    source : str, os.PathLike or Source
+        Anything that `conversion.read_checkpoint` reads.
+    destination : str or os.PathLike
+        A new folder, for the hub's layout; with a name that ends in ``.npz``, a new file in big_vision's.
+    dtype : str, optional
+        ``float32``, ``float16`` or ``bfloat16``; by default the dtype of the embedding table.
+    progress : callable, optional
+        Called as ``progress(done, total)`` in bytes read.
+
+    Raises
+    ------
+    InputError
+        If the source cannot be read, or the destination exists or cannot be written.
+
+    Notes
+    -----
+    The hub's table has 64 rows more than big_vision's, which stand for no token. They are left out on the way there,
+    and made on the way back: as the mean of the others, about which Hugging Face drew them.
+    """
+    source, destination = Source.of(source), pathlib.Path(destination)
+    config, pairs = open_folder(source)
+    words = tokenizer_of(source)
+    tokens = open_tokenizer(words, config.text.vocabulary).size if words else 0
+    dtype = dtype or {word: name for name, word in FILE_DTYPES.items()}[pairs["text.embedding"][1].dtype]
+    done, total = 0, sum(tensor.bytes for _, tensor in pairs.values())
+
+    def read(name):
+        """Return a stored array in float32, which holds every number of a file exactly."""
+        nonlocal done
+        tensor = pairs[name][1]
+        done += tensor.bytes
+        if progress:
+            progress(done, total)
+        return tensor.wide(tensor.array).astype(np.float32, copy=False)
+
+    if destination.suffix == ".npz":
+        _write_npz(destination, config, pairs, read, dtype, tokens)
+    else:
+        _write_folder(destination, config, read, dtype, source, words)
+
+
+def _write_npz(path, config, pairs, read, dtype, tokens):
+    if os.path.lexists(path):
+        raise InputError(f"'{path}' is there already: name a file that is not")
+    rows = min(config.text.vocabulary, max(config.image_token, tokens))
+    smaller = _with_rows(config, rows)
+
+    def array(name):
+        """Return an array in our layout and the file's dtype."""
+        stored = cast(read(name), dtype)
+        return stored[:rows] if name == "text.embedding" else pairs[name][0].view(stored)
+
+    with replacing(path) as file:
+        big_vision.write_file(file, smaller, array, "V2" if dtype == "bfloat16" else dtype)
+
+
+def _write_folder(folder, config, read, dtype, source, words):
+    if (folder / "config.json").exists() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"'{folder}' is there already: name a folder that is not")
+    preprocessing = read_preprocessing(source, config)
+    rows = config.text.vocabulary
+    if rows == config.image_token:
+        rows = -(-(rows + IMAGE_ROWS) // GROUP) * GROUP
+    larger = _with_rows(config, rows)
+
+    def array(leaf):
+        """Return a stored array, the table with rows for the image token."""
+        stored = read(leaf.name)
+        if leaf.name != "text.embedding" or len(stored) == rows:
+            return stored
+        mean = stored.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return np.concatenate([stored, np.broadcast_to(mean, (rows - len(stored), len(mean)))])
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _copy_words(words, folder)
+        path = source.file(codebook.FILE)
+        if path.exists():
+            shutil.copyfile(path, folder / codebook.FILE)
+    except OSError as problem:
+        raise InputError(f"cannot write '{folder}': {problem.strerror or problem}") from None
+    ends = list(config.eos_tokens)
+    generation = {"bos_token_id": config.bos_token, "pad_token_id": config.pad_token}
+    generation |= {"_from_model_config": True, "eos_token_id": ends if len(ends) > 1 else ends[0]}
+    write_json(folder / "generation_config.json", generation)
+    # Its config.json comes last, without which no reader takes a folder for a checkpoint.
+    write_folder(folder, larger, array, dtype, preprocessing=preprocessing)
+
+
+def _copy_words(words, folder):
+    """Copy the tokenizer's files: the one that was given, or all of the checkpoint's folder."""
+    if words is None:
+        return
+    words = pathlib.Path(words)
+    if words.is_file():
+        shutil.copyfile(words, folder / (JSON if words.suffix == ".json" else MODEL))
+        return
+    for name in TOKENIZER_FILES:
+        if (words / name).exists():
+            shutil.copyfile(words / name, folder / name)
+
+
+def _with_rows(config, rows):
+    return dataclasses.replace(config, text=dataclasses.replace(config.text, vocabulary=rows))
