@@ -59,7 +59,9 @@ def convert(source, destination, dtype=None, progress=None):
         done += tensor.bytes
         if progress:
             progress(done, total)
-        return tensor.wide(tensor.array).astype(np.float32, copy=False)
+        array = tensor.wide(tensor.array).astype(np.float32, copy=False)
+        tensor.release(0, tensor.size)
+        return array
 
     if destination.suffix == ".npz":
         _write_npz(destination, config, pairs, read, dtype, tokens)

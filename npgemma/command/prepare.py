@@ -56,7 +56,7 @@ def images(options, most=None):
     list of (path, LoadedImage)
         With several images per prompt, of (list of paths, list of LoadedImage).
     """
-    from conversion.folder import open_folder
+    from conversion.folder import open_folder, tokenizer_of
     from conversion.preprocessing import read_preprocessing
 
     paths = options.image or [str(npgemma.example_image())]
@@ -68,6 +68,11 @@ def images(options, most=None):
     source = checkpoint(options)
     config, _ = open_folder(source)
     preprocessing = read_preprocessing(source, config, options.resize)
+    if tokenizer_of(source) is None:
+        raise InputError(
+            f"no tokenizer in '{source.path}': a prompt needs the checkpoint's tokenizer.model or tokenizer.json, or "
+            "--tokenizer FILE"
+        )
     with _quiet_libraries():
         loaded = [(path, load_image(path, config.vision.image_size, preprocessing)) for path in paths]
     if each == 1:

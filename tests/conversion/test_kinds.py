@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support import CONFIGS, rewrite
 
+import cli
 import conversion
 from conversion import safetensors_file
 from conversion.hub_cache import locate
@@ -190,3 +191,9 @@ def test_a_tokenizer_that_is_a_pointer(tmp_path):
     (tmp_path / "tokenizer.model").write_text(POINTER)
     with pytest.raises(InputError, match="git lfs pull"):
         Tokenizer(tmp_path)
+
+
+def test_a_missing_tokenizer_is_found_before_the_weights_are_read(saved, monkeypatch, capsys):
+    monkeypatch.setattr("conversion.folder.build", lambda *_: pytest.fail("a weight was read"))
+    assert cli.main(["--checkpoint", str(saved), "--prompt", "caption en"]) == 2
+    assert "no tokenizer" in capsys.readouterr().err
