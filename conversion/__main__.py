@@ -20,7 +20,7 @@ def main(arguments=None):
     """Run the command; return its exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     made_up = arguments[:1] == ["synthesize"]
-    parser, run = (_synthesizer() if made_up else _converter())
+    parser, run = _synthesizer() if made_up else _converter()
     options = parser.parse_args(arguments[1:] if made_up else arguments)
     progress = Progress()
     try:

@@ -305,6 +305,7 @@ STAGES = [
     ("a later step: one token, beside S keys and values of the cache", "`TD`", lambda c, v, t: (1, t.width)),
 ]
 
+
 def supported_table():
     """Return what is read and what is refused by name, from the tables that the readers themselves use."""
     from conversion import hub_config, kinds, lora, preprocessing, summary

@@ -183,13 +183,13 @@ def test_a_font_can_be_named(run, tmp_path):
 @pytest.mark.parametrize(
     ("prompt", "answer"),
     [
-        ("caption en", "a small yellow triangle, a small blue square and a large red circle"),
-        ("caption de", "ein kleines gelbes Dreieck, ein kleines blaues Quadrat und ein großer roter Kreis"),
-        ("ocr", "BED"),
+        ("caption en", "a small blue square, a small black star and a large red circle"),
+        ("caption de", "ein kleines blaues Quadrat, ein kleiner schwarzer Stern und ein großer roter Kreis"),
+        ("ocr", "TAXI"),
         ("answer en how many objects", "3"),
-        ("answer en what color is the text", "orange"),
+        ("answer en what color is the text", "red"),
         ("answer en is the red circle left or right of the blue square", "right"),
-        ("answer en is there a black star", "no"),
+        ("answer en is there a green star", "no"),
     ],
 )
 @pytest.mark.parametrize("backend", ["numpy", "torch"])

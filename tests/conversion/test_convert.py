@@ -100,7 +100,7 @@ def test_transformers_loads_what_is_written(model):
     assert np.abs(expected[..., :97] - found).max() < 3e-5 * expected[..., :97].std()
 
 
-def test_all_that_belongs_to_a_checkpoint_goes_with_it(tmp_path):
+def test_all_of_a_checkpoint_goes_with_it(tmp_path):
     run(npgemma.embedded_checkpoint(), tmp_path / "out")
     for name in ("tokenizer.model", "tokenizer.json", "vae-oid.npz"):
         assert (tmp_path / "out" / name).read_bytes() == (npgemma.embedded_checkpoint() / name).read_bytes()

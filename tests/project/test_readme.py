@@ -74,7 +74,7 @@ TESTED_ELSEWHERE = {
         "tests/project/test_checkpoint_report.py::test_the_report_of_a_run"
     ),
     "python -m pytest -m slow": "tests/project/test_checkpoint_option.py::test_the_configuration_holds_with_the_option",
-    "python -m conversion SRC DST": "tests/conversion/test_convert.py::test_all_that_belongs_to_a_checkpoint_goes_with_it",
+    "python -m conversion SRC DST": "tests/conversion/test_convert.py::test_all_of_a_checkpoint_goes_with_it",
     "python -m tiny.training evaluate": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python -m tiny.training gallery": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python -m tiny.training train": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",

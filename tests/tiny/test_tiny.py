@@ -80,9 +80,10 @@ def test_the_checkpoint_is_small():
 
 
 def test_sizes_that_a_port_could_exchange_differ():
-    vision, text = npgemma.load().config.vision, npgemma.load().config.text
+    config = npgemma.load().config
+    vision, text = config.vision, config.text
     assert text.query_heads > text.key_value_heads > 1
-    widths = [vision.width, text.width, text.head_width, text.query_heads * text.head_width, vision.image_tokens]
+    widths = [vision.width, text.width, text.head_width, text.query_heads * text.head_width, config.image_tokens]
     widths += [vision.mlp_width, text.mlp_width, text.key_value_heads * text.head_width, vision.width // vision.heads]
     assert len(set(widths)) == len(widths)
 

@@ -33,7 +33,7 @@ SEED = 0
 # Steps, pictures in a step, and the highest learning rate.
 CODEBOOK = (1500, 32, 2e-3)
 TOWER = (6000, 32, 2e-3)
-MODEL = (9000, 16, 1e-3)
+MODEL = (4800, 16, 1e-3)
 # The rate of Muon's steps, as a multiple of AdamW's.
 MUON_RATE = 10
 REPORT_EVERY, SAVE_EVERY = 50, 500
