@@ -187,7 +187,7 @@ def _why_no_mask(options, answer, model):
         return f"the answer has no mask, so none was written{_hint(options, 'segment')}"
     if MASK_TOKENS not in lengths:
         cut = answer.finish_reason == "length"
-        reason = "the answer was cut off: raise --max-tokens" if cut else f"a mask takes {MASK_TOKENS}"
+        reason = "the answer was cut off: raise --max-new-tokens" if cut else f"a mask takes {MASK_TOKENS}"
         return f"the answer has {lengths[-1]} of the {MASK_TOKENS} tokens of a mask, so none was written; {reason}"
     if model.mask_params is None:
         return f"the answer has a mask that cannot be decoded: the checkpoint's folder has no {FILE}"
@@ -205,6 +205,8 @@ def _note_unused(options):
     ignored = [name for name, is_set in tuned.items() if is_set]
     if ignored and not options.do_sample:
         print(f"note: {', '.join(ignored)} only matter with --do-sample; decoding greedily", file=sys.stderr)
+    elif ignored and options.temperature == 0:
+        print(f"note: {', '.join(ignored)} do not matter at --temperature 0; decoding greedily", file=sys.stderr)
     if IMAGE_MARK in without_image_marks(options.prompt):
         print(
             f"note: {IMAGE_MARK} within a prompt is read as text; in front of it, it stands for the image",

@@ -150,7 +150,7 @@ def test_a_mask_that_was_cut_off_is_said_to_be(run, tmp_path):
     assert status == 0
     assert out.count("<seg") == 8
     assert "8 of the 16 tokens of a mask" in err
-    assert "--max-tokens" in err
+    assert "--max-new-tokens" in err
     assert list(tmp_path.iterdir()) == []
 
 
