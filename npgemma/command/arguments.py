@@ -201,6 +201,17 @@ def positive(word):
     return int(word)
 
 
+def mistake(word):
+    """Read the id of a known mistake."""
+    from npgemma.tools.mistakes import MISTAKES
+
+    if word in MISTAKES:
+        return word
+    near = difflib.get_close_matches(word, MISTAKES, n=1)
+    meant = f"did you mean {near[0]}?" if near else "diagnose --list names them"
+    raise argparse.ArgumentTypeError(f"'{word}' is no known mistake: {meant}")
+
+
 def truth(word):
     """Read a truth value as the small ports' launch scripts write it."""
     try:

@@ -14,7 +14,7 @@ from npgemma.command.annotate import (
     save_image,
     write_masks,
 )
-from npgemma.command.arguments import add_backend, add_question, add_sampling, add_static, positive
+from npgemma.command.arguments import add_backend, add_question, add_sampling, add_static, mistake, positive
 from npgemma.command.fonts import note_missing, open_font
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
@@ -37,6 +37,10 @@ def add_arguments(parser):
     parser.add_argument("--boxes", action="store_true", help="print boxes in pixels after an answer, as on a terminal")
     parser.add_argument("--annotate", metavar="FILE", help="image to write, with the answer's boxes and masks")
     parser.add_argument("--font", metavar="FILE", help="font of the labels that --annotate writes")
+    parser.add_argument(
+        "--mistake", type=mistake, metavar="ID",
+        help="answer with a known mistake of ports made on purpose; diagnose --list names them",
+    )  # fmt: skip
     parser.add_argument("--mask-dir", metavar="DIR", help="folder to write the answer's masks to, as images")
 
 
@@ -53,12 +57,18 @@ def run(options):
         raise InputError("--annotate and --mask-dir draw on one image: leave out --images-per-prompt")
     settings = prepare.sampling(options)
     prepare.backend_of(options)
+    with prepare.mistake(options):
+        _answer_all(options, settings, progress)
+    _note_unused(options)
+    return 0
+
+
+def _answer_all(options, settings, progress):
+    """Print the answers about all images."""
     images = prepare.images(options, most=1 if options.annotate else None)
     model = prepare.load(options, progress)
     for first in range(0, len(images), options.batch_size):
         _answer(model, images[first : first + options.batch_size], len(images) > 1, options, settings, progress)
-    _note_unused(options)
-    return 0
 
 
 def _answer(model, images, several, options, settings, progress):

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import sys
 from dataclasses import fields
 
 import npgemma
+from npgemma.config import Gemma2Config
 from npgemma.errors import InputError
 from npgemma.image import load_image
 from npgemma.sampling import Sampling
@@ -99,6 +101,33 @@ def backend_of(options):
     if options.backend == "numpy":
         return npgemma.backend.numpy_backend(*settings)
     return import_twin().torch_backend(*settings)
+
+
+def _config(options):
+    """Return the sizes of the checkpoint's model."""
+    from conversion.folder import open_folder
+
+    config, _ = open_folder(checkpoint(options))
+    return config
+
+
+@contextlib.contextmanager
+def mistake(options):
+    """Make the mistake that the options ask for, if any, in everything that runs inside; say so on stderr."""
+    from npgemma.tools.mistakes import MISTAKES, made
+
+    if options.mistake is None:
+        yield
+        return
+    if options.static:
+        raise InputError("--static has a step of its own, without any mistake: leave it out")
+    made_on = MISTAKES[options.mistake]
+    if made_on.only_gemma2 and not isinstance(_config(options).text, Gemma2Config):
+        raise InputError(f"{options.mistake} is about PaliGemma 2, and this checkpoint is a PaliGemma 1: name another")
+    package = "npgemma" if options.backend == "numpy" else import_twin().__package__
+    with made(options.mistake, package):
+        print(f"note: made on purpose: {made_on.says}", file=sys.stderr)
+        yield
 
 
 def load(options, progress):

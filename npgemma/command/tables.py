@@ -55,6 +55,14 @@ def summary_table(report):
     return "\n".join([*lines, "", "--tensors lists every tensor"])
 
 
+def mistakes_table(report):
+    """Lay out the library of mistakes for reading: what each is, who made it, where it shows first."""
+    lines = []
+    for row in report:
+        lines += [row["id"], f"    {row['says']}", f"    made by: {row['made_by']}", f"    shows in: {row['place']}"]
+    return "\n".join(lines)
+
+
 def inspect_table(report):
     """Lay out a checkpoint's contents for reading, the same tensor of all layers in one line."""
     config = report["config"]

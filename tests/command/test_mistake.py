@@ -1,0 +1,62 @@
+"""``generate --mistake`` and ``diagnose --list``."""
+
+import json
+
+import pytest
+from test_command import assert_refused
+
+from npgemma.command import main
+from npgemma.tools.mistakes import MISTAKES
+
+DETECT = ("--prompt", "detect red circle ; blue square")
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command line on the embedded checkpoint; return its status, stdout and stderr."""
+
+    def run(*arguments):
+        try:
+            status = main([*map(str, arguments)])
+        except SystemExit as end:
+            status = end.code
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+def test_the_library_is_listed(run):
+    status, out, _ = run("diagnose", "--list")
+    assert status == 0
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == list(MISTAKES)
+    report = json.loads(run("diagnose", "--list", "--json")[1])
+    assert [row["id"] for row in report] == list(MISTAKES)
+    assert all(set(row) == {"id", "says", "made_by", "place"} for row in report)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("id", ["image-scaled", "rope-interleaved", "pixels-255", "no-bos"])
+def test_an_answer_with_a_mistake_is_another_one(run, id, backend):
+    _, right, silent = run(*DETECT, "--backend", backend)
+    status, wrong, said = run(*DETECT, "--backend", backend, "--mistake", id)
+    assert status == 0
+    assert wrong != right
+    assert MISTAKES[id].says in said
+    assert "on purpose" not in silent
+    # And it is gone.
+    assert run(*DETECT, "--backend", backend)[1] == right
+
+
+def test_boxes_with_a_mistake_are_other_ones(run):
+    right, wrong = (json.loads(run(*DETECT, "--json", *more)[1]) for more in ([], ["--mistake", "locations-x-first"]))
+    assert right["text"] == wrong["text"]
+    assert right["objects"] != wrong["objects"]
+
+
+def test_mistakes_that_cannot_be_made_are_refused(run):
+    assert_refused(run("--mistake", "rope-interleave"), "rope-interleaved")
+    assert_refused(run("--mistake", "everything"), "diagnose --list")
+    assert_refused(run("--mistake", "no-post-norms"), "PaliGemma 2")
+    assert_refused(run("--mistake", "silu", "--backend", "torch", "--static"), "static")
+    assert_refused(run("diagnose"), "--list")
