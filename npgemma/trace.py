@@ -4,7 +4,9 @@ import contextlib
 import fnmatch
 import inspect
 import sys
+import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +19,17 @@ ROOMS = ("npgemma", "torch_ref")
 
 
 @contextlib.contextmanager
-def record(only: str = "*", sink: Callable[[str, np.ndarray], None] | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """Record every named array of the forward passes that run inside a ``with`` block.
+def record(
+    only: str = "*",
+    sink: Callable[[str, np.ndarray], None] | None = None,
+    watch: Callable[[str, Any, types.FrameType], None] | None = None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Record every named array of the forward passes that run inside a ``with`` block, in the order of the data flow.
 
-    As each function of the forward pass returns, its local variables whose names end in axis letters are read. The name
-    of an array is the path of calls to it: ``prefill.0/run_blocks.0/block.3/grouped_query_attention.0/q_BTNH``; the
-    number counts the calls of one function within its caller. Both backends give the same names.
+    Followed are the local variables whose names end in axis letters: an argument as its function is called, any other
+    as soon as it is bound. The name of an array is the path of calls to it:
+    ``prefill.0/run_blocks.0/block.3/grouped_query_attention.0/q_BTNH``; the number counts the calls of one function
+    within its caller. Both backends give the same names in the same order.
 
     Parameters
     ----------
@@ -30,11 +37,14 @@ def record(only: str = "*", sink: Callable[[str, np.ndarray], None] | None = Non
         Keep names that match this shell pattern: ``"*/block.3/*"``.
     sink : callable, optional
         Called as ``sink(name, array)`` for each; by default arrays are kept in the dictionary.
+    watch : callable, optional
+        Called before that as ``watch(name, value, frame)``, with the backend's own array and the frame of the function
+        that bound it.
 
     Yields
     ------
     dict of str to array
-        Copies, as NumPy arrays (bfloat16 of the twin as float32), in the order in which functions return.
+        Copies, as NumPy arrays (bfloat16 of the twin as float32). Every array stands after those it was made from.
 
     Raises
     ------
@@ -46,10 +56,10 @@ def record(only: str = "*", sink: Callable[[str, np.ndarray], None] | None = Non
 
     Notes
     -----
-    Only named values are seen, at the value they have when the function returns; only in the thread that records. It
-    copies: a prefill of the 3B model fills 2.3 GB, so use ``only`` or a ``sink`` there. In use, it makes layers take
-    all tokens at once, so that arrays are whole: at 896 pixels one layer's scores are 1.1 GB. It costs nothing when not
-    in use.
+    A name that a loop binds again keeps its first value: the later ones are arguments and results of what the loop
+    calls. Only the thread that records is seen. It copies: a prefill of the 3B model fills 2.3 GB, so use ``only`` or a
+    ``sink`` there. In use, it makes layers take all tokens at once, so that arrays are whole: at 896 pixels one layer's
+    scores are 1.1 GB. It costs nothing when not in use.
 
     Examples
     --------
@@ -63,8 +73,15 @@ def record(only: str = "*", sink: Callable[[str, np.ndarray], None] | None = Non
     if sys.getprofile() is not None:
         raise RuntimeError("record() needs the profiling hook, which another profiler or record() is using")
     trace, problems = {}, []
-    recorder = _Recorder(only, sink or trace.__setitem__, problems)
-    sys.setprofile(recorder)
+    keep = sink or trace.__setitem__
+
+    def found(name, value, frame):
+        if watch:
+            watch(name, value, frame)
+        if fnmatch.fnmatchcase(name, only):
+            keep(name, to_numpy(value))
+
+    sys.setprofile(_Recorder(found, problems))
     try:
         with whole_arrays():
             yield trace
@@ -74,35 +91,56 @@ def record(only: str = "*", sink: Callable[[str, np.ndarray], None] | None = Non
         raise ValueError("; ".join(problems[:5]))
 
 
-class _Recorder:
-    """Follow calls and returns; at each return read the named arrays."""
+def recording() -> bool:
+    """Say whether `record` is recording in this thread."""
+    return isinstance(sys.getprofile(), _Recorder)
 
-    def __init__(self, only, sink, problems):
-        self.only, self.sink, self.problems = only, sink, problems
-        self.scopes = [("", {})]  # for each open call: its path, and how often it has called each function
+
+class _Call:
+    """An open call of a function of the forward pass."""
+
+    def __init__(self, path, frame):
+        self.path, self.frame = path, frame
+        self.calls = {}  # how often it has called each function
+        self.known, self.sizes = set(), {}  # names that were read already, and what their letters stand for
+
+
+class _Recorder:
+    """Follow calls and returns, and read what has been bound since: a name is bound before the next call begins."""
+
+    def __init__(self, found, problems):
+        self.found, self.problems = found, problems
+        self.open = [_Call("", None)]
 
     def __call__(self, frame, event, argument):
-        if event not in ("call", "return") or not _is_forward(frame):
+        if event not in ("call", "return"):
+            return
+        caller = self.open[-1]
+        if event == "call" and frame.f_back is caller.frame:
+            self._read(caller)
+        if not _is_forward(frame):
             return
         if event == "call":
-            path, calls = self.scopes[-1]
             function = frame.f_code.co_name
-            count = calls[function] = calls.get(function, -1) + 1
-            self.scopes.append((f"{path}{function}.{count}/", {}))
-        elif len(self.scopes) > 1:
-            self._read(self.scopes.pop()[0], frame)
+            count = caller.calls[function] = caller.calls.get(function, -1) + 1
+            self.open.append(_Call(f"{caller.path}{function}.{count}/", frame))
+            self._read(self.open[-1])
+        elif frame is caller.frame:
+            self._read(self.open.pop())
 
-    def _read(self, path, frame):
-        sizes = {}
-        for name, value in frame.f_locals.items():
+    def _read(self, call):
+        if call.frame is None:
+            return
+        for name, value in call.frame.f_locals.items():
             letters = suffix(name)
-            if letters is None or not hasattr(value, "shape"):
+            if letters is None or name in call.known or not hasattr(value, "shape"):
                 continue
-            if not _fits(letters, value.shape, sizes):
-                known = {letter: sizes[letter] for letter in letters if letter in sizes}
-                self.problems.append(f"{path}{name} has shape {tuple(value.shape)}, but its letters say {known}")
-            elif fnmatch.fnmatchcase(path + name, self.only):
-                self.sink(path + name, to_numpy(value))
+            call.known.add(name)
+            if _fits(letters, value.shape, call.sizes):
+                self.found(call.path + name, value, call.frame)
+            else:
+                known = {letter: call.sizes[letter] for letter in letters if letter in call.sizes}
+                self.problems.append(f"{call.path}{name} has shape {tuple(value.shape)}, but its letters say {known}")
 
 
 def _is_forward(frame):

@@ -52,10 +52,9 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     # query heads 0, 1, 2 become row 0 and share key/value head 0; query heads 3, 4, 5 become row 1 and share head 1.
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H) / math.sqrt(H)
     score_BKGTS = einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH)
-    if mask_BTS is not None:
-        # (B, 1, 1, T, S) against (B, K, G, T, S): all heads have the same mask. exp(-inf) is 0.
-        score_BKGTS = torch.where(mask_BTS[:, None, None], score_BKGTS, -math.inf)
-    weight_BKGTS = softmax(score_BKGTS)
+    # (B, 1, 1, T, S) against (B, K, G, T, S): all heads have the same mask. exp(-inf) is 0.
+    masked_BKGTS = score_BKGTS if mask_BTS is None else torch.where(mask_BTS[:, None, None], score_BKGTS, -math.inf)
+    weight_BKGTS = softmax(masked_BKGTS)
     mixed_BTKGH = einsum("BKGTS,BSKH->BTKGH", weight_BKGTS, v_BSKH)
     mixed_BTNH = mixed_BTKGH.reshape(B, T, N, H)
     return mixed_BTNH

@@ -169,7 +169,8 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, config):
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H) / math.sqrt(config.query_pre_attn_scalar)
     score_BKGTS = einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH)
     capped_BKGTS = soft_cap(score_BKGTS, config.attention_softcap)
-    weight_BKGTS = softmax(torch.where(mask_BTS[:, None, None], capped_BKGTS, -math.inf))
+    masked_BKGTS = torch.where(mask_BTS[:, None, None], capped_BKGTS, -math.inf)
+    weight_BKGTS = softmax(masked_BKGTS)
     mixed_BTKGH = einsum("BKGTS,BSKH->BTKGH", weight_BKGTS, v_BSKH)
     mixed_BTNH = mixed_BTKGH.reshape(B, T, N, H)
     return mixed_BTNH

@@ -17,6 +17,8 @@ import warnings
 
 import torch
 
+from npgemma.errors import InputError
+from npgemma.trace import recording
 from torch_ref import cache as growing
 from torch_ref import paligemma
 
@@ -88,7 +90,14 @@ def step(ids_BT, valid_BS, p, config, cache):
     -------
     logit_BV : array
         Written over by the next step.
+
+    Raises
+    ------
+    InputError
+        While `npgemma.record` records.
     """
+    if recording():
+        raise InputError("a step of static shapes runs no Python that record() could follow: load without static")
     length = cache.length
     cache.ids_BT.copy_(ids_BT)
     cache.valid_BS[:, :length].copy_(valid_BS[:, :-1])

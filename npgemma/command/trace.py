@@ -1,6 +1,9 @@
 """``python cli.py trace``: write every named array of an answer to a file."""
 
+import argparse
+import contextlib
 import json
+import re
 import sys
 
 from npgemma.command import prepare
@@ -8,6 +11,10 @@ from npgemma.command.arguments import add_backend, add_question, add_sampling
 from npgemma.command.generate import as_json
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
+from npgemma.files import replacing
+from npgemma.model import without_image_marks
+from npgemma.tools import forced
+from npgemma.tools.manifest import Manifest, checkpoint_hash
 from npgemma.trace import record
 
 SUMMARY = "Write every named array of an answer to a safetensors file."
@@ -20,6 +27,24 @@ def add_arguments(parser):
     add_sampling(parser, max_new_tokens=8)
     parser.add_argument("--out", metavar="FILE", required=True, help="safetensors file to write")
     parser.add_argument("--only", metavar="PATTERN", default="*", help="keep names that match, such as '*/block.3/*'")
+    parser.add_argument(
+        "--steps", metavar="FIRST:LAST", type=steps, default=(0, sys.maxsize),
+        help="keep the arrays of these steps of the answer, counted from 0; those before the steps are kept anyway",
+    )  # fmt: skip
+    parser.add_argument(
+        "--force-ids", metavar="FILE",
+        help="take the answer's tokens from a file, one id a line or 'token_ids' of a file of logits, as another "
+        "program chose them",
+    )  # fmt: skip
+    parser.add_argument("--manifest", metavar="FILE", help="write the trace's manifest as JSON too")
+
+
+def steps(word):
+    """Read a range of steps: ``2:5`` means 2, 3 and 4; an end that is left out is open."""
+    found = re.fullmatch(r"(\d*):(\d*)", word)
+    if not found:
+        raise argparse.ArgumentTypeError(f"should be a range such as 2:5, found '{word}'")
+    return int(found[1] or 0), int(found[2] or sys.maxsize)
 
 
 def run(options):
@@ -28,18 +53,44 @@ def run(options):
 
     settings = prepare.sampling(options)
     prepare.backend_of(options)
+    ids = forced.read_ids(options.force_ids) if options.force_ids else None
     spool, progress = Spool(options.out), Progress()
     [(path, image)] = prepare.images(options, most=1)
     model = prepare.load(options, progress)
-    with record(options.only, spool.add):
-        answer = model.generate(image, options.prompt, **settings)
+    manifest, (first, last) = Manifest(model.params), options.steps
+
+    def sink(name, array):
+        step = re.match(r"step\.(\d+)/", name)
+        if step is None or first <= int(step[1]) < last:
+            spool.add(name, array)
+
+    with record(options.only, sink, manifest.watch):
+        answer = _answer(model, image, options.prompt, ids, settings)
     if not spool.entries:
         raise InputError(f"no array matches --only '{options.only}': names look like step.0/logit_BV")
     name = path if isinstance(path, str) else ", ".join(path)
     about = {"image": name, "prompt": options.prompt, "backend": options.backend, "dtype": options.dtype}
-    spool.close({**about, "token_ids": json.dumps(answer.token_ids)})
+    words = {name: word for name, word, _ in spool.entries}
+    told = manifest.as_json(
+        words,
+        checkpoint=checkpoint_hash(model.params),
+        **about,
+        ids=model.tokenizer.prompt(without_image_marks(options.prompt)),
+        answer=answer.token_ids,
+    )
+    with contextlib.ExitStack() as files:
+        if options.manifest:
+            files.enter_context(replacing(options.manifest)).write(told.encode())
+        spool.close({**about, "token_ids": json.dumps(answer.token_ids), "manifest": told})
     print(f"{len(spool.entries)} arrays of '{answer.text}' written to {options.out}", file=sys.stderr)
     if options.json:
         about = as_json(path, options.prompt, answer)
         print(json.dumps(about | {"out": options.out, "arrays": len(spool.entries)}))
     return 0
+
+
+def _answer(model, image, prompt, ids, settings):
+    """Answer, with the tokens given or with the model's own."""
+    if ids is None:
+        return model.generate(image, prompt, **settings)
+    return forced.generation(model, image, prompt, ids)

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file
 from support import ROOT, bad_files, rewrite, start
 
@@ -237,6 +238,43 @@ def test_trace_only(run, tmp_path):
     assert sorted(load_file(out)) == ["prefill.0/logit_BV", "step.0/logit_BV", "step.1/logit_BV"]
 
 
+def test_trace_has_a_manifest_in_the_file_and_beside_it(run, tmp_path):
+    out, beside = tmp_path / "trace.safetensors", tmp_path / "manifest.json"
+    assert run("trace", "--out", out, "--max-tokens", 2, "--manifest", beside)[0] == 0
+    with safe_open(out, framework="numpy") as file:
+        inside = json.loads(file.metadata()["manifest"])
+        order = list(file.offset_keys())
+    assert json.loads(beside.read_text()) == inside
+    assert [array["name"] for array in inside["arrays"]] == order
+    assert inside["answer"] == json.loads(run("--max-tokens", 2, "--json")[1])["token_ids"]
+
+
+def test_trace_of_given_tokens_and_steps(run, tmp_path):
+    out, ids = tmp_path / "trace.safetensors", tmp_path / "ids.txt"
+    ids.write_text("7\n1\n9\n8\n")
+    status, stdout, _ = run("trace", "--out", out, "--force-ids", ids, "--steps", "1:2", "--json")
+    assert status == 0
+    assert json.loads(stdout)["token_ids"] == [7, 1, 9, 8]
+    trace = load_file(out)
+    assert {name.split("/")[0] for name in trace if name.startswith("step")} == {"step.1"}
+    # An end token among them ends nothing.
+    assert trace["step.1/ids_BT"].tolist() == [[1]]
+    again = tmp_path / "logits.npz"
+    np.savez(again, token_ids=np.array([7, 1, 9, 8]), logits=np.zeros((4, 5)))
+    assert run("trace", "--out", tmp_path / "b", "--force-ids", again, "--steps", "1:2")[0] == 0
+    assert all(np.array_equal(array, trace[name]) for name, array in load_file(tmp_path / "b").items())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "at least one"), ("7 x", "one token id a line"), ("7\n-1", "between 0 and"), ("1 " * 300, "context")],
+)
+def test_trace_of_tokens_that_cannot_be(run, tmp_path, text, said):
+    (tmp_path / "ids.txt").write_text(text)
+    assert_refused(run("trace", "--out", tmp_path / "x", "--force-ids", tmp_path / "ids.txt"), said)
+    assert [path.name for path in tmp_path.iterdir()] == ["ids.txt"]
+
+
 def test_parity_passes_and_says_how_much_of_the_bound_was_used(run):
     status, out, _ = run("parity", "--dtype", "float64")
     assert status == 0
@@ -319,6 +357,8 @@ def assert_refused(outcome, says=""):
         (["--mask-dir", ""], "folder"),
         (["--mask-dir", "masks", "--image", "a/x.png", "b/x.jpg"], "called 'x'"),
         (["trace", "--out", "/nowhere/x.safetensors"], "/nowhere"),
+        (["trace", "--out", "x.safetensors", "--steps", "3"], "range"),
+        (["trace", "--out", "x.safetensors", "--force-ids", "/nowhere/ids.txt"], "/nowhere/ids.txt"),
         (["trace", "--out", "/tmp"], "/tmp"),
         (["trace", "--out", "/dev/null"], "/dev/null"),
         (["trace", "--out", ""], "not the name of a file"),

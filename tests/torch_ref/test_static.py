@@ -205,3 +205,9 @@ def test_a_captured_graph_scores_alike(dtype):
     plain[4:, 1] = fixed[4:, 1] = 0
     bound = npgemma.tools.compare.BOUNDS[dtype] * npgemma.tools.compare.DEVICE_FACTOR["cuda"]
     assert (fixed - plain).norm() <= bound * plain.norm()
+
+
+def test_recording_refuses_aloud():
+    _, fixed = twins("float32")
+    with torch.inference_mode(), pytest.raises(npgemma.InputError, match="without static"), npgemma.record():
+        every_step(fixed)

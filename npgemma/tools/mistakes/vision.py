@@ -190,7 +190,7 @@ MISTAKES = (
         "vision-causal",
         "Patches see only the patches before them.",
         "one attention for both towers, causal by default",
-        _ENCODE + "block.0/self_attention.0/attend.0/score_BKGTS",
+        _ENCODE + "block.0/self_attention.0/attend.0/masked_BKGTS",
         ({"siglip.attend": _causal},),
     ),
     Mistake(
