@@ -1,0 +1,80 @@
+"""``python cli.py compare``: find the first wrong operation of another program, from the arrays that it wrote."""
+
+import json
+
+import npgemma
+from npgemma.command import PAST_BOUND, prepare
+from npgemma.command.arguments import add_question
+from npgemma.command.compare_tables import compare_table, map_table
+from npgemma.command.progress import Progress
+
+SUMMARY = "Find the first wrong operation of another program (a port) from its arrays; exit with 1 if it is wrong."
+DTYPES = ("float32", "bfloat16", "float64")
+# It asks for something in a place: "caption en" begins alike under many mistakes.
+PROMPT = "detect red circle ; blue square"
+
+
+def add_arguments(parser):
+    """Declare the command's arguments."""
+    parser.add_argument("port", metavar="PORT", help="its arrays: .safetensors, .npz, or a folder of .npy files")
+    parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or transformers, gemma_cpp")
+    parser.add_argument("--check-map", action="store_true", help="list what the map finds and what not; no verdict")
+    parser.add_argument("--reference", metavar="TRACE", help="from npgemma trace (default: made now, on its tokens)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the port (default: %(default)s)")
+    add_question(parser)
+    parser.set_defaults(prompt=PROMPT)
+
+
+def run(options):
+    """Print coverage, the first wrong operation and the verdict."""
+    from npgemma.tools.arrays import read_arrays
+    from npgemma.tools.port.compare import TOKENS, compare
+    from npgemma.tools.port.name_map import read_map
+
+    rules = read_map(options.map) if options.map else []
+    port = read_arrays(options.port)
+    reference, vocabulary = _reference(options, port.get(TOKENS))
+    if options.check_map:
+        return _check_map(options, reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
+    report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary)
+    print(json.dumps(report) if options.json else compare_table(report), flush=True)
+    return 0 if report["passed"] else PAST_BOUND
+
+
+def _check_map(options, reference, port, rules):
+    from npgemma.tools.port.coverage import cover, suggest
+
+    coverage = cover(reference, port, rules)
+    report = {
+        "mapped": {name: pair.port for name, pair in coverage.pairs.items()},
+        "misfits": {name: pair.misfit for name, pair in coverage.pairs.items() if pair.misfit},
+        "known": coverage.known,
+        "unseen": coverage.unseen,
+        "unknown": list(coverage.unknown),
+        "suggestions": suggest(reference, coverage),
+    }
+    print(json.dumps(report) if options.json else map_table(report), flush=True)
+    return 0 if coverage.pairs else 2
+
+
+def _reference(options, token_ids):
+    """Return what to compare with, and how many rows of the vocabulary belong to tokens (None if unknown)."""
+    from npgemma.tools.port.reference import from_model, from_trace
+
+    if options.reference:
+        return from_trace(options.reference), None
+    [(_, image)] = prepare.images(options, most=1)
+    progress = Progress()
+    model = npgemma.load(
+        options.checkpoint,
+        base=options.base,
+        config=options.config,
+        tokenizer=options.tokenizer,
+        resize=options.resize,
+        dtype=options.dtype,
+        progress=lambda done, total: progress.report("loading the weights", done, total),
+    )
+    progress.clear()
+    prompt_ids = model.tokenizer.prompt(npgemma.model.without_image_marks(options.prompt))
+    ids = None if token_ids is None else [int(token) for token in token_ids.reshape(-1)]
+    return from_model(model, image, prompt_ids, ids), model.tokenizer.size
