@@ -1,14 +1,14 @@
 """``npgemma generate``, the default: answer a prompt about images."""
 
+import dataclasses
 import json
 import sys
 
 from npgemma.answer import MASK_TOKENS, mask_lengths
 from npgemma.answer import as_json as object_as_json
-from npgemma.command import prepare
+from npgemma.command import prepare, views
 from npgemma.command.annotate import (
     annotate,
-    check_image_name,
     check_mask_folder,
     font_size,
     save_image,
@@ -42,13 +42,13 @@ def add_arguments(parser):
         help="answer with a known mistake of ports made on purpose; diagnose --list names them",
     )  # fmt: skip
     parser.add_argument("--mask-dir", metavar="DIR", help="folder to write the answer's masks to, as images")
+    views.add_arguments(parser)
 
 
 def run(options):
     """Print the answer for every image."""
     progress = Progress()
-    if options.annotate is not None:
-        check_image_name(options.annotate)
+    views.check(options)
     if options.font is not None:
         open_font(options.font)
     if options.mask_dir is not None:
@@ -65,8 +65,10 @@ def run(options):
 
 def _answer_all(options, settings, progress):
     """Print the answers about all images."""
-    images = prepare.images(options, most=1 if options.annotate else None)
+    images = prepare.images(options, most=1 if views.one_image_only(options) else None)
     model = prepare.load(options, progress)
+    if options.image_as_seen is not None:
+        save_image(views.seen_image(images[0][1], model), options.image_as_seen)
     for first in range(0, len(images), options.batch_size):
         _answer(model, images[first : first + options.batch_size], len(images) > 1, options, settings, progress)
 
@@ -88,11 +90,15 @@ def _answer(model, images, several, options, settings, progress):
 
     try:
         prompts = [options.prompt] * len(images)
-        with progress.layers(model.config):
+        with views.watching(options, model) as passes, progress.layers(model.config):
             answers = model.generate_batch([image for _, image in images], prompts, watch=watch, **settings)
         watch(answers)
-        for (path, _), answer in zip(images, answers):
+        for row, (writer, answer) in enumerate(zip(writers, answers)):
+            writer.candidates = passes.candidates(row, len(answer.token_ids)) if options.top_logits else []
+        for (path, image), answer in zip(images, answers):
             _write_drawn(options, path, answer, model)
+            if options.show_attention is not None:
+                views.write_attention(options, image, answer, passes, model)
     finally:
         progress.clear()
         for (path, _), writer in zip(images, writers):
@@ -129,7 +135,7 @@ class _Writer:
 
     def __init__(self, label, progress, quiet, streams):
         self.label, self.progress, self.streams = label, progress, streams and not quiet
-        self.generation, self.printed = None, 0
+        self.generation, self.printed, self.candidates = None, 0, []
 
     def watch(self, generation):
         """Take the answer so far, and print what is new."""
@@ -150,12 +156,16 @@ class _Writer:
         if answer is None:
             return
         if options.json:
-            print(json.dumps(as_json(path, options.prompt, answer)), flush=True)
+            shown = [[dataclasses.asdict(one) for one in place] for place in self.candidates]
+            shown = {"top_logits": shown} if options.top_logits else {}
+            print(json.dumps(as_json(path, options.prompt, answer) | shown), flush=True)
             return
         print("" if self.streams else self.label + answer.text, flush=True)
         if options.boxes or sys.stdout.isatty():
             for thing in answer.objects:
                 print(box_line(thing), flush=True)
+        for line in views.candidate_lines(self.candidates):
+            print(line, flush=True)
 
 
 def box_line(thing):

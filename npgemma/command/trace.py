@@ -1,4 +1,4 @@
-"""``python cli.py trace``: write every named array of an answer to a file."""
+"""``python cli.py trace``: write every named array of an answer to a file, or list them."""
 
 import argparse
 import contextlib
@@ -6,6 +6,7 @@ import json
 import re
 import sys
 
+from npgemma.axes import suffix
 from npgemma.command import prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling
 from npgemma.command.generate import as_json
@@ -25,7 +26,12 @@ def add_arguments(parser):
     add_question(parser)
     add_backend(parser)
     add_sampling(parser, max_new_tokens=8)
-    parser.add_argument("--out", metavar="FILE", required=True, help="safetensors file to write")
+    parser.add_argument("--out", metavar="FILE", help="safetensors file to write")
+    parser.add_argument(
+        "--list", action="store_true",
+        help="write no file: print name, axes, shape and dtype of each array that it would hold, in the order "
+        "of the data flow",
+    )  # fmt: skip
     parser.add_argument("--only", metavar="PATTERN", default="*", help="keep names that match, such as '*/block.3/*'")
     parser.add_argument(
         "--steps", metavar="FIRST:LAST", type=steps, default=(0, sys.maxsize),
@@ -48,13 +54,14 @@ def steps(word):
 
 
 def run(options):
-    """Write the trace."""
+    """Write the trace, or list its arrays."""
     from conversion.safetensors_file import Spool
 
+    _check_outputs(options)
     settings = prepare.sampling(options)
     prepare.backend_of(options)
     ids = forced.read_ids(options.force_ids) if options.force_ids else None
-    spool, progress = Spool(options.out), Progress()
+    spool, progress = _Listing() if options.list else Spool(options.out), Progress()
     [(path, image)] = prepare.images(options, most=1)
     model = prepare.load(options, progress)
     manifest, (first, last) = Manifest(model.params), options.steps
@@ -68,6 +75,9 @@ def run(options):
         answer = _answer(model, image, options.prompt, ids, settings)
     if not spool.entries:
         raise InputError(f"no array matches --only '{options.only}': names look like step.0/logit_BV")
+    if options.list:
+        _print(spool.entries, options.json)
+        return 0
     name = path if isinstance(path, str) else ", ".join(path)
     about = {"image": name, "prompt": options.prompt, "backend": options.backend, "dtype": options.dtype}
     words = {name: word for name, word, _ in spool.entries}
@@ -94,3 +104,37 @@ def _answer(model, image, prompt, ids, settings):
     if ids is None:
         return model.generate(image, prompt, **settings)
     return forced.generation(model, image, prompt, ids)
+
+
+def _check_outputs(options):
+    """Refuse to write a trace nowhere, or to list one into files."""
+    if options.list and (options.out, options.manifest) != (None, None):
+        raise InputError("--list writes no file: leave out --out and --manifest, or leave out --list")
+    if not options.list and options.out is None:
+        raise InputError("expected --out FILE, a file to write the trace to, or --list to list its arrays")
+
+
+class _Listing:
+    """Takes arrays as a spool does, and keeps only what they are: name, dtype and shape."""
+
+    def __init__(self):
+        self.entries = []
+
+    def add(self, name, array):
+        """Take an array."""
+        from conversion.safetensors_file import WORDS
+
+        self.entries.append((name, WORDS[array.dtype.name], array.shape))
+
+
+def _print(entries, as_objects):
+    """Print what each array is, as lines or as one JSON array of objects."""
+    rows = [
+        {"name": name, "axes": suffix(name.rpartition("/")[2]), "shape": list(shape), "dtype": word}
+        for name, word, shape in entries
+    ]
+    if as_objects:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        print(f"{row['axes']:6} {' x '.join(map(str, row['shape'])):>24} {row['dtype']:5} {row['name']}")

@@ -139,11 +139,13 @@ def test_commands_work(line, elsewhere, random_folder):
         if options.do_sample:
             assert answer.text != npgemma.load(folder).generate(image, options.prompt).text
         assert (json.loads(out)["text"] if options.json else out.removesuffix("\n")) == answer.text
-        drawn = [options.annotate] if options.annotate else []
+        drawn = [path for path in (options.annotate, options.show_attention) if path]
         drawn += [f"{options.mask_dir}/*"] if options.mask_dir else []
         for pattern in drawn:
             [file] = elsewhere.glob(pattern)
             Image.open(file).load()
+    elif command == "trace" and options.list:
+        assert " prefill.0/logit_BV\n" in out
     elif command == "trace":
         names = [tensor.name for tensor in read(elsewhere / options.out)]
         assert any(name.startswith("step.0/") for name in names)

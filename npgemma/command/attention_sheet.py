@@ -1,0 +1,102 @@
+"""Draw where an answer's tokens looked: a row for each token, a column for each of the sharpest heads."""
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from npgemma.command.fonts import font_for
+from npgemma.tools.views import PARTS, text_of
+
+# Height of a map in pixels, of the letters, between cells, and the width of the tokens' column.
+MAP, LETTERS, GAP, WORDS = 128, 12, 8, 120
+HEADS = 4
+# Of the weight on a patch, and of each of PARTS in the bar under a map (Okabe and Ito's palette).
+HEAT, SHARES = "#D55E00", ("#D55E00", "#000000", "#56B4E9", "#BBBBBB")
+BAR = 6
+
+
+def attention_sheet(seen, attention, answer, tokenizer):
+    """Draw the attention of every token of an answer onto the image.
+
+    Parameters
+    ----------
+    seen : PIL.Image.Image
+        The square that the model saw; of several images, the squares side by side.
+    attention : npgemma.tools.views.Attention
+    answer : npgemma.Generation
+    tokenizer : npgemma.tokenizer.Tokenizer
+
+    Returns
+    -------
+    PIL.Image.Image
+        Maps of the `HEADS` heads that look at the image most sharply. A patch is coloured by its weight (`heat_map`).
+        Beneath stand the shares of the whole weight that the image, ``<bos>``, the prompt and the answer so far get, in
+        percent and as a bar.
+    """
+    heads = attention.sharpest(HEADS)
+    width = MAP * seen.width // seen.height
+    top, row = MAP + LETTERS + 3 * GAP, MAP + BAR + LETTERS + 3 * GAP
+    size = (WORDS + len(heads) * (width + GAP), top + row * len(answer.token_ids))
+    sheet = Image.new("RGB", size, "white")
+    sheet.paste(seen.resize((width, MAP)), (GAP, GAP))
+    _head(sheet, heads, attention.weight_TLNS[0].shape, width)
+    pale = seen.resize((width, MAP)).convert("L").point(lambda level: 170 + level // 3).convert("RGB")
+    for token, i in enumerate(answer.token_ids):
+        start = top + token * row
+        write(sheet, (GAP, start + MAP // 2), text_of(tokenizer, i).strip() or repr(text_of(tokenizer, i)))
+        for column, (layer, head) in enumerate(heads):
+            left = WORDS + column * (width + GAP)
+            sheet.paste(heat_map(pale, attention.map(token, layer, head)), (left, start))
+            _shares(sheet, attention.shares(token, layer, head), (left, start + MAP + 2), width)
+    return sheet
+
+
+def _head(sheet, heads, shape, width):
+    """Write beside the image what the sheet shows, and the heads above their columns."""
+    lines = [
+        "the image as the model sees it, and where each token of the answer looked",
+        f"{len(heads)} of {shape[0] * shape[1]} heads, those that look at the image most sharply",
+        "colour: weight of a patch, relative to the map's largest, fading with the image's share",
+        f"below each map: % of the whole weight on {' / '.join(PARTS)}",
+    ]
+    for place, line in enumerate(lines):
+        write(sheet, (width + 2 * GAP, 3 * GAP + place * (LETTERS + GAP)), line)
+    for column, (layer, head) in enumerate(heads):
+        write(sheet, (WORDS + column * (width + GAP), MAP + 2 * GAP), f"layer {layer}, head {head}")
+
+
+def heat_map(pale, weight_UW):
+    """Colour the patches of an image by their weight: relative to the largest, times the share of all of them together.
+
+    So a map in which every patch has next to no weight stays pale.
+
+    Parameters
+    ----------
+    pale : PIL.Image.Image
+        Mode RGB.
+    weight_UW : array
+
+    Returns
+    -------
+    PIL.Image.Image
+        Of the size of ``pale``.
+    """
+    level_UW = weight_UW / weight_UW.max() * weight_UW.sum()
+    level = Image.fromarray((level_UW * 255).round().clip(0, 255).astype(np.uint8))
+    coloured = pale.copy()
+    coloured.paste(HEAT, (0, 0), level.resize(pale.size, Image.Resampling.NEAREST))
+    return coloured
+
+
+def _shares(sheet, shares, place, width):
+    """Draw a bar of the shares, and write them beneath in percent."""
+    (left, top), pen, done = place, ImageDraw.Draw(sheet), 0.0
+    for share, colour in zip(shares, SHARES):
+        pen.rectangle((left + done * width, top, left + (done + share) * width, top + BAR), fill=colour)
+        done += share
+    write(sheet, (left, top + BAR + 2), " / ".join(f"{100 * share:.0f}" for share in shares))
+
+
+def write(sheet, place, text, colour="black"):
+    """Write a text, in a font that has its letters."""
+    font, _ = font_for(text, LETTERS)
+    ImageDraw.Draw(sheet).text(place, text, font=font, fill=colour)
