@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md and docs/: ``python reports/readme.py``; ``test_readme.py`` compares them.
+"""Writes the generated parts of README.md and docs/, and the figures: ``python reports/readme.py``; tests compare them.
 
 ``python reports/readme.py measure`` first measures the parity of the embedded checkpoint (``reports/parity.json``);
 ``python reports/readme.py bench DIR [cpu|cuda]`` the speed of a checkpoint (``reports/bench_*.json``), which needs a
@@ -340,8 +340,8 @@ BLOCKS = {
         "first output": first_output,
         "gallery": gallery_table,
         "path": path_table,
-        "shapes": shapes_table,
     },
+    "docs/overview.md": {"shapes": shapes_table},
     "docs/concepts.md": {"concepts": concepts_table},
     "docs/porting.md": {"bounds": bounds_table},
     "docs/supported.md": {"supported": supported_table},
@@ -370,3 +370,6 @@ if __name__ == "__main__":
         measure_speed(*sys.argv[2:])
     for document in BLOCKS:
         (ROOT / document).write_text(regenerate(document))
+    from figures import write_all
+
+    write_all()

@@ -39,7 +39,7 @@ def attention_sheet(seen, attention, answer, tokenizer):
     sheet = Image.new("RGB", size, "white")
     sheet.paste(seen.resize((width, MAP)), (GAP, GAP))
     _head(sheet, heads, attention.weight_TLNS[0].shape, width)
-    pale = seen.resize((width, MAP)).convert("L").point(lambda level: 170 + level // 3).convert("RGB")
+    pale = pale_of(seen, (width, MAP))
     for token, i in enumerate(answer.token_ids):
         start = top + token * row
         write(sheet, (GAP, start + MAP // 2), text_of(tokenizer, i).strip() or repr(text_of(tokenizer, i)))
@@ -62,6 +62,23 @@ def _head(sheet, heads, shape, width):
         write(sheet, (width + 2 * GAP, 3 * GAP + place * (LETTERS + GAP)), line)
     for column, (layer, head) in enumerate(heads):
         write(sheet, (WORDS + column * (width + GAP), MAP + 2 * GAP), f"layer {layer}, head {head}")
+
+
+def pale_of(image, size):
+    """Return an image in light grey, on which any colour shows.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+    size : (int, int)
+        Columns and rows of the result.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+    """
+    return image.resize(size).convert("L").point(lambda level: 170 + level // 3).convert("RGB")
 
 
 def heat_map(pale, weight_UW):

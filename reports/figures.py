@@ -1,0 +1,101 @@
+"""Draws the figures of README.md and docs/: ``python reports/figures.py``; ``test_figures.py`` compares them."""
+
+import functools
+import pathlib
+import sys
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from npgemma.command.attention_sheet import HEAT, heat_map, pale_of, write  # noqa: E402
+from npgemma.tools.views import as_seen, attention_of, text_of, watched  # noqa: E402
+
+FOLDER = "docs/figures"
+# Of the image in patches.png, times the model's own; and of a map in attention.png, in pixels.
+ENLARGED, MAP, COLUMNS = 3, 104, 5
+PROMPT = "caption en"
+# The sequence that mask.png shows; P is shortened to four image tokens.
+IMAGE, PREFIX, ANSWER = 4, ("<bos>", "detect", "circle", "\\n"), ("<loc>", "<loc>", "circle", "<eos>")
+CELL, MARGIN = 22, 64
+
+
+@functools.cache
+def example():
+    """Return the embedded model, the example image as loaded, and the square it sees."""
+    import npgemma
+
+    model = npgemma.load()
+    loaded = npgemma.image.load_image(npgemma.example_image(), model.config.vision.image_size, model.preprocessing)
+    return model, loaded, Image.fromarray(as_seen(loaded.pixels_BYXC[0], model.preprocessing))
+
+
+def patches():
+    """Draw the grid of patches over the image that the model sees, each with its number in the sequence."""
+    model, _, seen = example()
+    edge = model.config.vision.patch_size * ENLARGED
+    drawn = seen.resize((seen.width * ENLARGED, seen.height * ENLARGED), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(drawn)
+    for number in range(model.config.image_tokens):
+        row, column = divmod(number, seen.width // model.config.vision.patch_size)
+        left, top = column * edge, row * edge
+        pen.rectangle((left, top, left + edge, top + edge), outline="white")
+        write(drawn, (left + 3, top + 2), str(number), "white")
+    return drawn.quantize(64, dither=Image.Dither.NONE)
+
+
+def attention():
+    """Draw where each word of a caption looked: the map of the head that looks most sharply."""
+    model, loaded, seen = example()
+    with watched(model, attention=True) as passes:
+        answer = model.generate(loaded, PROMPT)
+    looked = attention_of(passes, answer, 1, len(model.tokenizer.prompt(PROMPT)))
+    [head], words = looked.sharpest(1), answer.token_ids[:-1]
+    pale, row = pale_of(seen, (MAP, MAP)), MAP + 22
+    drawn = Image.new("RGB", (COLUMNS * (MAP + 6), -(-len(words) // COLUMNS) * row), "white")
+    for place, i in enumerate(words):
+        left, top = place % COLUMNS * (MAP + 6), place // COLUMNS * row
+        drawn.paste(heat_map(pale, looked.map(place, *head)), (left, top))
+        write(drawn, (left + 2, top + MAP + 2), text_of(model.tokenizer, i).strip())
+    return drawn.quantize(64, dither=Image.Dither.NONE)
+
+
+def mask():
+    """Draw the mask of a short sequence: rows are queries, columns keys."""
+    from npgemma.mask import prefix_lm
+
+    names = ["image"] * IMAGE + list(PREFIX + ANSWER)
+    prefix_BS = np.arange(len(names))[None] < IMAGE + len(PREFIX)
+    [mask_TS] = prefix_lm(prefix_BS, np.ones_like(prefix_BS), len(names))
+    drawn = Image.new("RGB", (MARGIN + len(names) * CELL + 1,) * 2, "white")
+    pen, across = ImageDraw.Draw(drawn), Image.new("RGB", (len(names) * CELL, MARGIN), "white")
+    for place, name in enumerate(names):
+        write(drawn, (6, MARGIN + place * CELL + 4), name)
+        # Written sideways: a strip for each column, rotated.
+        strip = Image.new("RGB", (MARGIN, CELL), "white")
+        write(strip, (6, 4), name)
+        across.paste(strip.rotate(90, expand=True), (place * CELL, 0))
+    drawn.paste(across, (MARGIN, 0))
+    for (query, key), seen in np.ndenumerate(mask_TS):
+        left, top = MARGIN + key * CELL, MARGIN + query * CELL
+        both = max(query, key) < IMAGE + len(PREFIX)
+        pen.rectangle(
+            (left, top, left + CELL, top + CELL), "#0072B2" if seen and both else HEAT if seen else "white", "#BBBBBB"
+        )
+    return drawn.quantize(16, dither=Image.Dither.NONE)
+
+
+FIGURES = {"patches.png": patches, "mask.png": mask, "attention.png": attention}
+
+
+def write_all():
+    """Write every figure."""
+    (ROOT / FOLDER).mkdir(exist_ok=True)
+    for name, draw in FIGURES.items():
+        draw().save(ROOT / FOLDER / name, optimize=True)
+
+
+if __name__ == "__main__":
+    write_all()
