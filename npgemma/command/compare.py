@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+
 import npgemma
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
@@ -27,12 +29,14 @@ def add_arguments(parser):
 
 def run(options):
     """Print coverage, the first wrong operation and the verdict."""
-    from npgemma.tools.arrays import read_arrays
+    from npgemma.tools.arrays import read_arrays, read_metadata
     from npgemma.tools.port.compare import TOKENS, compare
     from npgemma.tools.port.name_map import read_map
 
     rules = read_map(options.map) if options.map else []
     port = read_arrays(options.port)
+    if TOKENS not in port and TOKENS in (about := read_metadata(options.port)):
+        port[TOKENS] = np.array(json.loads(about[TOKENS]))  # where npgemma trace writes them
     reference, vocabulary = _reference(options, port.get(TOKENS))
     if options.check_map:
         return _check_map(options, reference, {name: array for name, array in port.items() if name != TOKENS}, rules)

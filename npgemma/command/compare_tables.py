@@ -12,14 +12,14 @@ def compare_table(report):
         f"          {counts['unknown']} of its {counts['port_arrays']} arrays are unknown (--check-map lists them)",
         *_tokens(report["tokens"]),
     ]
-    if report["largest"]:
+    if report["largest"] and not report["first"]:
         largest = report["largest"]
         lines.append(f"closest to its budget: {largest['name']}, {largest['percent_of_budget']:.3g} % of it")
     if report["first"]:
         lines += ["", *_first(report["first"])]
     if report["others"]:
-        names = ", ".join(report["others"][:3])
-        lines.append(f"  {len(report['others'])} more arrays are wrong although their inputs are right: {names}")
+        rest = f" and {len(report['others']) - 2} more" if len(report["others"]) > 2 else ""
+        lines.append(f"  wrong too, although their inputs are right: {', '.join(report['others'][:2])}{rest}")
     if report["past_budget"]:
         lines.append(f"  {report['past_budget']} of {counts['compared']} arrays are past their budgets in all")
     return "\n".join([*lines, "", f"{report['dtype']}: {'passed' if report['passed'] else 'FAILED'}"])

@@ -119,7 +119,7 @@ def mistake(options):
     if options.mistake is None:
         yield
         return
-    if options.static:
+    if getattr(options, "static", False):
         raise InputError("--static has a step of its own, without any mistake: leave it out")
     made_on = MISTAKES[options.mistake]
     if made_on.only_gemma2 and not isinstance(_config(options).text, Gemma2Config):

@@ -8,7 +8,7 @@ import sys
 
 from npgemma.axes import suffix
 from npgemma.command import prepare
-from npgemma.command.arguments import add_backend, add_question, add_sampling
+from npgemma.command.arguments import add_backend, add_question, add_sampling, mistake
 from npgemma.command.generate import as_json
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
@@ -42,6 +42,10 @@ def add_arguments(parser):
         help="take the answer's tokens from a file, one id a line or 'token_ids' of a file of logits, as another "
         "program chose them",
     )  # fmt: skip
+    parser.add_argument(
+        "--mistake", type=mistake, metavar="ID",
+        help="make a known mistake of ports on purpose, to see what compare says; diagnose --list names them",
+    )  # fmt: skip
     parser.add_argument("--manifest", metavar="FILE", help="write the trace's manifest as JSON too")
 
 
@@ -62,17 +66,19 @@ def run(options):
     prepare.backend_of(options)
     ids = forced.read_ids(options.force_ids) if options.force_ids else None
     spool, progress = _Listing() if options.list else Spool(options.out), Progress()
-    [(path, image)] = prepare.images(options, most=1)
-    model = prepare.load(options, progress)
-    manifest, (first, last) = Manifest(model.params), options.steps
+    first, last = options.steps
 
     def sink(name, array):
         step = re.match(r"step\.(\d+)/", name)
         if step is None or first <= int(step[1]) < last:
             spool.add(name, array)
 
-    with record(options.only, sink, manifest.watch):
-        answer = _answer(model, image, options.prompt, ids, settings)
+    with prepare.mistake(options):
+        [(path, image)] = prepare.images(options, most=1)
+        model = prepare.load(options, progress)
+        manifest = Manifest(model.params)
+        with record(options.only, sink, manifest.watch):
+            answer = _answer(model, image, options.prompt, ids, settings)
     if not spool.entries:
         raise InputError(f"no array matches --only '{options.only}': names look like step.0/logit_BV")
     if options.list:

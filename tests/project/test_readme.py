@@ -10,7 +10,7 @@ import tomllib
 
 import pytest
 from PIL import Image
-from readme import BLOCKS, ROOT, concepts_table, regenerate
+from readme import BLOCKS, ROOT, concepts_table, regenerate, walk
 
 import npgemma
 from conversion.folder import describe
@@ -81,6 +81,8 @@ TESTED_ELSEWHERE = {
     "python reports/readme.py bench DIR cuda": "needs a quiet machine with a CUDA device; writes into the project",
     "python reports/against_hugging_face.py DIR cuda": "needs transformers and a CUDA device; writes into the project",
 }
+WALK = "tests/project/test_porting.py::test_the_walk_runs_as_printed"
+TESTED_ELSEWHERE |= {line: WALK for line in walk() if line.startswith("python")}
 # .ci/run takes these from the README and runs them in an environment that is new; tests have none to install into.
 INSTALLS = [
     "pip install torch --index-url https://download.pytorch.org/whl/cpu",
