@@ -1,4 +1,4 @@
-"""Writes the generated parts of README.md and docs/, and the figures: ``python reports/readme.py``; tests compare them.
+"""Writes what is generated in README.md and docs/: ``python reports/readme.py``; tests compare it.
 
 ``python reports/readme.py measure`` first measures the parity of the embedded checkpoint (``reports/parity.json``);
 ``python reports/readme.py bench DIR [cpu|cuda]`` the speed of a checkpoint (``reports/bench_*.json``), which needs a
@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 
+from exercises import DOCUMENT, EXERCISES
+
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -26,38 +28,30 @@ BENCHED = {
 }
 CHECKPOINT = "paligemma-3b-224, random weights, bfloat16 file"
 
-# The reader's path: file, what it teaches, what to try.
+# The reader's path: file, and what it teaches; exercises.toml has what to try.
 PATH = [
-    ("axes.py", "the alphabet: how to read `q_BTNH`", "cover the table and say what `weight_BKGTS` is"),
-    ("config.py", "the sizes, those of the published models too", "read `PUBLISHED`"),
-    ("ops.py", "the operations everything is made of", "take the `1 +` out of `rms_norm` and run the tests"),
-    ("attention.py", "the one formula both towers use", "print `weight_BKGTS.sum(-1)`"),
-    ("image.py", "a file becomes numbers from -1 to 1", "give it a transparent image"),
-    ("siglip.py", "an image becomes one vector for each patch", "move the image by one patch: what else changes?"),
-    ("projector.py", "the bridge between the towers", "compare the length of its vectors with `embed_tokens`'s"),
-    ("tokenizer.py", "a prompt becomes ids", "print `prompt('caption en')`; put `<image>` into it"),
-    ("rope.py", "positions as rotations", "add 100 in `mask.positions`: the answer stays. Why?"),
-    ("mask.py", "who may look at whom", "make it causal: captions stay, but `detect red circle`?"),
-    ("gemma.py", "the decoder", "give each query head its own keys: what else must change?"),
-    ("paligemma.py", "the parts joined", "scale the image tokens like text: which tests notice?"),
-    ("cache.py", "what past tokens leave behind", "how many bytes are 1000 tokens of the 3B model?"),
-    ("generate.py", "from logits to an answer", "`python cli.py --do-sample --temperature 3 --seed 1`"),
-    (
-        "contrastive.py",
-        "what the models were trained with",
-        "random vectors, batches of 8 and 64: which loss grows?",
-    ),
-    (
-        "gemma2.py",
-        "PaliGemma 2's decoder: four differences",
-        "`diff` it with `gemma.py`; leave the cap out: same answer?",
-    ),
-    ("segmentation.py", "sixteen codes become a mask", "change one code: which part of the mask changes?"),
-    ("answer.py", "an answer becomes boxes and masks", "divide by 1024 instead: what moves?"),
-    ("sampling.py", "machinery: the settings of an answer", "pass a temperature of 0"),
-    ("backend.py", "machinery: what runs a model, NumPy or PyTorch", "print `npgemma.load().backend`"),
-    ("model.py", "machinery: everything together", "let it choose rows without a piece"),
-    ("params.py", "machinery: the weights, declared once", "count the parameters by hand"),
+    ("axes.py", "the alphabet: how to read `q_BTNH`"),
+    ("config.py", "the sizes, those of the published models too"),
+    ("ops.py", "the operations everything is made of"),
+    ("attention.py", "the one formula both towers use"),
+    ("image.py", "a file becomes numbers from -1 to 1"),
+    ("siglip.py", "an image becomes one vector for each patch"),
+    ("projector.py", "the bridge between the towers"),
+    ("tokenizer.py", "a prompt becomes ids"),
+    ("rope.py", "positions as rotations"),
+    ("mask.py", "who may look at whom"),
+    ("gemma.py", "the decoder"),
+    ("paligemma.py", "the parts joined"),
+    ("cache.py", "what past tokens leave behind"),
+    ("generate.py", "from logits to an answer"),
+    ("contrastive.py", "what the models were trained with"),
+    ("gemma2.py", "PaliGemma 2's decoder: four differences"),
+    ("segmentation.py", "sixteen codes become a mask"),
+    ("answer.py", "an answer becomes boxes and masks"),
+    ("sampling.py", "machinery: the settings of an answer"),
+    ("backend.py", "machinery: what runs a model, NumPy or PyTorch"),
+    ("model.py", "machinery: everything together"),
+    ("params.py", "machinery: the weights, declared once"),
 ]
 
 
@@ -80,10 +74,12 @@ def changed_lines(module):
 
 def path_table():
     rows = ["| file | lines (of code) | lines new or changed in the twin | teaches | try |", "|---|---:|---:|---|---|"]
-    for name, teaches, attempt in PATH:
+    attempts = {exercise["file"]: exercise["try"] for exercise in EXERCISES}
+    for name, teaches in PATH:
         path = ROOT / "npgemma" / name
         lines = f"{len(path.read_text().splitlines())} ({code_lines(path)})"
         differs = changed_lines(name) if (ROOT / "torch_ref" / name).exists() else "shared"
+        attempt = f"[{attempts[name]}]({DOCUMENT}#{name.replace('.', '')})"
         rows.append(f"| [`{name}`](npgemma/{name}) | {lines} | {differs} | {teaches} | {attempt} |")
     return "\n".join(rows)
 
@@ -394,6 +390,8 @@ if __name__ == "__main__":
         measure_speed(*sys.argv[2:])
     for document in BLOCKS:
         (ROOT / document).write_text(regenerate(document))
-    from figures import write_all
+    import exercises
+    import figures
 
-    write_all()
+    figures.write_all()
+    exercises.write()

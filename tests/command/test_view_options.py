@@ -13,7 +13,7 @@ from conversion.safetensors_file import read
 from npgemma.axes import suffix
 from npgemma.command.attention_sheet import GAP, HEAT, MAP, heat_map
 
-PROMPT = ("--prompt", "detect red circle ; blue square", "--max-new-tokens", "4")
+PROMPT = ("--prompt", "detect red circle ; blue square", "--max-new-tokens", "2")
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
@@ -45,11 +45,11 @@ def test_the_sheet_of_the_attention(run, backend, tmp_path):  # noqa: F811
     out = tmp_path / "attention.png"
     assert run(*PROMPT, "--backend", backend, "--show-attention", out)[::2] == (0, "")
     with Image.open(out) as sheet:
-        assert sheet.height > 4 * MAP  # a row for each token, and the head
+        assert sheet.height > 3 * MAP  # a row for each token, and the head
         # Somewhere in each row stands a patch with nearly all the weight.
         level = np.asarray(sheet.convert("RGB")).astype(int)
         near = np.abs(level - ImageColor.getrgb(HEAT)).max(axis=-1) < 60
-        assert near[MAP + GAP :].sum() > 4 * 100
+        assert near[2 * MAP :].sum() > 2 * 100
     assert list(tmp_path.iterdir()) == [out]
 
 

@@ -22,7 +22,7 @@ def test_candidates_are_the_softmax_of_the_logits(image, package):
     """Held against logits in one pass, without a cache."""
     model = package.load()
     with watched(model, tokens=4) as passes:
-        answer = model.generate(image, PROMPT, max_new_tokens=6)
+        answer = model.generate(image, PROMPT, max_new_tokens=4)
     prompt, size = model.tokenizer.prompt(PROMPT), model.tokenizer.size
     logits = np.asarray(model.logits(image.pixels_BYXC, [prompt + answer.token_ids], prefix=len(prompt)).tolist())
     expected = softmax(logits[0, -len(answer.token_ids) - 1 : -1, :size])
@@ -47,7 +47,7 @@ def test_the_attention_is_that_of_the_position_that_chose_the_token(image):
     model, found = npgemma.load(), []
     for package in (npgemma, torch_ref):
         with watched(package.load(), attention=True) as passes:
-            answer = package.load().generate(image, PROMPT, max_new_tokens=5)
+            answer = package.load().generate(image, PROMPT, max_new_tokens=3)
         found.append(attention_of(passes, answer, 1, len(model.tokenizer.prompt(PROMPT))))
     ids = model.tokenizer.prompt(PROMPT)
     with npgemma.record(only="*/run_blocks.0/*/weight_BKGTS") as trace:
