@@ -1,0 +1,76 @@
+"""The page's files, bundled into one: HTML, CSS, JavaScript modules, texts and data."""
+
+import json
+import pathlib
+import re
+
+WEB = pathlib.Path(__file__).parent / "web"
+FIRST = "main.js"
+_IMPORT = re.compile(r"^import (\{[^}]*\}) from \"\./([\w-]+\.js)\";$", re.M)
+_EXPORT = re.compile(r"^export ((?:async )?(?:function|const|class) ([\w$]+))", re.M)
+
+
+def bundle(facts, data):
+    """Return the page.
+
+    Parameters
+    ----------
+    facts : dict
+        What the page is told, as plain values.
+    data : str
+        The block of arrays, in base64.
+
+    Returns
+    -------
+    str
+    """
+    parts = {
+        "style": (WEB / "style.css").read_text(encoding="utf-8"),
+        "texts": as_json(json.loads((WEB / "texts.json").read_text(encoding="utf-8"))),
+        "facts": as_json(facts),
+        "data": data,
+        "script": script(),
+    }
+    page = (WEB / "page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page)
+
+
+def as_json(value):
+    r"""Return JSON that can stand in an HTML script element: nothing in it ends the element.
+
+    Examples
+    --------
+    >>> as_json("</script>")
+    '"\\u003c/script>"'
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def script():
+    """Return all modules as one script, each behind those that it imports.
+
+    A browser does not load modules from files beside a page that is opened as a file; so each becomes a function of its
+    own, which keeps its names to itself and returns what it exports.
+    """
+    parts = ["const modules = {};"]
+    for name in _in_order(FIRST, []):
+        text = _IMPORT.sub(r'const \1 = modules["\2"];', _text(name))
+        exported = ", ".join(found[1] for found in _EXPORT.findall(text))
+        text = _EXPORT.sub(r"\1", text)
+        parts.append(
+            text if name == FIRST else f'modules["{name}"] = (() => {{\n{text}return {{ {exported} }};\n}})();'
+        )
+    return "\n".join(parts)
+
+
+def _in_order(name, order):
+    """Return the modules that one needs, and itself behind them."""
+    for _, imported in _IMPORT.findall(_text(name)):
+        if imported not in order:
+            _in_order(imported, order)
+    order.append(name)
+    return order
+
+
+def _text(name):
+    return (WEB / name).read_text(encoding="utf-8")

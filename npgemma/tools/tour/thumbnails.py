@@ -1,0 +1,55 @@
+"""A thumbnail: any array as a small grey image, for the eye; its exact numbers stand beside it."""
+
+import numpy as np
+
+ROWS, COLUMNS = 48, 64
+
+
+def thumbnail(array, letters):
+    """Reduce an array to at most `ROWS` by `COLUMNS` values of 8 bits, from its smallest mean (0) to its largest (255).
+
+    Parameters
+    ----------
+    array : array
+        Of a batch the first row is taken. Values that are not finite count as the smallest finite one.
+    letters : str
+        The array's axes.
+
+    Returns
+    -------
+    uint8 array of two axes
+
+    Examples
+    --------
+    >>> thumbnail(np.array([[[0.0, 1.0], [2.0, 4.0]]]), "BTD")
+    array([[  0,  64],
+           [128, 255]], dtype=uint8)
+    """
+    grid = _as_grid(array, letters)
+    finite = np.isfinite(grid)
+    grid = np.where(finite, grid, grid[finite].min() if finite.any() else 0.0)
+    small = _means(_means(grid, ROWS).T, COLUMNS).T
+    low, high = small.min(), small.max()
+    return np.round((small - low) * (255 / (high - low if high > low else 1.0))).astype(np.uint8)
+
+
+def _as_grid(array, letters):
+    """Lay an array out in rows and columns: tokens are rows, but of scores and weights every row is a query."""
+    array = np.asarray(array, dtype=np.float64)
+    if letters.startswith("B"):
+        array, letters = array[0], letters[1:]
+    if letters[:2] == "YX":
+        array = array.reshape(*array.shape[:2], -1).mean(axis=-1)
+    if array.ndim < 2:
+        return array.reshape(1, -1)
+    if letters.endswith("S"):
+        return array.reshape(-1, array.shape[-1])
+    return array.reshape(len(array), -1)
+
+
+def _means(grid, most):
+    """Reduce the rows to at most ``most``, each the mean of neighbours."""
+    if len(grid) <= most:
+        return grid
+    starts = np.arange(most) * len(grid) // most
+    return np.add.reduceat(grid, starts, axis=0) / np.diff([*starts, len(grid)])[:, None]

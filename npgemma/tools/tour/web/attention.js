@@ -1,0 +1,102 @@
+// 5: where it looked.
+import { facts, shown, tokenAt } from "./data.js";
+import { bar, el, opened, pressed, walkable } from "./dom.js";
+import { canvas, spotlight } from "./draw.js";
+import { change, follow } from "./state.js";
+import { percent, t } from "./texts.js";
+import { areaOf, objectOf, onImage, onObject, shares, weights } from "./looks.js";
+import { codeBeside } from "./code.js";
+
+const { grid } = facts.image;
+
+export function attention(name, place) {
+  const body = opened(name, place, { layers: facts.layers, heads: facts.heads });
+  const tiles = [];
+  for (let layer = 0; layer < facts.layers; layer++) for (let head = 0; head < facts.heads; head++) tiles.push(tile(layer, head));
+  walkable(tiles.map(({ button }) => button), facts.heads);
+  const heads = el("div", { class: "heads" }, tiles.map(({ button }) => button));
+  heads.style.setProperty("--columns", facts.heads);
+  const map = canvas(448, 448, "");
+  const beside = el("div", { "aria-live": "polite" });
+  const ranking = el("div", {});
+  const caption = el("figcaption", {});
+  body.append(
+    el("div", { class: "two" }, el("figure", {}, map, caption), beside),
+    ranking,
+    el("h3", {}, t("attention.heads")),
+    heads,
+    codeBeside(["grouped_query_attention", "rotate", "attend"]),
+  );
+  follow(["token", "layer", "head"], ({ token, layer, head }) => {
+    tiles.forEach(({ draw }) => draw(token));
+    pressed(tiles.map(({ button }) => button), layer * facts.heads + head);
+    spotlight(map, onImage(token, layer, head), grid);
+    const where = { layer, head, token: token + 1, word: shown(facts.answer[token]) };
+    map.setAttribute("aria-label", t("attention.map", where));
+    caption.textContent = `${t("attention.map", where)} ${t("attention.brightest", { share: percent(Math.max(...onImage(token, layer, head))) })}`;
+    beside.replaceChildren(...shared(token, layer, head));
+    ranking.replaceChildren(...ranked(token));
+  });
+}
+
+function tile(layer, head) {
+  const map = canvas(112, 112, "");
+  const share = el("span", { class: "share" });
+  const button = el(
+    "button",
+    { type: "button", "data-layer": layer, "data-head": head, onclick: () => change({ layer, head }) },
+    el("span", { class: "where" }, t("attention.tile", { layer, head })),
+    map,
+    share,
+  );
+  const draw = (token) => {
+    spotlight(map, onImage(token, layer, head), grid);
+    share.textContent = percent(shares(token, layer, head).image);
+    button.setAttribute("aria-label", t("attention.tile-label", { layer, head, share: share.textContent }));
+  };
+  return { button, draw };
+}
+
+function shared(token, layer, head) {
+  const parts = Object.entries(shares(token, layer, head));
+  const all = weights(token, layer, head);
+  const order = Array.from(all.keys()).sort((a, b) => all[b] - all[a]).slice(0, 5);
+  return [
+    el("h3", {}, t("attention.shares")),
+    el("dl", { class: "shares" }, parts.map(([part, share]) => [el("dt", {}, t(`part.${part}`)), el("dd", {}, bar(share, percent(share)))])),
+    el("h3", {}, t("attention.most")),
+    el("ol", { class: "most" }, order.map((position) => el("li", {}, bar(all[position] / all[order[0]], `${percent(all[position])} ${place(position)}`)))),
+  ];
+}
+
+function place(position) {
+  const { kind, id, patch } = tokenAt(position);
+  return kind === "image" ? t("token.image", { patch }) : t(`token.${kind}`, { position, word: shown(id) });
+}
+
+// Heads, those first that look most at the object that the token tells of.
+function ranked(token) {
+  const thing = objectOf(token);
+  if (!thing) return [el("p", { class: "note" }, t("attention.no-object"))];
+  const all = [];
+  for (let layer = 0; layer < facts.layers; layer++) {
+    for (let head = 0; head < facts.heads; head++) all.push({ layer, head, share: onObject(token, layer, head, thing) });
+  }
+  const best = all.sort((a, b) => b.share - a.share).slice(0, 3);
+  return [
+    el("h3", {}, t("attention.ranking", { label: thing.label })),
+    el(
+      "ol",
+      { class: "most" },
+      best.map(({ layer, head, share }) =>
+        el(
+          "li",
+          {},
+          el("button", { type: "button", class: "plain", onclick: () => change({ layer, head }) }, t("attention.tile", { layer, head })),
+          bar(share, t("attention.on-object", { share: percent(share) })),
+        ),
+      ),
+    ),
+    el("p", { class: "note" }, t("attention.area", { area: percent(areaOf(thing)) })),
+  ];
+}

@@ -1,0 +1,52 @@
+// 8: the cache.
+import { facts, shown, values } from "./data.js";
+import { choose, el, labelled, opened, table } from "./dom.js";
+import { tinted } from "./draw.js";
+import { megabytes, t } from "./texts.js";
+import { codeBeside } from "./code.js";
+
+const { keys, prefill, held, numbers, bytes_each: each, context, compared } = facts.cache;
+
+export function cache(name, place) {
+  const body = opened(name, place, { prefill });
+  const strip = el("div", {});
+  const sentence = el("p", { class: "sentence", "aria-live": "polite" });
+  const slider = el("input", { type: "range", min: 0, max: held - prefill, value: held - prefill, "data-cache-steps": "" });
+  let layer = 0;
+  const draw = () => {
+    const steps = Number(slider.value);
+    const rows = prefill + steps;
+    const [, columns] = keys[layer].shape;
+    strip.replaceChildren(tinted(values(keys[layer]).subarray(0, rows * columns), rows, columns, t("cache.strip", { layer, rows })));
+    strip.style.setProperty("--rows", rows / held);
+    sentence.textContent = told(steps, rows);
+  };
+  const select = choose(keys.map((_, i) => [i, t("cache.layer", { layer: i })]), (value) => ((layer = Number(value)), draw()));
+  slider.addEventListener("input", draw);
+  body.append(
+    el("div", { class: "controls" }, labelled(t("head.layer"), select), labelled(t("cache.steps"), slider)),
+    sentence,
+    el("figure", { class: "cache" }, strip, el("figcaption", {}, t("cache.rows"))),
+    sizes(),
+    codeBeside(["prefill", "step"]),
+  );
+  draw();
+}
+
+function told(steps, rows) {
+  const size = megabytes(rows * numbers * each);
+  if (steps === 0) return t("cache.prefilled", { rows, size });
+  return t("cache.stepped", { steps, word: shown(facts.answer[steps - 1]), rows, size, more: megabytes(numbers * each) });
+}
+
+function sizes() {
+  const line = (what, here, there) => [t(`cache.${what}`), here, there];
+  const there = compared.numbers * each;
+  const rows = [
+    line("token", megabytes(numbers * each), megabytes(there)),
+    line("after-prefill", megabytes(prefill * numbers * each), megabytes(compared.prefill * there)),
+    line("full", megabytes(context * numbers * each), megabytes(compared.context * there)),
+    line("all-heads", megabytes((numbers * each * facts.heads) / facts.key_value_heads), megabytes(compared.all_heads * each)),
+  ];
+  return table(["", t("cache.here"), compared.name], rows, t("cache.sizes", { dtype: each === 8 ? "float64" : "float32" }));
+}

@@ -1,0 +1,107 @@
+// Canvases: the image, maps over it, and thumbnails of arrays.
+import { facts, values } from "./data.js";
+import { el } from "./dom.js";
+
+export function canvas(width, height, label) {
+  return el("canvas", { width, height, role: "img", "aria-label": label });
+}
+
+// The square that the model sees, as a canvas of its own size.
+export const seen = squareOf(values(facts.image.pixels), facts.image.side);
+
+function squareOf(pixels, side) {
+  const square = el("canvas", { width: side, height: side });
+  const context = square.getContext("2d");
+  const data = context.createImageData(side, side);
+  for (let i = 0; i < side * side; i++) {
+    data.data.set(pixels.subarray(3 * i, 3 * i + 3), 4 * i);
+    data.data[4 * i + 3] = 255;
+  }
+  context.putImageData(data, 0, 0);
+  return square;
+}
+
+// A spotlight: the image is bright where weights are large, and dark elsewhere.
+export function spotlight(target, weights, columns, most = Math.max(...weights)) {
+  const context = target.getContext("2d");
+  const side = target.width / columns;
+  context.imageSmoothingEnabled = true;
+  context.drawImage(seen, 0, 0, target.width, target.height);
+  weights.forEach((weight, i) => {
+    const light = most > 0 ? Math.min(1, weight / most) : 0;
+    context.fillStyle = `rgb(8 10 24 / ${(0.9 * (1 - Math.sqrt(light))).toFixed(3)})`;
+    context.fillRect((i % columns) * side, Math.floor(i / columns) * side, side, side);
+  });
+}
+
+// From dark blue over green to yellow: lightness rises with the value, so that grey shows it too.
+const STOPS = [[24, 16, 62], [49, 66, 129], [39, 126, 142], [73, 187, 110], [243, 229, 80]];
+
+function tint(level) {
+  const place = (level / 255) * (STOPS.length - 1);
+  const stop = Math.min(Math.floor(place), STOPS.length - 2);
+  return STOPS[stop].map((low, i) => low + (STOPS[stop + 1][i] - low) * (place - stop));
+}
+
+const PALETTE = Array.from({ length: 256 }, (_, level) => tint(level));
+
+// Values of 8 bits as an image: one pixel a value, which CSS enlarges.
+export function tinted(levels, rows, columns, label) {
+  const target = canvas(columns, rows, label);
+  target.classList.add("values");
+  const context = target.getContext("2d");
+  const data = context.createImageData(columns, rows);
+  levels.forEach((level, i) => data.data.set([...PALETTE[level], 255], 4 * i));
+  context.putImageData(data, 0, 0);
+  return target;
+}
+
+// Any numbers as 8 bits, from the smallest to the largest.
+export function levelsOf(numbers) {
+  const low = Math.min(...numbers);
+  const high = Math.max(...numbers);
+  return Array.from(numbers, (x) => Math.round(high > low ? ((x - low) / (high - low)) * 255 : 0));
+}
+
+// The image as it came, which a browser decodes from the file's bytes.
+export async function original() {
+  const { original: file, shown: [width, height] } = facts.image;
+  const target = el("canvas", { width, height });
+  const bitmap = await createImageBitmap(new Blob([values(file)], { type: "image/jpeg" }));
+  target.getContext("2d").drawImage(bitmap, 0, 0, width, height);
+  return target;
+}
+
+// Boxes on an image; each has a label, and a dash of its own.
+const DASHES = [[], [10, 5], [3, 4], [14, 4, 3, 4]];
+
+export function boxed(image, boxes, label, longest = image.width) {
+  const scale = longest / Math.max(image.width, image.height);
+  const target = canvas(Math.round(image.width * scale), Math.round(image.height * scale), label);
+  const context = target.getContext("2d");
+  context.drawImage(image, 0, 0, target.width, target.height);
+  const sides = [target.width / facts.image.size[0], target.height / facts.image.size[1]];
+  boxes.forEach(({ box, label: name }, i) => {
+    const [left, top, right, bottom] = box.map((edge, side) => edge * sides[side % 2]);
+    for (const [style, width] of [["#000", 5], ["#ffd84d", 2.5]]) {
+      context.strokeStyle = style;
+      context.lineWidth = width;
+      context.setLineDash(DASHES[i % DASHES.length]);
+      context.strokeRect(left, top, right - left, bottom - top);
+    }
+    write(context, name || String(i + 1), left, top, target);
+  });
+  return target;
+}
+
+function write(context, text, left, top, target) {
+  context.setLineDash([]);
+  context.font = "600 13px system-ui, sans-serif";
+  const width = Math.min(context.measureText(text).width + 8, target.width);
+  const x = Math.max(0, Math.min(left, target.width - width));
+  const y = top >= 18 ? top - 18 : top;
+  context.fillStyle = "#000";
+  context.fillRect(x, y, width, 18);
+  context.fillStyle = "#ffd84d";
+  context.fillText(text, x + 4, y + 13, width - 8);
+}
