@@ -5,7 +5,7 @@ import os
 import sys
 
 # The commands; without one of these words a command line is `generate`'s.
-COMMANDS = ("generate", "inspect", "trace", "explain", "parity", "compare", "diagnose", "bench")
+COMMANDS = ("generate", "inspect", "trace", "explain", "parity", "compare", "conformance", "diagnose", "bench")
 DEFAULT = COMMANDS[0]
 STOPPED, BAD_INPUT, PAST_BOUND, PIPE_CLOSED = 130, 2, 1, 141
 

@@ -98,7 +98,7 @@ def _overview():
     """Return the end of the program's help: its commands, three examples, and the prompts."""
     summaries = {name: importlib.import_module(f"npgemma.command.{name}").SUMMARY for name in COMMANDS}
     lines = ["commands, each with a --help of its own:"]
-    lines += [f"  {name:10} {summary}{' (the default)' * (name == DEFAULT)}" for name, summary in summaries.items()]
+    lines += [f"  {name:11} {summary}{' (the default)' * (name == DEFAULT)}" for name, summary in summaries.items()]
     lines += [
         "",
         "examples:",

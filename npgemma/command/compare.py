@@ -7,7 +7,7 @@ import numpy as np
 import npgemma
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
-from npgemma.command.compare_tables import compare_table, map_table
+from npgemma.command.compare_tables import compare_table, inputs_table, map_table
 from npgemma.command.progress import Progress
 
 SUMMARY = "Find the first wrong operation of another program (a port) from its arrays; exit with 1 if it is wrong."
@@ -21,6 +21,13 @@ def add_arguments(parser):
     parser.add_argument("port", metavar="PORT", help="its arrays: .safetensors, .npz, or a folder of .npy files")
     parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or transformers, gemma_cpp")
     parser.add_argument("--check-map", action="store_true", help="list what the map finds and what not; no verdict")
+    parser.add_argument(
+        "--inputs", metavar="DIR", help="compare pixels and token ids with a set of conformance instead"
+    )
+    parser.add_argument(
+        "--resized-as", choices=("hugging_face", "big_vision"), default="hugging_face",
+        help="with --inputs, whose filter the port uses (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--reference", metavar="TRACE", help="from npgemma trace (default: made now, on its tokens)")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the port (default: %(default)s)")
     add_question(parser)
@@ -35,6 +42,8 @@ def run(options):
 
     rules = read_map(options.map) if options.map else []
     port = read_arrays(options.port)
+    if options.inputs:
+        return _check_inputs(options, port)
     if TOKENS not in port and TOKENS in (about := read_metadata(options.port)):
         port[TOKENS] = np.array(json.loads(about[TOKENS]))  # where npgemma trace writes them
     reference, vocabulary = _reference(options, port.get(TOKENS))
@@ -42,6 +51,14 @@ def run(options):
         return _check_map(options, reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
     report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary)
     print(json.dumps(report) if options.json else compare_table(report), flush=True)
+    return 0 if report["passed"] else PAST_BOUND
+
+
+def _check_inputs(options, port):
+    from npgemma.tools.port.inputs import check_inputs
+
+    report = check_inputs(options.inputs, port, options.resized_as)
+    print(json.dumps(report) if options.json else inputs_table(report), flush=True)
     return 0 if report["passed"] else PAST_BOUND
 
 

@@ -57,6 +57,17 @@ def _first(first):
     return lines
 
 
+def inputs_table(report):
+    """Lay out how a port read the images and prompts of a set."""
+    lines = []
+    for row in report["inputs"]:
+        outcome = "right" if row["right"] else "WRONG"
+        lines.append(f"{row['name']:28} {outcome}  {row['says']}".rstrip())
+    right = sum(row["right"] for row in report["inputs"])
+    lines.append(f"{right} of {len(report['inputs'])} inputs right: {'passed' if report['passed'] else 'FAILED'}")
+    return "\n".join(lines)
+
+
 def map_table(report):
     """Lay out what a name map finds, a kind of arrays in a line."""
     lines = []
