@@ -1,26 +1,98 @@
-"""``npgemma diagnose``: name a port's mistake; so far, list the mistakes that are known."""
+"""``npgemma diagnose``: name the mistakes of another program (a port) from its arrays; or list those that are known."""
 
 import json
 
-from npgemma.command.tables import mistakes_table
+import numpy as np
+
+import npgemma
+from npgemma.command import PAST_BOUND, prepare
+from npgemma.command.arguments import add_question
+from npgemma.command.compare import PROMPT
+from npgemma.command.progress import Progress
+from npgemma.command.tables import diagnosis_table, mistakes_table
 from npgemma.errors import InputError
+from npgemma.tools.budgets import LARGEST
 from npgemma.tools.mistakes import MISTAKES
 
-SUMMARY = "List the known mistakes of ports."
+SUMMARY = "Name the mistakes of another program (a port) from its arrays; or list the known mistakes."
 
 
 def add_arguments(parser):
     """Declare the command's arguments."""
+    parser.add_argument("port", metavar="TRACE", nargs="?", help="its arrays: .safetensors, .npz, or a folder of .npy")
+    parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or transformers, gemma_cpp")
+    parser.add_argument("--dtype", choices=tuple(LARGEST), default="float32", help="of the port (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="print every known mistake: what it is, and who made it")
+    add_question(parser)
+    # The trace's own, if it says so.
+    parser.set_defaults(prompt=None)
 
 
 def run(options):
-    """Print the library of mistakes."""
-    if not options.list:
-        raise InputError("diagnose has --list so far: it prints every known mistake")
-    report = [
-        {"id": mistake.id, "says": mistake.says, "made_by": mistake.made_by, "place": mistake.place}
-        for mistake in MISTAKES.values()
-    ]
-    print(json.dumps(report) if options.json else mistakes_table(report), flush=True)
-    return 0
+    """Print the library of mistakes, or what is wrong with a port."""
+    if options.list:
+        report = [
+            {"id": mistake.id, "says": mistake.says, "made_by": mistake.made_by, "place": mistake.place}
+            for mistake in MISTAKES.values()
+        ]
+        print(json.dumps(report) if options.json else mistakes_table(report), flush=True)
+        return 0
+    if options.port is None:
+        raise InputError("diagnose takes the trace of a port, or --list")
+    report = _from_trace(options)
+    print(json.dumps(report) if options.json else diagnosis_table(report), flush=True)
+    return 0 if report["verdict"] == "right" else PAST_BOUND
+
+
+def _from_trace(options):
+    """Return what is wrong with a port that has written its arrays."""
+    from npgemma.tools.arrays import read_arrays, read_manifest
+    from npgemma.tools.diagnosis import Port, Replays, diagnose, read_token_ids
+    from npgemma.tools.forced import pixels_of
+
+    arrays, manifest = read_arrays(options.port), read_manifest(options.port) or {}
+    options.prompt = options.prompt or manifest.get("prompt") or PROMPT
+    [(_, image)] = prepare.images(options, most=1)
+    model = _reference(options)
+    given = arrays.pop("token_ids", None)
+    arrays = _under_our_names(arrays, options, model, image, given)
+    token_ids = read_token_ids(arrays, manifest) if given is None else np.ravel(given).astype(int).tolist()
+
+    def load():
+        [(_, again)] = prepare.images(options, most=1)
+        return pixels_of(again)
+
+    replays = Replays(model, load, options.prompt, Port(arrays, token_ids, options.dtype))
+    return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | diagnose(replays)
+
+
+def _under_our_names(arrays, options, model, image, token_ids):
+    """Return a port's arrays under our names and in our layouts."""
+    if not options.map:
+        return arrays
+    from npgemma.tools.port.coverage import cover
+    from npgemma.tools.port.name_map import read_map
+    from npgemma.tools.port.reference import from_model
+
+    rules, prompt_ids = read_map(options.map), model.tokenizer.prompt(options.prompt)
+    ids = None if token_ids is None else np.ravel(token_ids).astype(int).tolist()
+    pairs = cover(from_model(model, image, prompt_ids, ids), arrays, rules).pairs
+    return {name: pair.raw if pair.found is None else pair.found for name, pair in pairs.items()}
+
+
+def _reference(options):
+    """Load the reference: in float64, its weights rounded as the port's."""
+    from npgemma.tools.diagnosis import with_weights_of
+
+    progress = Progress()
+    model = npgemma.load(
+        options.checkpoint,
+        base=options.base,
+        config=options.config,
+        tokenizer=options.tokenizer,
+        resize=options.resize,
+        dtype="float64",
+        progress=lambda done, total: progress.report("loading the weights", done, total),
+    )
+    progress.clear()
+    return with_weights_of(model, options.dtype)

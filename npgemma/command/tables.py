@@ -2,6 +2,8 @@
 
 import re
 
+from npgemma.tools.mistakes import MISTAKES
+
 
 def parity_table(report):
     """Lay out a parity report for reading."""
@@ -129,3 +131,32 @@ def bench_table(report):
             f"note: other programs kept about {machine['load_before']:.1f} cores busy: the times may be theirs"
         )
     return "\n".join(lines)
+
+
+def diagnosis_table(report):
+    """Return a diagnosis of a port for people.
+
+    Parameters
+    ----------
+    report : dict
+        From `npgemma.tools.diagnosis.diagnose`.
+
+    Returns
+    -------
+    str
+    """
+    lines = [f"{report['compared']} arrays compared, {report['wrong']} of them past what rounding explains"]
+    for found in report["mistakes"]:
+        mistake = MISTAKES[found["name"]]
+        lines += ["", f"{found['name']}: {mistake.says}", f"  first in {found['place']}"]
+        if found["own_error"] is None:
+            lines.append(f"  smaller than rounding, which points its way: c = {found['c']:.2f}, z = {found['z']:.0f}")
+        else:
+            own, explained = (f"{found[key]:.1e}" for key in ("own_error", "explained_error"))
+            lines.append(f"  own error {own}; {explained} if the reference makes the mistake too")
+    if report["unexplained"]:
+        lines += ["", f"no known mistake explains {report['unexplained']}: look at what makes it"]
+    if report["undecidable"]:
+        lines += ["", "not decidable here:"]
+        lines += [f"  {each['name']}: {each['reason']}" for each in report["undecidable"]]
+    return "\n".join([*lines, "", f"verdict: {report['verdict']}"])

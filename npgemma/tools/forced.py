@@ -77,7 +77,7 @@ def run(model, pixels, prompt_ids, token_ids):
         encode = backend.encode_image if pixels.ndim == 4 else backend.encode_images
         image_BPD = encode(backend.to_activation(pixels), model.params, endless)
         prompt = ids_BT, ids_BT == ids_BT, model.params, endless
-        for _ in backend.generate(image_BPD, *prompt, choose, len(token_ids), backend.make_cache, backend.step):
+        for _ in backend.generate(image_BPD, *prompt, choose, len(token_ids)):
             pass
     if len(rows) < len(token_ids):
         raise InputError(f"{len(token_ids)} given tokens do not fit the model's context behind this prompt")

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from test_command import assert_refused
 
@@ -60,3 +61,24 @@ def test_mistakes_that_cannot_be_made_are_refused(run):
     assert_refused(run("--mistake", "no-post-norms"), "PaliGemma 2")
     assert_refused(run("--mistake", "silu", "--backend", "torch", "--static"), "static")
     assert_refused(run("diagnose"), "--list")
+
+
+def test_diagnose_names_the_mistake_of_a_trace(run, tmp_path):
+    trace = tmp_path / "port.safetensors"
+    assert run("trace", "--out", trace, "--max-tokens", 1, "--mistake", "exact-gelu")[0] == 0
+    status, out, _ = run("diagnose", trace, "--json")
+    report = json.loads(out)
+    assert (status, report["verdict"], report["prompt"]) == (1, "mistake", "caption en")
+    [found] = report["mistakes"]
+    assert found["name"] == "exact-gelu"
+    assert found["place"].endswith("block.0/geglu.0/gate_BTF")
+    assert found["explained_error"] < 1e-5 < found["own_error"]
+
+
+def test_diagnose_of_what_is_no_trace(run, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    np.savez(tmp_path / "x.npz", foreign=np.ones(3))
+    np.savez(tmp_path / "empty.npz")
+    for name, said in [("x.safetensors", "complete"), ("x.npz", "no array that the reference knows"), ("y", "no such")]:
+        assert_refused(run("diagnose", tmp_path / name), said)
+    assert_refused(run("diagnose", tmp_path / "empty.npz"), "no array")

@@ -11,7 +11,7 @@ from test_mistake import run  # noqa: F401 a fixture
 import npgemma
 from conversion.safetensors_file import read
 from npgemma.axes import suffix
-from npgemma.command.attention_sheet import GAP, HEAT, MAP, heat_map
+from npgemma.command.attention_sheet import HEAT, MAP, heat_map
 
 PROMPT = ("--prompt", "detect red circle ; blue square", "--max-new-tokens", "2")
 

@@ -1,0 +1,311 @@
+"""Replays of a port: the reference, in float64, on the port's own arrays, as it is and under mistakes."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from npgemma import generate, paligemma
+from npgemma.errors import InputError
+from npgemma.fast.blocks import whole_arrays
+from npgemma.model import without_image_marks
+from npgemma.params import map_leaves
+from npgemma.tools.budgets import limits
+from npgemma.tools.manifest import Manifest
+from npgemma.tools.mistakes import MISTAKES
+from npgemma.tools.mistakes.making import changed, in_decoders, rounded_to_bfloat16
+from npgemma.tools.replay import replaying
+from npgemma.trace import record
+
+# Differences that only positions make, however they are counted.
+ORIGIN = ("position_BT", "position_BS", "angle_BTh")
+# Below this, two calculations in float64 are the same one.
+SAME = 1e-11
+# A masked score is any number below this.
+FILL = -1e30
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """What is known of a port.
+
+    Parameters
+    ----------
+    arrays : dict of str to array
+        Under the names of `npgemma.record`.
+    token_ids : list of int
+        The answer's tokens, as the port chose or was given them.
+    dtype : str
+        That it calculates in: a key of `npgemma.tools.budgets.LARGEST`.
+    """
+
+    arrays: dict
+    token_ids: list
+    dtype: str = "float32"
+
+
+def with_weights_of(model, dtype):
+    """Return a model whose weights are rounded as a port of some dtype rounds them, and held in their own dtype.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+        Of float64, on the NumPy backend.
+    dtype : str
+        A key of `npgemma.tools.budgets.LARGEST`.
+
+    Returns
+    -------
+    npgemma.Model
+    """
+
+    def rounded(weight):
+        return rounded_to_bfloat16(weight) if dtype == "bfloat16" else weight.astype(dtype).astype(weight.dtype)
+
+    return dataclasses.replace(model, params=map_leaves(rounded, model.params))
+
+
+@dataclasses.dataclass
+class Place:
+    """One array in one replay."""
+
+    computed: np.ndarray
+    error: float | None  # of the port's array, relative L2; None where the port does not give it
+    apart: float = 0.0  # from what the right reference makes there
+    limit: float = 0.0
+
+
+def read_token_ids(arrays, manifest=None):
+    """Return the answer's tokens: those in the manifest, or those that the steps of a trace took.
+
+    Parameters
+    ----------
+    arrays : dict of str to array
+    manifest : dict, optional
+
+    Returns
+    -------
+    list of int
+
+    Raises
+    ------
+    InputError
+        If a step is in the trace without its token.
+    """
+    if manifest and manifest.get("answer"):
+        return manifest["answer"]
+    steps = {int(name.split("/")[0].removeprefix("step.")) for name in arrays if name.startswith("step.")}
+    ids = []
+    for step in range(max(steps, default=-1) + 1):
+        name = f"step.{step}/ids_BT"
+        if name not in arrays:
+            raise InputError(f"the trace has arrays of step {step} but not its token, {name}: write it too")
+        ids.append(int(np.ravel(arrays[name])[0]))
+    # The last token's choice is compared, whatever it is.
+    return [*ids, 0]
+
+
+class Replays:
+    """Replays of one port on one reference.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+        The reference: float64, on the NumPy backend, its weights rounded as the port's.
+    load : callable
+        ``load()`` returns the pixels of the image, read anew.
+    prompt : str
+    port : Port
+    """
+
+    def __init__(self, model, load, prompt, port):
+        self.model, self.load, self.prompt, self.port = model, load, prompt, port
+        self.found = {name: _wide(array) for name, array in port.arrays.items()}
+        self.manifest, self.image, self.right = Manifest(model.params), None, {}
+        with record(only="", watch=self.manifest.watch):
+            self._run(self.load(), self._prompt_ids())
+        known = [name for name in self.found if name in self.manifest.entries]
+        if not known:
+            raise InputError("the trace has no array that the reference knows: names look like prefill.0/x_BSD")
+        self.shown = {self._first(name) for name in known}
+        self.limits = limits(self.manifest.entries, set(known), port.dtype)
+        self.right = self._origin()
+
+    def _prompt_ids(self):
+        """Return the prompt's tokens as they are, whatever mistake is made meanwhile."""
+        return self.model.tokenizer.prompt(without_image_marks(self.prompt))
+
+    def _run(self, pixels, ids, parts=("vision", "decoder")):
+        """Run the reference on the port's answer; of the decoder, which follows, nothing if its image is the right one.
+
+        Returns the image tokens.
+        """
+        config, rest = dataclasses.replace(self.model.config, eos_tokens=()), iter(self.port.token_ids)
+        image_BPD = self.image
+        if "vision" in parts:
+            encode = paligemma.encode_image if pixels.ndim == 4 else paligemma.encode_images
+            image_BPD = encode(pixels.astype(np.float64), self.model.params, config)
+        if "decoder" in parts or not np.array_equal(image_BPD, self.image):
+            ids_BT, given = np.array([ids]), len(self.port.token_ids)
+            prompt = ids_BT, ids_BT == ids_BT, self.model.params, config
+            steps = generate.generate(
+                image_BPD, *prompt, lambda logit_BV: np.array([next(rest)]), given, step=paligemma.step
+            )
+            for _ in steps:
+                pass
+        return image_BPD
+
+    def _origin(self):
+        """Replay the right reference, with positions counted from where the port counts them."""
+        given = self.found.get("prefill.0/run_blocks.0/positions.0/position_BT")
+        origins = [int(given.min())] if given is not None else [0, 1]
+        replays = []
+        for self.origin in origins:
+            replays.append((len(self.wrong(right := self.replay())), self.origin, right))
+        _, self.origin, right = min(replays, key=lambda each: each[0])
+        return right
+
+    def replay(self, *ids_and_ways):
+        """Replay under some mistakes.
+
+        Parameters
+        ----------
+        *ids_and_ways : (str, int)
+
+        Returns
+        -------
+        dict of str to Place
+        """
+        places, under, kept = {}, bool(ids_and_ways), []
+
+        def choose(name, computed, inside):
+            variable = name.rpartition("/")[2]
+            # What was kept on the way here brings its rounding along.
+            room = self.limits.get(name, 0.0) + sum(self.limits[each] for each in self.behind(name, kept))
+            place, found = self._place(name, computed, under, room), self.found.get(name)
+            places[name] = place
+            if found is None or found.shape != computed.shape:
+                return computed
+            far = place.apart > SAME and place.error > place.limit
+            if far and inside is not None and _distance(inside, self._found(name, inside)) <= place.limit:
+                # The port has the array as it is before the mistake is made.
+                place.error = None
+            elif far:
+                kept.append(name)
+            if far or variable in ORIGIN:
+                return computed
+            return found.astype(computed.dtype)
+
+        ways = [MISTAKES[id].ways[way] for id, way in ids_and_ways]
+        if self._other_pixels():
+            before, ways = [way for way in ways if _only_pixels(way)], [way for way in ways if not _only_pixels(way)]
+        else:
+            before = []
+        with whole_arrays(), replaying(choose, ways), changed(_counted_from(self.origin)):
+            pixels, ids = self.load(), self._prompt_ids()
+            for changes in before:
+                pixels = changes["siglip.encode"](None, lambda pixels_BYXC, *others: pixels_BYXC)(pixels, None, None)
+            places["prompt"] = self._prompt_place(ids)
+            given = self.found.get("prefill.0/ids_BT")
+            if given is not None and given.ndim == 2 and len(given) == 1 and given.size:
+                ids = given[0].astype(int).tolist()
+            concerned = [name for way in [*before, *ways] for name in way]
+            image_BPD = self._run(pixels, ids, _parts(concerned))
+        if not under:
+            self.image = image_BPD
+        return places
+
+    def _other_pixels(self):
+        """Say whether the port encodes other pixels than the right ones."""
+        place = self.right.get("encode_image.0/pixels_BYXC")
+        return place is not None and place.error is not None and place.error > place.limit
+
+    def _prompt_place(self, ids):
+        """Judge the prompt's tokens, which stand in front of all arrays."""
+        given, right = self.found.get("prefill.0/ids_BT"), self.right.get("prompt")
+        error = None if given is None else 0.0 if np.array_equal(given, [ids]) else math.inf
+        same = right is None or np.array_equal(right.computed, [ids])
+        return Place(np.array([ids]), error, 0.0 if same else math.inf)
+
+    def _found(self, name, computed):
+        """Return the port's array, with what is only a convention made alike."""
+        found = self.found.get(name)
+        if found is None or found.shape != computed.shape:
+            return found
+        if name.endswith("masked_BKGTS"):
+            return np.where(np.isneginf(computed) & (found < FILL), -math.inf, found)
+        if name.endswith("position_BT"):
+            return found - self.origin
+        return found
+
+    def _place(self, name, computed, under, limit):
+        """Judge an array; most are the same under a mistake as without it."""
+        right = self.right.get(name) if under else None
+        if right is not None and np.array_equal(right.computed, computed, equal_nan=computed.dtype.kind == "f"):
+            return dataclasses.replace(right, apart=0.0)
+        found = self._found(name, computed)
+        error = None if found is None else _distance(computed, found)
+        apart = 0.0 if not under else math.inf if right is None else _distance(right.computed, computed)
+        return Place(computed, error, apart, limit)
+
+    def behind(self, name, among):
+        """Return those of some arrays from which another was made, as far as no array of the port stands between."""
+        names, reached, todo = {}, set(), list(self._inputs(name))
+        for each in among:
+            names.setdefault(self._first(each), []).append(each)
+        while todo:
+            each = todo.pop()
+            if each not in reached and (each in names or each not in self.shown):
+                reached.add(each)
+                todo += self._inputs(each)
+        return [each for first in reached.intersection(names) for each in names[first]]
+
+    def _first(self, name):
+        entry = self.manifest.entries.get(name)
+        return (entry and entry.same_as) or name
+
+    def _inputs(self, name):
+        entry = self.manifest.entries.get(self._first(name))
+        return entry.inputs if entry else ()
+
+    def wrong(self, places):
+        """Return the names of the arrays past their limits, in the order of the data flow."""
+        return [
+            name
+            for name, place in places.items()
+            if place.error is not None and place.error > place.limit and not name.endswith("angle_BTh")
+        ]
+
+
+def _parts(changes):
+    """Return which parts of the model some changes are about; without any, all."""
+    files = {"vision" if name.startswith(("siglip.", "image.", "paligemma.project")) else "decoder" for name in changes}
+    return files or {"vision", "decoder"}
+
+
+def _only_pixels(changes):
+    """Say whether changes do no more than exchange the pixels before they are encoded."""
+    return set(changes) == {"siglip.encode"}
+
+
+def _counted_from(origin):
+    """Return the changes that count positions from another origin."""
+    return in_decoders("positions", lambda module, right: lambda *given: right(*given) + origin) if origin else {}
+
+
+def _wide(array):
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _distance(expected, found):
+    """Return the relative L2 distance of two arrays; infinite for other shapes, or NaN and infinity in one alone."""
+    if expected.shape != found.shape:
+        return math.inf
+    if expected.dtype.kind != "f" or found.dtype.kind != "f":
+        return 0.0 if np.array_equal(expected, found) else math.inf
+    finite = np.isfinite(expected)
+    if not np.array_equal(finite, np.isfinite(found)):
+        return math.inf
+    expected, found = np.where(finite, expected, 0.0), np.where(finite, found, 0.0)
+    norm = float(np.linalg.norm(expected))
+    return float(np.linalg.norm(found - expected)) / (norm or 1.0)
