@@ -23,6 +23,11 @@ def parity_table(report):
             lines.append(f"only among those {side}: {len(names)} arrays, first {names[0]}")
     if report["first_past_bound"]:
         lines.append(f"first array past the bound: {report['first_past_bound']}")
+    for row in report["own_errors"]:
+        share = f"{row['own_error']:.1e}, {row['percent_of_limit']:.0f} % of its limit"
+        lines.append(f"own error, {row['kind']:18} {row['arrays']:4} arrays: {share} in {row['worst']}")
+    if report["past_limit"]:
+        lines.append(f"past its limit: {len(report['past_limit'])} arrays, first {report['past_limit'][0]}")
     highest = max((row["percent_of_bound"] for row in report["places"]), default=0.0)
     lines.append(
         f"{report['arrays']} arrays, {report['dtype']}: {highest:.2f} % of the bound {report['bound']:g} used; "

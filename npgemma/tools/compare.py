@@ -116,9 +116,14 @@ class Comparison:
         return [name for name in compared if not self.differences[name].relative_l2 <= self.bound]
 
     @property
+    def complete(self):
+        """Whether there were arrays, and all of them in both traces."""
+        return bool(self.differences) and not self.missing and not self.unexpected
+
+    @property
     def passed(self):
         """Whether every array was in both traces and within the bound."""
-        return bool(self.differences) and not self.past_bound and not self.missing and not self.unexpected
+        return self.complete and not self.past_bound
 
     def places(self):
         """Return the worst array of every block and part, in the order of the computation.
@@ -160,6 +165,7 @@ class Comparison:
         ]
         return {
             "passed": self.passed and expected_ids == found_ids,
+            "same_tokens": expected_ids == found_ids,
             "bound": self.bound,
             "first_past_bound": next(iter(self.past_bound), None),
             "arrays": len(self.differences),

@@ -18,6 +18,7 @@ import cli
 import npgemma
 from conversion.__main__ import main as conversion_command
 from npgemma import command as commands
+from npgemma.tools.mistakes import made
 from tiny.training import drawing, gallery
 from tiny.training.evaluate import overlap
 from tiny.training.scenes import scene
@@ -284,6 +285,25 @@ def test_parity_passes_and_says_how_much_of_the_bound_was_used(run):
     assert report["passed"]
     assert report["arrays"] > 1000
     assert all(0 <= place["percent_of_bound"] < 100 for place in report["places"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_parity_judges_every_operation_by_itself(run, dtype):
+    status, out, _ = run("parity", "--dtype", dtype, "--max-tokens", 3, "--json", defaults=False)
+    report = json.loads(out)
+    assert status == 0
+    assert report["past_limit"] == []
+    kinds = {row["kind"]: row for row in report["own_errors"]}
+    assert set(kinds) == {"sum", "product", "norm", "attention weights", "activation", "rotation"}
+    assert all(0 < row["percent_of_limit"] < 100 for row in kinds.values())
+
+
+def test_parity_sees_an_epsilon_that_hides_within_the_bound(run):
+    with made("vision-epsilon", "torch_ref"):
+        status, out, _ = run("parity", "--max-tokens", 1, "--json")
+    report = json.loads(out)
+    assert status == 1
+    assert report["past_limit"][0] == "encode_image.0/encode.0/block.0/self_attention.0/x_BTD"
 
 
 def test_parity_says_what_int8_costs(run):

@@ -86,7 +86,7 @@ def test_every_named_array_of_an_answer(both, note, image, prompt):
     past = [place for place in report["places"] if place["percent_of_bound"] > 100]
     only_weights = all(place["worst"].endswith("/weight_BKGTS") and place["percent_of_bound"] < 200 for place in past)
     if past and only_weights and both.dtype == "bfloat16":
-        # The bound was measured on other images. The error of an attention weight grows with the size of its score.
+        # The error of an attention weight grows with the size of its score: ``parity`` judges own errors instead.
         pytest.xfail(f"attention weights in bfloat16 use {worst(report)['percent_of_bound']:.0f} % of their bound")
     assert report["first_past_bound"] is None, worst(report)
 

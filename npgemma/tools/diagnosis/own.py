@@ -1,0 +1,73 @@
+"""Own errors by kind of operation: how much of what rounding may do a program uses."""
+
+import dataclasses
+
+import numpy as np
+
+from npgemma.backend import numpy_backend
+from npgemma.params import leaves, map_leaves
+from npgemma.tools.budgets import kind_of
+from npgemma.trace import to_numpy
+
+# In float64 the reference of a larger model would need more than 8 GB.
+MOST_PARAMETERS = 1_000_000_000
+
+
+def fits(model):
+    """Say whether a model is small enough for a reference in float64 beside it.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+
+    Returns
+    -------
+    bool
+    """
+    return sum(leaf.size for _, _, leaf in leaves(model.params)) <= MOST_PARAMETERS
+
+
+def in_float64(model):
+    """Return a model of the NumPy backend that holds the same numbers and calculates in float64.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+        Of the NumPy backend.
+
+    Returns
+    -------
+    npgemma.Model
+    """
+    params = map_leaves(lambda leaf: to_numpy(leaf).astype(np.float64), model.params)
+    return dataclasses.replace(model, params=params, backend=numpy_backend("float64"))
+
+
+def own_errors(replays):
+    """Return the largest own error of each kind of operation.
+
+    Parameters
+    ----------
+    replays : npgemma.tools.diagnosis.Replays
+
+    Returns
+    -------
+    list of dict
+        ``kind``, ``arrays``, ``own_error``, ``percent_of_limit`` and ``worst`` (the array nearest to its limit, or
+        past it), one for each kind.
+    """
+    kinds = {}
+    for name, entry in replays.manifest.entries.items():
+        place = replays.right.get(name)
+        if place is not None and place.error is not None and not entry.same_as:
+            kinds.setdefault(kind_of(entry), []).append((place.error / place.limit, place.error, name))
+    return [
+        {
+            "kind": kind,
+            "arrays": len(found),
+            "own_error": max(error for _, error, _ in found),
+            "percent_of_limit": 100 * max(found)[0],
+            "worst": max(found)[2],
+        }
+        for kind, found in kinds.items()
+    ]
