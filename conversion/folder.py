@@ -18,7 +18,8 @@ from npgemma.fast.dtypes import DTYPES
 from npgemma.fast.int8 import quantize
 from npgemma.files import read_json
 from npgemma.params import build
-from npgemma.tokenizer import has_tokenizer, open_tokenizer
+from npgemma.tokenizer import open_tokenizer
+from npgemma.tokenizer_files import has_tokenizer
 
 INDEX = "model.safetensors.index.json"
 # A tensor's dtype, in the file's words.

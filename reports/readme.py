@@ -252,14 +252,15 @@ CONCEPTS = [
 
 def concepts_table():
     """Return where each concept is explained, and whether numbers stand beside it."""
-    rows = ["| concept | where | example |", "|---|---|---|"]
+    rows = ["| concept | where | exercise | example |", "|---|---|---|---|"]
     for concept, name, where in CONCEPTS:
         tree = ast.parse((ROOT / "npgemma" / name).read_text())
         found = next(node for node in ast.walk(tree) if not where or getattr(node, "name", None) == where)
         line, text = getattr(found, "lineno", 1), ast.get_docstring(found)
         code = f" `{where}`" if where else ""
         example = "yes" if ">>>" in text else "drawn" if "queries" in text and "keys" in text and where else ""
-        rows.append(f"| {concept} | [{name}:{line}](../npgemma/{name}#L{line}){code} | {example} |")
+        try_it = f"[{name}](exercises.md#{name.replace('.', '')})"
+        rows.append(f"| {concept} | [{name}:{line}](../npgemma/{name}#L{line}){code} | {try_it} | {example} |")
     return "\n".join(rows)
 
 

@@ -72,13 +72,13 @@ def run_blocks(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
     new = x_BTD.shape[1]
     angle_BTh = angles(positions(valid_BS, new), config.head_width, config.rope_theta)
     mask_BTS = prefix_lm(prefix_BS, valid_BS, new)
-    hidden_BTD = x_BTD
+    stream_BTD = x_BTD
     for i, block_params in enumerate(p.blocks):
         layer_cache = None if cache is None else cache.layer(i)
-        hidden_BTD = block(hidden_BTD, angle_BTh, mask_BTS, block_params, config, layer_cache)
+        stream_BTD = block(stream_BTD, angle_BTh, mask_BTS, block_params, config, layer_cache)
     if cache is not None:
         cache.advance(new)
-    final_BTD = rms_norm(hidden_BTD, p.norm, config.epsilon)
+    final_BTD = rms_norm(stream_BTD, p.norm, config.epsilon)
     return final_BTD
 
 

@@ -74,14 +74,14 @@ def run_blocks(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
     angle_BTh = angles(positions(valid_BS, new), config.head_width, config.rope_theta)
     full_BTS = prefix_lm(prefix_BS, valid_BS, new)
     near_BTS = sliding_window(prefix_BS, valid_BS, new, config.sliding_window)
-    hidden_BTD = x_BTD
+    stream_BTD = x_BTD
     for i, block_params in enumerate(p.blocks):
         layer_cache = None if cache is None else cache.layer(i)
         mask_BTS = near_BTS if config.layer_types[i] == SLIDING else full_BTS
-        hidden_BTD = block(hidden_BTD, angle_BTh, mask_BTS, block_params, config, layer_cache)
+        stream_BTD = block(stream_BTD, angle_BTh, mask_BTS, block_params, config, layer_cache)
     if cache is not None:
         cache.advance(new)
-    final_BTD = rms_norm(hidden_BTD, p.norm, config.epsilon)
+    final_BTD = rms_norm(stream_BTD, p.norm, config.epsilon)
     return final_BTD
 
 

@@ -35,10 +35,10 @@ def encode(pixels_BYXC, p, config):
     features_BTD : array
         One vector for each patch, in reading order: left to right, then top to bottom.
     """
-    hidden_BTD = embed_patches(patchify(pixels_BYXC, config.patch_size), p)
+    stream_BTD = embed_patches(patchify(pixels_BYXC, config.patch_size), p)
     for block_params in p.blocks:
-        hidden_BTD = block(hidden_BTD, block_params, config)
-    features_BTD = layer_norm(hidden_BTD, p.norm, config.epsilon)
+        stream_BTD = block(stream_BTD, block_params, config)
+    features_BTD = layer_norm(stream_BTD, p.norm, config.epsilon)
     return features_BTD
 
 
