@@ -1,6 +1,7 @@
 """``python cli.py compare``: find the first wrong operation of another program, from the arrays that it wrote."""
 
 import json
+import math
 
 import numpy as np
 
@@ -50,8 +51,17 @@ def run(options):
     if options.check_map:
         return _check_map(options, reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
     report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary)
-    print(json.dumps(report) if options.json else compare_table(report), flush=True)
+    print(json.dumps(_finite(report)) if options.json else compare_table(report), flush=True)
     return 0 if report["passed"] else PAST_BOUND
+
+
+def _finite(report):
+    """Return a report as JSON can hold it: null where a number is infinite, as the distance of unequal ids is."""
+    if isinstance(report, dict):
+        return {key: _finite(value) for key, value in report.items()}
+    if isinstance(report, list):
+        return [_finite(value) for value in report]
+    return None if isinstance(report, float) and not math.isfinite(report) else report
 
 
 def _check_inputs(options, port):

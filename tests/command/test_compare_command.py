@@ -1,0 +1,106 @@
+"""cli.py compare: its files, its exit statuses, and what it prints."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import cli
+
+IDS, LOGITS = "prefill.0/ids_BT", "prefill.0/logit_BV"
+MAP = """
+[["out"]]
+ours = "{pass}/logit_BV"
+axes = "V"
+[["ids"]]
+ours = "{pass}/ids_BT"
+axes = "T"
+"""
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    path = tmp_path_factory.mktemp("reference") / "trace.safetensors"
+    assert cli.main(["trace", "--out", str(path), "--max-new-tokens", "1"]) == 0
+    return path
+
+
+@pytest.fixture
+def compare(reference, capsys):
+    def compare(port, *options):
+        status = cli.main(["compare", str(port), "--reference", str(reference), *map(str, options)])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return compare
+
+
+def test_a_trace_passes_against_itself(compare, reference):
+    status, out, err = compare(reference)
+    assert (status, err) == (0, "")
+    assert out.startswith("coverage: ")
+    assert out.endswith("float32: passed\n")
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "safetensors"])
+def test_files_of_other_programs(compare, reference, tmp_path, kind):
+    arrays = load_file(reference)
+    port = {"out": arrays[LOGITS][0], "ids": arrays[IDS][0]}
+    (tmp_path / "map.toml").write_text(MAP)
+    place = tmp_path / f"port.{kind}"
+    if kind == "npz":
+        np.savez(place, **port)
+    elif kind == "safetensors":
+        save_file(port, place)
+    else:
+        place.mkdir()
+        for name, array in port.items():
+            np.save(place / f"{name}.npy", array)
+    status, out, _ = compare(place, "--map", tmp_path / "map.toml", "--json")
+    report = json.loads(out)
+    assert (status, report["passed"], report["coverage"]["compared"]) == (0, True, 2)
+
+
+def test_a_wrong_port_fails_in_json_that_every_reader_takes(compare, reference, tmp_path):
+    arrays = load_file(reference)
+    save_file({IDS: arrays[IDS] + 1}, tmp_path / "port.safetensors")
+    status, out, _ = compare(tmp_path / "port.safetensors", "--json")
+    report = json.loads(out, parse_constant=pytest.fail)
+    assert (status, report["passed"], report["first"]["name"]) == (1, False, IDS)
+    status, out, _ = compare(tmp_path / "port.safetensors")
+    assert status == 1
+    assert f"first wrong operation: {IDS}" in out
+    assert out.endswith("FAILED\n")
+
+
+def test_nothing_comparable(compare, tmp_path):
+    save_file({"foreign": np.zeros(3)}, tmp_path / "port.safetensors")
+    status, out, err = compare(tmp_path / "port.safetensors")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: nothing to compare")
+    status, out, _ = compare(tmp_path / "port.safetensors", "--check-map")
+    assert status == 2
+    assert "unknown: the port's that no rule knows: 1 arrays of 1 kinds\n     1 foreign\n" in out
+
+
+def test_check_map_tells_what_is_mapped_and_what_is_not(compare, reference, tmp_path):
+    arrays = load_file(reference)
+    q = arrays["prefill.0/run_blocks.0/block.1/grouped_query_attention.0/rotate.0/x_BTNH"]
+    save_file({IDS: arrays[IDS], "q": q[0].reshape(q.shape[1], -1)}, tmp_path / "port.safetensors")
+    status, out, _ = compare(tmp_path / "port.safetensors", "--check-map", "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert report["mapped"] == {IDS: IDS}
+    assert "prefill.0/embed_tokens.0/ids_BT" in report["known"]
+    assert LOGITS in report["unseen"]
+    assert report["unknown"] == ["q"]
+    [suggestion] = report["suggestions"]
+    assert suggestion["axes"] == "T(NH)"
+
+
+@pytest.mark.parametrize("port", ["missing.npz", "missing.txt"])
+def test_files_that_are_not_there(compare, tmp_path, port):
+    status, out, err = compare(tmp_path / port)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: cannot read")
