@@ -68,6 +68,7 @@ class Dump:
         def hook(module, arguments, result):
             self.path.pop()
             self.keep(name, result)
+            self.keep(f"{name}.logits".lstrip("."), getattr(result, "logits", None))
 
         return hook
 

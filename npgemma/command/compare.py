@@ -20,7 +20,11 @@ PROMPT = "detect red circle ; blue square"
 def add_arguments(parser):
     """Declare the command's arguments."""
     parser.add_argument("port", metavar="PORT", help="its arrays: .safetensors, .npz, or a folder of .npy files")
-    parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or transformers, gemma_cpp")
+    parser.add_argument(
+        "--map",
+        metavar="MAP",
+        help="its names and layouts: a TOML file, or the name of one that comes along",
+    )
     parser.add_argument("--check-map", action="store_true", help="list what the map finds and what not; no verdict")
     parser.add_argument(
         "--inputs", metavar="DIR", help="compare pixels and token ids with a set of conformance instead"

@@ -264,7 +264,7 @@ def test_a_map_that_is_no_map(tmp_path, text, says):
 
 
 def test_a_map_that_is_not_there():
-    with pytest.raises(InputError, match=r"one of gemma_cpp, transformers"):
+    with pytest.raises(InputError, match=r"one of gemma_cpp, transformers, transformers_gemma2"):
         read_map("llama")
 
 
@@ -276,7 +276,7 @@ def test_a_trace_without_a_manifest_is_no_reference(tmp_path):
         from_trace(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("name", ["transformers", "gemma_cpp"])
+@pytest.mark.parametrize("name", ["transformers", "transformers_gemma2", "gemma_cpp"])
 def test_every_rule_of_a_shipped_map_leads_to_an_array_of_ours(name):
     known = {
         n.replace("step.0", "{pass}").replace("prefill.0", "{pass}").replace("block.0", "block.{i}") for n in port()
