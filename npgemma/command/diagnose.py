@@ -1,11 +1,11 @@
-"""``npgemma diagnose``: name the mistakes of another program (a port) from its arrays; or list those that are known."""
+"""``npgemma diagnose``: name the mistakes of a port from its arrays or logits; or list the known ones."""
 
 import json
 
 import numpy as np
 
 import npgemma
-from npgemma.command import PAST_BOUND, prepare
+from npgemma.command import PAST_BOUND, diagnose_logits, prepare
 from npgemma.command.arguments import add_question
 from npgemma.command.compare import PROMPT
 from npgemma.command.progress import Progress
@@ -14,12 +14,13 @@ from npgemma.errors import InputError
 from npgemma.tools.budgets import LARGEST
 from npgemma.tools.mistakes import MISTAKES
 
-SUMMARY = "Name the mistakes of another program (a port) from its arrays; or list the known mistakes."
+SUMMARY = "Name the mistakes of another program (a port) from its arrays or logits; or list those that are known."
 
 
 def add_arguments(parser):
     """Declare the command's arguments."""
     parser.add_argument("port", metavar="TRACE", nargs="?", help="its arrays: .safetensors, .npz, or a folder of .npy")
+    diagnose_logits.add_arguments(parser)
     parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or transformers, gemma_cpp")
     parser.add_argument("--dtype", choices=tuple(LARGEST), default="float32", help="of the port (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="print every known mistake: what it is, and who made it")
@@ -37,8 +38,10 @@ def run(options):
         ]
         print(json.dumps(report) if options.json else mistakes_table(report), flush=True)
         return 0
-    if options.port is None:
-        raise InputError("diagnose takes the trace of a port, or --list")
+    if (options.port is None) == (options.logits is None):
+        raise InputError("diagnose takes the trace of a port, or --logits FILE, or --list")
+    if options.logits:
+        return diagnose_logits.run(options)
     report = _from_trace(options)
     print(json.dumps(report) if options.json else diagnosis_table(report), flush=True)
     return 0 if report["verdict"] == "right" else PAST_BOUND
