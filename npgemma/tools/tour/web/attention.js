@@ -40,7 +40,7 @@ export function attention(name, place) {
 }
 
 function tile(layer, head) {
-  const map = canvas(112, 112, "");
+  const map = el("canvas", { width: 112, height: 112, "aria-hidden": "true" });
   const share = el("span", { class: "share" });
   const button = el(
     "button",

@@ -56,3 +56,4 @@ const whole = await original();
 followed();
 Object.entries(SECTIONS).forEach(([name, draw], i) => draw(name, i + 1, whole));
 window.tour.ready = true;
+performance.mark("tour-ready");

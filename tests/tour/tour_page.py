@@ -1,0 +1,26 @@
+"""What the tests of the page share."""
+
+import json
+import re
+import time
+
+
+def facts_of(path):
+    """What a page is told."""
+    return json.loads(re.search(r'id="facts">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)[1])
+
+
+def opened(driver, path, width=1280, scheme="light"):
+    """Open a page and wait until it is drawn."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    for kind in ("browser", "performance"):
+        driver.get_log(kind)
+    driver.get(path.as_uri())
+    end = time.monotonic() + 60
+    while not driver.execute_script("return window.tour?.ready === true"):
+        assert time.monotonic() < end, driver.get_log("browser")
+        time.sleep(0.05)
+    return driver
