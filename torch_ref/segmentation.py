@@ -31,12 +31,14 @@ def decode_masks(code_BM, p):
     """
     chosen_BMD = p.code[code_BM]
     coarse_BUWD = chosen_BMD.reshape(len(code_BM), SIDE, SIDE, -1)
-    hidden_BYXC = relu(convolve(coarse_BUWD, p.first))
+    hidden_BUWC = relu(convolve(coarse_BUWD, p.first))
     for block_params in p.blocks:
-        hidden_BYXC = residual_block(hidden_BYXC, block_params)
+        hidden_BUWC = residual_block(hidden_BUWC, block_params)
+    # No letters for what doubles its rows and columns each time.
+    growing = hidden_BUWC
     for doubling_params in p.doublings:
-        hidden_BYXC = relu(convolve_transposed(hidden_BYXC, doubling_params))
-    mask_BYX = convolve(hidden_BYXC, p.last)[..., 0]
+        growing = relu(convolve_transposed(growing, doubling_params))
+    mask_BYX = convolve(growing, p.last)[..., 0]
     return mask_BYX
 
 

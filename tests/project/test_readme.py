@@ -154,6 +154,8 @@ def test_commands_work(line, elsewhere, random_folder):
     elif command == "trace":
         names = [tensor.name for tensor in read(elsewhere / options.out)]
         assert any(name.startswith("step.0/") for name in names)
+    elif command == "diagnose":
+        assert "\nrope-interleaved\n" in out
     elif command == "parity":
         assert f"{options.dtype}: " in out
         assert out.endswith("passed\n")

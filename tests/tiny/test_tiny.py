@@ -417,6 +417,8 @@ def short(monkeypatch):
     monkeypatch.setattr(train, "CODEBOOK", (4, 2, 1e-3))
     monkeypatch.setattr(train, "TOWER", (4, 3, 1e-3))
     monkeypatch.setattr(train, "MODEL", (4, 2, 1e-3))
+    monkeypatch.setattr(train, "TOWER_AGAIN", (2, 3, 1e-3))
+    monkeypatch.setattr(train, "MODEL_AGAIN", (2, 2, 1e-3))
     monkeypatch.setattr(train, "VALIDATION_SCENES", 2)
     monkeypatch.setattr(train, "VALIDATE_EVERY", 2)
     monkeypatch.setattr(train, "SAVE_EVERY", 2)
@@ -438,8 +440,8 @@ def test_a_checkpoint_can_be_made(tmp_path, short):
     # The same sizes as the embedded one, so that one command makes it again.
     assert npgemma.load(tmp_path).config == npgemma.load().config
     log = [json.loads(line) for line in (tmp_path / "training_log.jsonl").read_text().splitlines()]
-    assert [entry["phase"] for entry in log].count("validation") == 2
-    assert {"codebook", "tower", "model"} < {entry["phase"] for entry in log}
+    assert [entry["phase"] for entry in log].count("validation") == 3
+    assert {"codebook", "tower", "model", "tower again", "model again"} < {entry["phase"] for entry in log}
 
 
 class Stopped(Exception):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from npgemma.tokenizer import Tokenizer
 from tiny.training import batches, drawing
 from tiny.training.places import location_loss, narrowing
-from tiny.training.prompts import LOCATIONS, TASKS, examples
+from tiny.training.prompts import LOCATIONS, examples
 from tiny.training.start import first_location
 from torch_ref import gemma, paligemma
 
@@ -36,16 +36,18 @@ class Lesson:
         Says masks in codes; on the CPU.
     seed : int
         With each picture, chooses the prompts.
+    often : dict of str to float
+        How often each task is asked in training, beside the others.
     """
 
-    def __init__(self, config, folder, codebook, seed):
-        self.config, self.folder, self.codebook, self.seed = config, folder, codebook, seed
+    def __init__(self, config, folder, codebook, seed, often):
+        self.config, self.folder, self.codebook, self.seed, self.often = config, folder, codebook, seed, often
         self.tokenizer = None
         self.first_location = first_location(config)
 
     def batch(self, drawn):
         """Return pictures, and prompts about them: those that training asks."""
-        return self._rows(drawn, lambda asked, randomness: _choose(asked, randomness))
+        return self._rows(drawn, lambda asked, randomness: _choose(asked, self.often, randomness))
 
     def validation(self, drawn):
         """Return pictures, and one prompt of each kind about them; and which task each row is of."""
@@ -170,8 +172,8 @@ class Lesson:
         return (chosen_M - target_M).abs() <= torch.where(located, NEAR, 0)
 
 
-def _choose(asked, randomness):
+def _choose(asked, often, randomness):
     """Choose some of the prompts, important ones more often."""
-    weights = np.array([TASKS[example.task] if example.answer else SELDOM for example in asked])
+    weights = np.array([often[example.task] if example.answer else SELDOM for example in asked])
     chosen = randomness.choice(len(asked), min(PROMPTS, len(asked)), replace=False, p=weights / weights.sum())
     return [asked[i] for i in sorted(chosen)]

@@ -25,8 +25,6 @@ CHARACTERS = scenes.LETTERS + "0123456789"
 MASK_CODES = 16
 # A patch shows something if at least this part of it does.
 LEAST_PART = 0.08
-# One picture in so many is a page of text.
-PAGE_EVERY = 3
 # Cells in a row of a patch, for its own mask.
 CELLS = 7
 # Spread of the edges' targets, from the first step to the last.
@@ -99,9 +97,9 @@ def _cut(picture_YX, per_side, patch):
     return picture_YX.reshape(per_side, patch, per_side, patch).swapaxes(1, 2)
 
 
-def scene_of(seed):
-    """Return what the tower practises on: scenes, and for letters, of which there are many, pages of text."""
-    return scenes.page(seed) if seed % PAGE_EVERY == 0 else scenes.scene(seed)
+def scene_of(seed, page_every):
+    """Return what the tower practises on: scenes, and, one in so many, pages of text, for there are many letters."""
+    return scenes.page(seed) if seed % page_every == 0 else scenes.scene(seed)
 
 
 def batch(drawn, config, codebook):

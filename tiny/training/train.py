@@ -1,7 +1,8 @@
-"""Training, in three phases: the mask codebook, the vision tower on pictures alone, then the decoder on answers.
+"""Training: the mask codebook, then twice the vision tower on pictures alone and the decoder on answers.
 
-Every so often all that is needed to go on is saved; a training that was stopped goes on where it was, and on a
-processor ends with the same weights (on CUDA not tried). A phase is a function of its seeds alone.
+The second round goes on from what the first has reached, as the learning rate rises and falls once more. Every so often
+all that is needed to go on is saved; a training that was stopped goes on where it was, and on a processor ends with the
+same weights (on CUDA not tried). A phase is a function of its seeds, and of what the phases before it have reached.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ from tiny.training.batches import Batches, load
 from tiny.training.card import RECORD
 from tiny.training.codebook import Codebook
 from tiny.training.plot import plot
+from tiny.training.prompts import TASKS
 from tiny.training.start import initial_params, name_what_is_seen, prepare
 
 SEED = 0
@@ -34,6 +36,11 @@ SEED = 0
 CODEBOOK = (1500, 32, 2e-3)
 TOWER = (6000, 32, 2e-3)
 MODEL = (4800, 16, 1e-3)
+TOWER_AGAIN = (3500, 32, 1.5e-3)
+MODEL_AGAIN = (3400, 16, 1e-3)
+# In the second round the tower reads more pages of text, and what is still missed is asked more often.
+PAGE_EVERY, PAGE_EVERY_AGAIN = 3, 2
+ASKED_MORE = {"position": 2.5, "yes or no": 2.0, "ocr": 3.5, "detect": 2.5, "detect two": 3.5}
 # The rate of Muon's steps, as a multiple of AdamW's.
 MUON_RATE = 10
 REPORT_EVERY, SAVE_EVERY = 50, 500
@@ -199,16 +206,20 @@ def train(folder):
     """
     run, config = Run(folder), prepare(folder)
     # No picture is seen twice.
-    ends = list(itertools.accumulate((steps * pictures for steps, pictures, _ in (CODEBOOK, TOWER, MODEL)), initial=0))
+    phases = CODEBOOK, TOWER, MODEL, TOWER_AGAIN, MODEL_AGAIN
+    ends = list(itertools.accumulate((steps * pictures for steps, pictures, _ in phases), initial=0))
     seeds = [scenes.TRAINING_SEEDS[start:end] for start, end in itertools.pairwise(ends)]
     torch.manual_seed(SEED)
     codebook = teach_codebook(run, seeds[0])
     params = map_leaves(lambda x: x.to(run.device), initial_params(config, SEED))
-    vision, lesson = teach_tower(run, params.vision, config, codebook, seeds[1])
-    params = dataclasses.replace(params, vision=vision)
+    lesson = tower.Lesson(config.vision).to(run.device)
+    params = teach_tower(run, "tower", params, config, codebook, seeds[1], lesson)
     name_what_is_seen(params, lesson, Tokenizer(folder / "tokenizer.model"))
-    teach_model(run, params, config, codebook, seeds[2])
-    device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"{torch.get_num_threads()} processor cores"
+    params = teach_model(run, "model", params, config, codebook, seeds[2])
+    params = teach_tower(run, "tower again", params, config, codebook, seeds[3], lesson)
+    teach_model(run, "model again", params, config, codebook, seeds[4])
+    cores = torch.get_num_threads()
+    device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"{cores} processor core{'s' * (cores > 1)}"
     record = {"minutes": round(run.seconds() / 60, 1), "device": device, "pictures": ends[-1]}
     with replacing(folder / RECORD) as file:
         file.write((json.dumps(record, indent=2) + "\n").encode())
@@ -245,23 +256,26 @@ def masks_of(drawn):
     return {"masks": np.stack([mask for scene in drawn for _, mask in drawing.shown(scene)])}
 
 
-def teach_tower(run, params, config, codebook, seeds):
-    """Train the vision tower to say what every patch shows; return its weights and the lesson."""
-    _, pictures, rate = TOWER
-    lesson, weights = tower.Lesson(config.vision).to(run.device), Weights(params)
+def teach_tower(run, name, params, config, codebook, seeds, lesson):
+    """Train the vision tower, and the lesson's layers, to say what every patch shows; return the weights."""
+    again, weights = name == "tower again", Weights(params.vision)
+    _, pictures, rate = TOWER_AGAIN if again else TOWER
     make = functools.partial(tower.batch, config=config.vision, codebook=codebook)
-    batches = Batches(seeds, pictures, make, tower.scene_of)
-    fit(run, "tower", torch.nn.ModuleList([lesson, weights]), batches, _narrow(run, lesson, weights), rate)
-    return map_leaves(torch.detach, weights.params()), lesson
+    scene_of = functools.partial(tower.scene_of, page_every=PAGE_EVERY_AGAIN if again else PAGE_EVERY)
+    batches = Batches(seeds, pictures, make, scene_of)
+    fit(run, name, torch.nn.ModuleList([lesson, weights]), batches, _narrow(run, lesson, weights, again), rate)
+    return dataclasses.replace(params, vision=map_leaves(torch.detach, weights.params()))
 
 
-def teach_model(run, params, config, codebook, seeds):
-    """Train projector and decoder to answer; of what they are on the way, keep what does best on validation scenes.
+def teach_model(run, name, params, config, codebook, seeds):
+    """Train projector and decoder to answer; return the weights.
 
-    The tower is kept as it is: trained on with the decoder, it drifts away from what it has learned (`notes.md`).
+    Of what they are on the way, the folder keeps what does best on validation scenes. The tower is kept as it is:
+    trained on with the decoder, it drifts away from what it has learned (`notes.md`).
     """
-    _, pictures, rate = MODEL
-    lesson, weights = language.Lesson(config, run.folder, codebook, SEED), Weights(params, fixed="vision.")
+    again, weights = name == "model again", Weights(params, fixed="vision.")
+    _, pictures, rate = MODEL_AGAIN if again else MODEL
+    lesson = language.Lesson(config, run.folder, codebook, SEED, TASKS | (ASKED_MORE if again else {}))
     drawn = [scenes.scene(seed) for seed in scenes.VALIDATION_SEEDS[:VALIDATION_SCENES]]
     validation, tasks = lesson.validation(drawn)
     validation = {name: torch.as_tensor(array).to(run.device) for name, array in validation.items()}
@@ -275,15 +289,19 @@ def teach_model(run, params, config, codebook, seeds):
             conversion.save(run.folder, map_leaves(lambda x: x.cpu().numpy(), params), config)
 
     batches = Batches(seeds, pictures, lesson.batch)
-    fit(run, "model", weights, batches, _narrow(run, lesson, weights), rate, check)
+    fit(run, name, weights, batches, _narrow(run, lesson, weights, again), rate, check)
+    return map_leaves(torch.detach, weights.params())
 
 
-def _narrow(run, lesson, weights):
-    """Return the loss of a lesson with matrix products of bfloat16 numbers: half the time where they are built in."""
+def _narrow(run, lesson, weights, again):
+    """Return the loss of a lesson with matrix products of bfloat16 numbers: half the time where they are built in.
+
+    In the second round edges are asked for as closely as at the end of the first.
+    """
 
     def loss_of(batch, part):
         with torch.autocast(run.device.type, torch.bfloat16):
-            return lesson.loss(batch, weights.params(), part)
+            return lesson.loss(batch, weights.params(), 1.0 if again else part)
 
     return loss_of
 
