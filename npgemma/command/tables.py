@@ -120,7 +120,7 @@ def bench_table(report):
         f"{model['parameters']:,} parameters, {model['dtype']}, {report['backend']} on {report['device']}; "
         f"{machine['threads']} threads ({versions})",
         f"this machine reads {limits['bytes_per_second'] / 1e9:.1f} GB/s and multiplies matrices at "
-        f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s",
+        f"{limits['operations_per_second'] / 1e9:.0f} GFLOP/s{_kernel(report)}",
         f"{'stage':18} {'seconds':>9} {'spread':>7} {'limit':>9} {'of limit':>9} {'tokens/s':>9}",
     ]
     for name, stage in report["stages"].items():
@@ -135,7 +135,18 @@ def bench_table(report):
         lines.append(
             f"note: other programs kept about {machine['load_before']:.1f} cores busy: the times may be theirs"
         )
+    for name, value in machine["held_back_by"].items() if report["backend"] == "numpy" else ():
+        lines.append(
+            f"note: {name}={value} chooses NumPy's kernels or tiles, and may halve its speed: "
+            f"unset it (env -u {name} python cli.py bench)"
+        )
     return "\n".join(lines)
+
+
+def _kernel(report):
+    """Name the kernel that multiplies for NumPy; PyTorch has a library of its own."""
+    known = report["backend"] == "numpy" and report["machine"]["kernel"]
+    return f" with OpenBLAS's {known} kernel" if known else ""
 
 
 def diagnosis_table(report):

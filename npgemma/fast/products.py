@@ -19,7 +19,7 @@ import threading
 
 import numpy as np
 
-from npgemma.fast import threads
+from npgemma.fast import blas, threads
 
 # What a thread takes at a time: of narrow weights so many that they fit the caches when widened, of others more, and
 # with many rows of activations so many rows of weights. Smaller pieces cost: threads wait for each other in Python.
@@ -150,7 +150,7 @@ def multiply_activations(formula, x, other):
     sizes = dict(zip(axes + other_axes, x.shape + other.shape))
     T = sizes["T"]
     if threads.splitting() or math.prod(sizes[letter] for letter in result) < SMALL:
-        with threads.blas_on_one_thread():
+        with blas.on_one_thread():
             return _multiply_queries(formula, x, other)
     found = np.empty([sizes[letter] for letter in result], dtype=np.result_type(x, other))
     before_x, before_found = ((slice(None),) * letters.index("T") for letters in (axes, result))

@@ -2,14 +2,13 @@
 
 import collections
 import concurrent.futures
-import contextlib
-import ctypes
 import functools
 import os
-import pathlib
 from contextvars import ContextVar, copy_context
 
 import numpy as np
+
+from npgemma.fast import blas
 
 # True in a thread that does a piece of a split: the other cores have pieces of their own.
 _splitting = ContextVar("splitting", default=False)
@@ -61,7 +60,7 @@ def split(work, total, step):
                 return
             work(*piece)
 
-    with blas_on_one_thread():
+    with blas.on_one_thread():
         # Settings such as np.errstate belong to a context; each thread gets a copy of the caller's.
         running = [_pool().submit(copy_context().run, run) for _ in range(helpers)]
         try:
@@ -85,41 +84,6 @@ def even(total, most):
     pieces = -(-total // most)
     pieces = -(-pieces // count()) * count()
     return -(-total // pieces)
-
-
-@contextlib.contextmanager
-def blas_on_one_thread():
-    """Keep NumPy's matrix library from using threads of its own beside ours, if it is the usual OpenBLAS.
-
-    Its threads wait for more work in a loop, for milliseconds, and keep a core from ours: single products of a token
-    became twice as slow when attention, between them, had used its threads.
-    """
-    get, set_ = _blas_threads()
-    before = get() if get else 1
-    if before == 1:
-        yield
-        return
-    set_(1)
-    try:
-        yield
-    finally:
-        set_(before)
-
-
-@functools.cache
-def _blas_threads():
-    """Return OpenBLAS's functions that get and set its number of threads; None and None for another library."""
-    for folder in (
-        pathlib.Path(np.__file__).parent.parent / "numpy.libs",
-        pathlib.Path(np.__file__).parent / ".dylibs",
-    ):
-        for path in sorted(folder.glob("*openblas*")):
-            library = ctypes.CDLL(str(path))
-            for suffix in ("64_", ""):
-                names = [f"scipy_openblas_{verb}_num_threads{suffix}" for verb in ("get", "set")]
-                if all(hasattr(library, name) for name in names):
-                    return tuple(getattr(library, name) for name in names)
-    return None, None
 
 
 # Fewer numbers than these are done before another thread has begun; a piece of so many fits a core's cache.

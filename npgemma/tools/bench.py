@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from npgemma.fast import threads
+from npgemma.fast import blas, threads
 from npgemma.fast.dtypes import DTYPES
 from npgemma.params import leaves
 
@@ -114,12 +114,16 @@ def _highest(config):
 
 
 def machine(device="cpu"):
-    """Return what runs here, and how busy it was before: a load of 1 keeps one core busy."""
+    """Return what runs here, and how busy it was before: a load of 1 keeps one core busy.
+
+    ``kernel`` is the one that NumPy's matrix library uses, ``held_back_by`` what in the environment has chosen it.
+    """
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     if "torch" in sys.modules:
         versions["torch"] = str(sys.modules["torch"].__version__)
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     found = {"processor": platform.machine(), "threads": threads.count(), "load_before": load, "versions": versions}
+    found |= {"kernel": blas.kernel(), "held_back_by": blas.held_back_by()}
     if device != "cpu":
         found["accelerator"] = sys.modules["torch"].cuda.get_device_name(device)
     return found

@@ -169,23 +169,6 @@ def test_the_usual_variable_sets_the_number_of_threads(monkeypatch, said, expect
     assert threads.count.__wrapped__() == (expected or allowed)
 
 
-def test_the_matrix_library_gets_its_threads_back():
-    get, set_ = threads._blas_threads()
-    if get is None:
-        pytest.skip("needs NumPy's own OpenBLAS")
-    before = get()
-    try:
-        set_(2)
-        with threads.blas_on_one_thread():
-            assert get() == 1
-        assert get() == 2
-        with pytest.raises(ValueError, match="inside"), threads.blas_on_one_thread():
-            raise ValueError("inside")
-        assert get() == 2
-    finally:
-        set_(before)
-
-
 @pytest.mark.parametrize("name", ["softmax", "gelu", "soft_cap", "layer_norm", "rms_norm"])
 def test_operations_in_pieces_give_the_same_numbers(name, dtype, cores, monkeypatch):
     """Bit for bit: a row's result does not depend on its neighbours."""

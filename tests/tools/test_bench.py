@@ -10,6 +10,7 @@ import conversion
 import npgemma
 import torch_ref
 from npgemma.config import PUBLISHED, Config, TextConfig, VisionConfig
+from npgemma.fast import blas
 from npgemma.params import leaves
 from npgemma.tools import bench
 
@@ -40,6 +41,13 @@ def test_the_table_shows_the_stages(capsys):
     assert cli.main(["bench", "--batches", "1", "3", "--tokens", "1"]) == 0
     out, _ = capsys.readouterr()
     assert all(any(line.startswith(stage) for line in out.splitlines()) for stage in STAGES)
+    assert f"OpenBLAS's {blas.kernel()} kernel" in out
+
+
+def test_the_table_says_what_holds_the_kernels_back(monkeypatch, capsys):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert cli.main(["bench", "--batches", "1", "--tokens", "1"]) == 0
+    assert "OPENBLAS_CORETYPE=Haswell" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
