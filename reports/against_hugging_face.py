@@ -1,13 +1,16 @@
 """How fast npgemma is beside Hugging Face's transformers: ``python reports/against_hugging_face.py DIR [cpu|cuda]``.
 
-``DIR`` is a folder of ``python -m conversion synthesize``. Every run is a process of its own, one after the other, on
-an image and a short prompt, and each kind is measured like the other: the first token, then steps with one, two, four
-and sixteen rows that all go on from there. Loading, and a whole process, are then done three times in turn, and the
-middle one counts. What memory takes differs most: a virtual machine that must first be given it waits for it longer
-than loading takes otherwise, and which run that meets depends on what ran before. All rounds are kept.
+``DIR`` is a folder of ``python -m conversion synthesize``. Every run is a process of its own, on an image and a short
+prompt, and each kind is measured like the other: the first token, then steps with one, two, four and sixteen rows that
+all go on from there; loading; and a whole process, from its start to twenty tokens. All of it is done in three rounds,
+every program once in each, and the middle one counts. All rounds are kept.
+
+Before a load is timed, its process touches as much memory as Hugging Face's float32 model takes and reads the files:
+a virtual machine that must first be given memory waits for it longer than loading takes otherwise, and which program
+meets that would depend on what ran before.
 
 The machine should have nothing else to do, and memory for Hugging Face's float32 model, 17.5 GB. What was measured is
-kept in ``reports/against_hugging_face_DEVICE.json``.
+kept in ``reports/against_hugging_face_NAME_DEVICE.json``, NAME being the published size.
 """
 
 import copy
@@ -128,8 +131,13 @@ def stages(run, folder, device):
 
 
 def load(run, folder, device):
-    """Return how long a model takes to load."""
+    """Return how long a model takes to load when its memory has been touched and its files have been read."""
     kind, dtype = parts(run)
+    touch(folder)
+    for path in pathlib.Path(folder).glob("*.safetensors"):
+        with open(path, "rb") as file:
+            while file.read(2**24):
+                pass
     if kind == "Hugging Face":
         return hugging_face(folder, dtype, device)[1]
     return ours(kind, folder, dtype, device).load_seconds
@@ -153,8 +161,8 @@ def parts(run):
     return kind + flags, dtype
 
 
-def memory(_, folder, device):
-    """Return how long it takes to be given as much memory as the weights in float32 need, on all cores."""
+def touch(folder):
+    """Use as much memory as the weights in float32 need, on all cores, and give it back; return the seconds it took."""
     import numpy as np
 
     from conversion.folder import describe
@@ -190,30 +198,43 @@ def about(folder, device):
     }
 
 
+def size_of(folder):
+    """Return the published size that a folder has, for the report's name."""
+    from conversion.folder import open_folder
+    from npgemma.config import PUBLISHED
+
+    config = open_folder(folder)[0]
+    known = [name for name, published in PUBLISHED.items() if published == config]
+    if not known:
+        raise SystemExit(f"{folder} is of no published size: make one with python -m conversion synthesize NAME")
+    return known[0]
+
+
 def main(folder, device="cpu"):
-    """Measure all runs one after the other, each in processes of its own."""
+    """Measure all runs in rounds, each in processes of its own."""
+    path = ROOT / "reports" / f"against_hugging_face_{size_of(folder)}_{device}.json"
 
     def child(what, run):
         command = [sys.executable, __file__, folder, device, what, run]
         return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
 
-    report = about(folder, device) | {"runs": {run: child("stages", run) for run in RUNS[device]}}
-    touched, rounds = [], {run: {"load": [], "whole process": []} for run in RUNS[device]}
+    report, rounds = about(folder, device), {run: [] for run in RUNS[device]}
     for _ in range(ROUNDS):
-        for run, seconds in rounds.items():
-            seconds["load"].append(child("load", run))
-            seconds["whole process"].append(whole_process(run, folder, device))
-        touched.append(child("memory", run))
-    for run, seconds in rounds.items():
-        report["runs"][run] |= {what: statistics.median(found) for what, found in seconds.items()}
-        report["runs"][run]["rounds"] = seconds
-    report["memory"] = {"seconds": statistics.median(touched), "rounds": touched}
-    (ROOT / "reports" / f"against_hugging_face_{device}.json").write_text(json.dumps(report, indent=2) + "\n")
+        for run, found in rounds.items():
+            whole = whole_process(run, folder, device)
+            found.append(child("stages", run) | {"load": child("load", run), "whole process": whole})
+    report["runs"] = {run: middle(found) | {"rounds": found} for run, found in rounds.items()}
+    path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def middle(rounds):
+    """Return the median of every figure."""
+    return {what: statistics.median(found[what] for found in rounds) for what in rounds[0]}
 
 
 def one(folder, device, what, run):
     """Do what one of these processes is for, and print what was measured."""
-    work = {"stages": stages, "load": load, "answer": answer, "memory": memory}[what]
+    work = {"stages": stages, "load": load, "answer": answer}[what]
     print(json.dumps(work(run, folder, device)))
 
 

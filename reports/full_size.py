@@ -1,15 +1,18 @@
-"""Published sizes at full size: ``python reports/full_size.py NAME DIR RUN...``.
+"""Published sizes at full size: ``python reports/full_size.py NAME DIR [--rounds N] RUN...``.
 
 ``DIR`` is the folder that ``python -m conversion synthesize NAME DIR`` wrote. A RUN is ``"numpy float32"``, ``"numpy
 bfloat16"``, ``"numpy int8"``, ``"torch float32"``, ``"torch bfloat16"``, ``"Hugging Face float32"`` or ``"Hugging Face
 bfloat16"``. Each is a process of its own, one after the other, and takes an image, a short prompt and four tokens. A
 stage that takes less than ten seconds is done again three times, and the middle one of these counts.
 
+With ``--rounds`` the runs are done in turn, so often, and of every figure the middle one counts; all are kept.
+
 ``reports/full_size_NAME.json`` keeps every run, those of earlier commands too, each with its date, its commit and how
 busy the machine was. The machine should have nothing else to do. In float32 a model of 3 thousand million parameters
 needs 12 GB of memory here, and 17.5 GB in Hugging Face's transformers.
 """
 
+import argparse
 import datetime
 import json
 import pathlib
@@ -136,7 +139,7 @@ def measure(folder, run):
     return {"date": str(datetime.date.today()), "commit": commit(), "machine": here} | found
 
 
-def main(name, folder, *runs):
+def main(name, folder, *runs, rounds=1):
     """Measure runs one after the other, each in a process of its own, and keep them beside the earlier ones."""
     from conversion.folder import open_folder
     from npgemma.config import PUBLISHED
@@ -146,18 +149,39 @@ def main(name, folder, *runs):
             f"{folder} holds another size than {name}: make it with python -m conversion synthesize {name}"
         )
     path = ROOT / "reports" / f"full_size_{name}.json"
-    for run in runs:
-        command = [sys.executable, __file__, folder, run]
-        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
-        kept = (
-            json.loads(path.read_text()) if path.exists() else {"checkpoint": f"{name}, random weights, bfloat16 file"}
-        )
-        kept.setdefault("runs", {})[run] = found
-        path.write_text(json.dumps(kept, indent=2) + "\n")
+    measured = {run: [] for run in runs}
+    for _ in range(rounds):
+        for run, found in measured.items():
+            command = [sys.executable, __file__, folder, run]
+            found.append(
+                json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
+            )
+            kept = {"checkpoint": f"{name}, random weights, bfloat16 file"}
+            kept = json.loads(path.read_text()) if path.exists() else kept
+            kept.setdefault("runs", {})[run] = together(found)
+            path.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def together(rounds):
+    """Return one round as it is; of several the middle figures, and all of them."""
+    if len(rounds) == 1:
+        return rounds[0]
+    figures = [{name: value for name, value in each.items() if isinstance(value, int | float)} for each in rounds]
+    return (
+        rounds[0]
+        | {name: statistics.median(each[name] for each in figures) for name in figures[0]}
+        | {"rounds": figures}
+    )
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 3:
         print(json.dumps(measure(*sys.argv[1:])))
     else:
-        main(*sys.argv[1:])
+        parser = argparse.ArgumentParser(description=__doc__)
+        parser.add_argument("name")
+        parser.add_argument("folder")
+        parser.add_argument("runs", nargs="+", metavar="RUN")
+        parser.add_argument("--rounds", type=int, default=1)
+        asked = parser.parse_args()
+        main(asked.name, asked.folder, *asked.runs, rounds=asked.rounds)

@@ -128,9 +128,14 @@ def where(report):
     return report["machine"].get("accelerator") or f"{report['machine']['threads']} cores"
 
 
-def against_table(reports):
-    """Lay out the last comparison with Hugging Face on a device."""
-    [report] = reports
+def against_tables():
+    """Lay out the last comparison with Hugging Face of each published size, on each device."""
+    paths = sorted((ROOT / "reports").glob("against_hugging_face_*.json"))
+    return "\n\n".join(against_table(json.loads(path.read_text())) for path in paths)
+
+
+def against_table(report):
+    """Lay out a comparison with Hugging Face."""
     runs = report["runs"]
     rows = [f"| | {' | '.join(runs)} |", f"|---|{'---:|' * len(runs)}"]
     for stage in (name for name in next(iter(runs.values())) if name != "rounds"):
@@ -368,7 +373,7 @@ BLOCKS = {
     "docs/supported.md": {"supported": supported_table},
     "docs/speed.md": {
         "speed": lambda: each_device(speed_table, "bench"),
-        "against": lambda: each_device(against_table, "against_hugging_face"),
+        "against": against_tables,
         "full size": full_size_tables,
     },
 }

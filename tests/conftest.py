@@ -40,6 +40,10 @@ def pytest_configure(config):
     ):
         raise pytest.UsageError(f"--report should name a file in a folder that exists, found '{report}'")
     config.stash[MEASUREMENTS] = []
+    if folder is None and "slow" not in config.getoption("-m"):
+        # On models this small threads wait for each other longer than one alone takes, and four times as long where
+        # another program keeps a core busy.
+        torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(config, items):

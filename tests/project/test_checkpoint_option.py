@@ -50,12 +50,12 @@ def elsewhere(tmp_path):
 @pytest.mark.parametrize(
     ("words", "where"),
     [
-        (["--checkpoint", "{}"], "project"),
         (["--checkpoint", "{}"], "elsewhere"),
-        (["--checkpoint={}"], "elsewhere"),
-        (["--checkpoint={}"], "project"),
+        pytest.param(["--checkpoint", "{}"], "project", marks=pytest.mark.slow),
+        pytest.param(["--checkpoint={}"], "elsewhere", marks=pytest.mark.slow),
+        pytest.param(["--checkpoint={}"], "project", marks=pytest.mark.slow),
     ],
-    ids=["two words, project", "two words, elsewhere", "one word, elsewhere", "one word, project"],
+    ids=["two words, elsewhere", "two words, project", "one word, elsewhere", "one word, project"],
 )
 def test_all_tests_are_found(everything, elsewhere, words, where):
     folder, cwd = elsewhere
@@ -68,7 +68,7 @@ def test_all_tests_are_found(everything, elsewhere, words, where):
 def test_the_configuration_holds_with_the_option(everything, elsewhere):
     """Markers, and which tests are slow, are known; a relative DIR counts from the working directory."""
     _, cwd = elsewhere
-    found = collected("--checkpoint", "../a checkpoint", ROOT / "tests", "-m", "slow", cwd=cwd)
+    found = collected("--checkpoint", "../a checkpoint", ROOT / "tests/project", "-m", "slow", cwd=cwd)
     assert set(found) < set(everything)
     assert "tests/project/test_full_size.py::test_parity_at_the_published_size" in found
 
@@ -92,7 +92,7 @@ def test_nothing_is_loaded_before_the_configuration_is_right(elsewhere, tmp_path
 
 def test_a_folder_that_is_none_is_refused_at_once(elsewhere):
     _, cwd = elsewhere
-    result = pytest_process(*COLLECT, "--checkpoint", "nowhere", ROOT / "tests", cwd=cwd)
+    result = pytest_process(*COLLECT, "--checkpoint", "nowhere", ROOT / "tests/project", cwd=cwd)
     assert result.returncode == pytest.ExitCode.USAGE_ERROR
     assert "at 'nowhere' there is none" in result.stderr
 
@@ -100,7 +100,7 @@ def test_a_folder_that_is_none_is_refused_at_once(elsewhere):
 def test_the_command_of_the_readme(tmp_path):
     """As it is printed, but with one test chosen: it fails for a damaged tokenizer in DIR, so DIR is what is tested."""
     (tmp_path / "tokenizer.model").write_bytes(b"damaged")
-    chosen = ["-k", "test_known_ids_of_the_published_tokenizer", "-p", "no:cacheprovider"]
+    chosen = ["tests/test_tokenizer.py", "-k", "test_known_ids_of_the_published_tokenizer", "-p", "no:cacheprovider"]
     result = pytest_process("--checkpoint", tmp_path, *chosen, cwd=ROOT)
     assert result.returncode == pytest.ExitCode.TESTS_FAILED, result.stdout
     assert f"'{tmp_path}/tokenizer.model'" in result.stdout

@@ -1,6 +1,7 @@
 """reports/full_size.py on a small folder: every kind of run is measured, and kept beside the earlier ones."""
 
 import json
+import subprocess
 
 import full_size
 import pytest
@@ -31,6 +32,24 @@ def test_runs_are_measured_and_kept(gemma_2_folder, kept, monkeypatch):
         assert run["peak_bytes"] > run["weights_bytes"]
     parameters = describe(gemma_2_folder)["parameters"]
     assert [run["weights_bytes"] for run in runs.values()] == [parameters, 4 * parameters]
+
+
+def test_of_several_rounds_the_middle_figure_counts(monkeypatch, kept, gemma_2_folder):
+    monkeypatch.setitem(PUBLISHED, "small", open_folder(gemma_2_folder)[0])
+    loads, asked = iter([3.0, 10.0, 1.0, 20.0, 2.0, 30.0]), []
+
+    def run(command, **named):
+        asked.append(command[-1])
+        found = {"date": "today", "load": next(loads)}
+        return subprocess.CompletedProcess(command, 0, stdout=json.dumps(found))
+
+    monkeypatch.setattr(full_size.subprocess, "run", run)
+    full_size.main("small", str(gemma_2_folder), "first", "second", rounds=3)
+    runs = json.loads(kept.read_text())["runs"]
+    assert asked == ["first", "second"] * 3
+    assert (runs["first"]["load"], runs["second"]["load"]) == (2, 20)
+    assert [each["load"] for each in runs["first"]["rounds"]] == [3, 1, 2]
+    assert runs["first"]["date"] == "today"
 
 
 def test_another_size_is_refused(gemma_2_folder, kept):
