@@ -1,6 +1,5 @@
 """What all tests share: small models with every axis of another size, and the checkpoint the suite runs on."""
 
-import dataclasses
 import pathlib
 import shutil
 import sys
@@ -15,11 +14,9 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent / folder) for
 
 import checkpoint_report
 import plugin
-from support import CONFIGS, GEMMA_2
+from support import CONFIGS, GEMMA_2, write_random_folder
 
-import conversion
 import npgemma
-from conversion.vocabulary import write_tokenizer
 
 MEASUREMENTS = pytest.StashKey[list]()
 
@@ -139,22 +136,13 @@ def dtype(request):
 @pytest.fixture(scope="session")
 def random_folder(tmp_path_factory):
     """A checkpoint of random weights in the hub's layout with a tokenizer: everything but a trained model."""
-    return _random_folder(tmp_path_factory.mktemp("random"), CONFIGS["two key/value heads"])
+    return write_random_folder(tmp_path_factory.mktemp("random"), CONFIGS["two key/value heads"])
 
 
 @pytest.fixture(scope="session")
 def gemma_2_folder(tmp_path_factory):
     """The same of PaliGemma 2."""
-    return _random_folder(tmp_path_factory.mktemp("gemma_2"), GEMMA_2)
-
-
-def _random_folder(folder, config):
-    sentences = ["a small red circle and a large blue square", "answer en how many objects", "caption en"] * 5
-    pieces = write_tokenizer(folder / "tokenizer.model", sentences)
-    text = dataclasses.replace(config.text, vocabulary=pieces + 13, context_length=96)
-    config = dataclasses.replace(config, text=text, image_token=pieces)
-    conversion.save(folder, conversion.random_params(config, 0), config)
-    return folder
+    return write_random_folder(tmp_path_factory.mktemp("gemma_2"), GEMMA_2)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Small models and inputs for the parity tests: all axis sizes distinct, nothing that is one or zero."""
 
+import dataclasses
 import io
 import pathlib
 import struct
@@ -14,6 +15,7 @@ from PIL import Image
 import conversion
 import npgemma
 from conversion import safetensors_file
+from conversion.vocabulary import write_tokenizer
 from npgemma.backend import numpy_backend
 from npgemma.config import FULL, SLIDING, Config, Gemma2Config, TextConfig, VisionConfig
 from npgemma.tools.compare import difference
@@ -80,6 +82,16 @@ def inputs(config, dtype="float32", batch=BATCH, seed=1):
     valid = np.ones(ids.shape, dtype=bool)
     valid[1:, :3] = False
     return pixels, ids, TOKENS - 4, valid
+
+
+def write_random_folder(folder, config):
+    """A checkpoint of random weights in the hub's layout with a tokenizer."""
+    sentences = ["a small red circle and a large blue square", "answer en how many objects", "caption en"] * 5
+    pieces = write_tokenizer(folder / "tokenizer.model", sentences)
+    text = dataclasses.replace(config.text, vocabulary=pieces + 13, context_length=96)
+    config = dataclasses.replace(config, text=text, image_token=pieces)
+    conversion.save(folder, conversion.random_params(config, 0), config)
+    return folder
 
 
 def tensor(x):

@@ -16,6 +16,7 @@ import npgemma
 import torch_ref
 from npgemma.answer import find_objects
 from npgemma.image import load_image, load_pixels
+from npgemma.sampling import Sampling
 from npgemma.trace import to_numpy
 
 LOADERS = {"numpy": npgemma.load, "torch": torch_ref.load}
@@ -54,6 +55,13 @@ def test_answers_of_a_batch_are_those_of_each_alone(model, image):
     alone = [model.generate(*pair, seed=5 + i, **settings) for i, pair in enumerate(zip(images, prompts))]
     assert [answer.token_ids for answer in found] == [answer.token_ids for answer in alone]
     assert [answer.text for answer in found] == [answer.text for answer in alone]
+
+
+def test_the_token_that_reaches_top_p_is_drawn_and_no_further_one(model):
+    logit_BV = np.full((1, model.config.text.vocabulary), -100, np.float32)
+    logit_BV[0, [5, 3, 8, 9]] = np.log([0.5, 0.3, 0.15, 0.05])
+    choose = model.chooser(Sampling(do_sample=True, top_p=0.7, seed=0))
+    assert {int(choose(model.backend.to_array(logit_BV))[0]) for _ in range(50)} == {5, 3}
 
 
 def test_one_image_serves_all_prompts_of_a_batch(model, image):
