@@ -70,14 +70,14 @@ def test_images_of_any_size_can_be_drawn_on(size):
     assert times == 1 or max(size) < 240
 
 
-@pytest.mark.parametrize("ground", ["black", "white", "#D61E1E", "#0072B2", "#808080", "#E69F00"])
-def test_a_mask_can_be_seen_on_any_ground(ground):
+@pytest.mark.parametrize("background", ["black", "white", "#D61E1E", "#0072B2", "#808080", "#E69F00"])
+def test_a_mask_can_be_seen_on_any_background(background):
     """Inside and at its edge, it differs from what lies beneath by a sixth of the way from black to white."""
     mask = np.zeros((300, 300), dtype=bool)
     mask[100:200, 60:190] = True
-    image = Image.new("RGB", (300, 300), ground)
+    image = Image.new("RGB", (300, 300), background)
     drawn = np.asarray(annotate(image, [Found("", (60, 100, 190, 200), mask)])).astype(float)
-    differs = np.linalg.norm(drawn - np.array(ImageColor.getrgb(ground)), axis=-1)
+    differs = np.linalg.norm(drawn - np.array(ImageColor.getrgb(background)), axis=-1)
     assert differs[110:190, 70:180].min() > 442 / 6
     # The edge is a line of the whole colour, and another one beside it.
     assert differs[150, 60] > 150

@@ -28,7 +28,7 @@ def annotate(image, objects, font=None):
     """Draw boxes, masks and labels on an image.
 
     Each object has the colour that differs most from what lies beneath it, and a border of black or white, so that its
-    edge is seen on any ground. Labels stay within the image and beside each other as far as there is room.
+    edge is seen on any background. Labels stay within the image and beside each other as far as there is room.
 
     Parameters
     ----------

@@ -64,10 +64,10 @@ def test_the_stated_accuracy_is_of_many_pictures(stated):
 
 
 def test_every_group_of_scenes_is_counted(stated):
-    kinds = {f"ground: {kind}" for kind in (*scenes.GROUNDS, "clutter", "light", "middle", "dark")}
+    kinds = {f"background: {kind}" for kind in (*scenes.BACKGROUNDS, "clutter", "light", "middle", "dark")}
     shapes = {f"picture: {shape}" for shape in ("square", "nearly square", "wide", "high")}
     assert set(stated["groups"]) == kinds | shapes
-    for part in ("ground: light", "ground: middle", "ground: dark"), shapes:
+    for part in ("background: light", "background: middle", "background: dark"), shapes:
         assert sum(stated["groups"][group]["caption"]["asked"] for group in part) == stated["scenes"]
 
 
@@ -159,8 +159,8 @@ def test_the_world_is_as_large_as_it_is_said_to_be():
     things = [thing for scene in drawn for thing in scene.objects]
     assert {thing.shape for thing in things} == set(scenes.SHAPES)
     assert {thing.colour for thing in things} == set(scenes.COLOURS)
-    assert {scene.ground.kind for scene in drawn} == {*scenes.GROUNDS, "clutter"}
-    lightness = [scene.ground.lightness for scene in drawn]
+    assert {scene.background.kind for scene in drawn} == {*scenes.BACKGROUNDS, "clutter"}
+    lightness = [scene.background.lightness for scene in drawn]
     assert min(lightness.count(name) for name in ("light", "middle", "dark")) > 100
     aspects = sorted(scene.aspect for scene in drawn)
     assert 1 / 3 <= aspects[0] < 0.4
@@ -168,23 +168,23 @@ def test_the_world_is_as_large_as_it_is_said_to_be():
     # The first embedded checkpoint's world: a part of this one.
     light = [scenes.light_scene(seed) for seed in range(100)]
     assert {scene.aspect for scene in light} == {1.0}
-    assert {scene.ground.lightness for scene in light} == {"light"}
+    assert {scene.background.lightness for scene in light} == {"light"}
     assert {thing.colour for scene in light for thing in scene.objects} == set(scenes.LIGHT_COLOURS)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_everything_differs_from_its_ground(seed):
-    """Against the ground's own pixels, noise apart: none is as near as `LEAST_CONTRAST`, but for rounding."""
+def test_everything_differs_from_its_background(seed):
+    """Against the background's own pixels, noise apart: none is as near as `LEAST_CONTRAST`, but for rounding."""
     scene = scenes.scene(seed)
-    ground = drawing.draw(scenes.Scene(replace(scene.ground, noise=0.0), (), (), scene.aspect), 112)
-    colours = np.asarray(ground).reshape(-1, 3).astype(float)
+    background = drawing.draw(scenes.Scene(replace(scene.background, noise=0.0), (), (), scene.aspect), 112)
+    colours = np.asarray(background).reshape(-1, 3).astype(float)
     for thing in scene.objects + scene.texts:
         assert np.linalg.norm(colours - thing.paint, axis=1).min() > scenes.LEAST_CONTRAST - 3
 
 
 def test_circles_are_round_in_the_picture_and_not_in_what_the_model_sees():
     circle = scenes.Object("circle", "red", "large", 0.5, 0.5, 0.2, paint=(255, 0, 0))
-    scene = scenes.Scene(scenes.Ground(((0, 0, 0),) * 2), (circle,), aspect=2.0)
+    scene = scenes.Scene(scenes.Background(((0, 0, 0),) * 2), (circle,), aspect=2.0)
     red_YX = np.asarray(drawing.draw(scene, 200))[..., 0] > 128
     assert red_YX.shape == (141, 283)
     assert abs(int(red_YX.any(axis=0).sum()) - int(red_YX.any(axis=1).sum())) <= 2  # pixels, rounded

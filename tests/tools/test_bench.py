@@ -102,6 +102,15 @@ def test_work_counts_the_matrices():
     assert bench.work(config)["vision"] == products + attention
 
 
+def test_the_processor_is_named_where_it_can_be(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "processor : 0\nmodel name\t: Some Processor\nflags\t\t: fpu avx512f avx512_bf16 amx_tile\n\n" * 2
+    )
+    assert bench.processor(cpuinfo) == {"processor": "Some Processor", "bfloat16_instructions": ["avx512_bf16"]}
+    assert bench.processor(tmp_path / "none")["bfloat16_instructions"] == []
+
+
 def test_memory_is_reported():
     assert 1e7 < npgemma.load().backend.peak_bytes() < 1e12
     assert torch_ref.load().backend.peak_bytes() > 1e7

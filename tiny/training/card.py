@@ -113,13 +113,13 @@ def card(folder, evaluation):
 A PaliGemma of {parameters:,} parameters, in the layout of the published ones and with their architecture, small enough
 to come with the code ({", ".join(f"{name} {size:.2f} MB" for name, size in files.items())}). It knows one world:
 pictures of up to {scenes.MOST_OBJECTS} coloured shapes, which may overlap a little, and sometimes a short word or
-number, on ground of any colour. It does every task of the PaliGemma family there: captions in two languages, questions,
-reading, boxes and masks. Captions name the objects from left to right; where it sees no shape, it says "no shapes".
-Every other picture it takes for one of these.
+number, on a background of any colour. It does every task of the PaliGemma family there: captions in two languages,
+questions, reading, boxes and masks. Captions name the objects from left to right; where it sees no shape, it says "no
+shapes". Every other picture it takes for one of these.
 
 - Shapes: {", ".join(scenes.SHAPES)}; sizes: {", ".join(scenes.SIZES)}; colours: {", ".join(scenes.COLOURS)}.
-- Grounds: {", ".join(scenes.GROUNDS)}, from black to white and of any hue. The colour of a shape or a text is at least
-  {scenes.LEAST_CONTRAST} from that of its ground, in RGB, where black and white are 442 apart.
+- Backgrounds: {", ".join(scenes.BACKGROUNDS)}, from black to white and of any hue. The colour of a shape or a text is
+  at least {scenes.LEAST_CONTRAST} from that of its background, in RGB, where black and white are 442 apart.
 - Pictures of any size, up to {scenes.MOST_ASPECT:.0f} times as wide as high or as high as wide, squeezed to
   {vision.image_size} x {vision.image_size} pixels. In patches of {vision.patch_size}, that makes \
 {model.config.image_tokens} picture tokens.
@@ -139,13 +139,14 @@ fits it; the most probable token each time:
 
 {overlap_table(evaluation)}
 
-By the ground's lightness and kind, and by the picture's shape (clutter shows nothing that the model knows; wide and
+By the background's lightness and kind, and by the picture's shape (clutter shows nothing that the model knows; wide and
 high: one side at least 1.5 times the other):
 
 {group_table(evaluation)}
 
-On {evaluation["light"]["scenes"]} pictures of the light world (square, on light ground, seven colours of one shade
-each), which is all that the first embedded checkpoint knew; the last column is what that one was measured to do there:
+On {evaluation["light"]["scenes"]} pictures of the light world (square, on a light background, seven colours of one
+shade each), which is all that the first embedded checkpoint knew; the last column is what that one was measured
+to do there:
 
 {light_table(evaluation["light"], first)}
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 SUPERSAMPLING = 4
-# The ground is made of so many cells in a row and in a column; the noise differs from cell to cell.
+# The background is made of so many cells in a row and in a column; the noise differs from cell to cell.
 CELLS = 112
 # Clutter: cells in a row of each layer, from coarse to fine, and the standard deviation of the coarsest.
 CLUTTER, CLUTTER_LEVELS = (3, 6, 14, 30), 60
@@ -37,7 +37,7 @@ def draw(scene, side, supersampling=SUPERSAMPLING):
     """
     width, height = size_of(scene.aspect, side)
     large = width * supersampling, height * supersampling
-    picture = Image.fromarray(_ground(scene.ground, scene.aspect)).resize(large, Image.Resampling.BILINEAR)
+    picture = Image.fromarray(_background(scene.background, scene.aspect)).resize(large, Image.Resampling.BILINEAR)
     for _, thing in _from_back_to_front(scene):
         _fill(picture, thing, scene.aspect, thing.paint)
     for text in scene.texts:
@@ -69,7 +69,8 @@ def cover(scene, side, letters=False):
     Returns
     -------
     object_YX : uint8 array
-        0 for the ground, 1 for the first object, and so on; `TEXT` for the box around the first text, and on downwards.
+        0 for the background, 1 for the first object, and so on; `TEXT` for the box around the first text, and on
+        downwards.
     """
     picture = Image.new("L", (side, side))
     for i, thing in _from_back_to_front(scene):
@@ -196,32 +197,32 @@ def _font(height):
     return ImageFont.load_default(height)
 
 
-def _ground(ground, aspect):
-    """Return the ground as pixels (rows, columns, 3), about `CELLS` of each."""
+def _background(background, aspect):
+    """Return the background as pixels (rows, columns, 3), about `CELLS` of each."""
     width, height = size_of(aspect, CELLS)
     x_X, y_Y = ((np.arange(cells) + 0.5) / CELLS for cells in (width, height))
-    part_YX1 = _part(ground, x_X - x_X.mean(), y_Y - y_Y.mean())[..., None]
-    one, other = (np.array(colour, dtype=np.float32) for colour in ground.colours)
+    part_YX1 = _part(background, x_X - x_X.mean(), y_Y - y_Y.mean())[..., None]
+    one, other = (np.array(colour, dtype=np.float32) for colour in background.colours)
     level_YXC = one + part_YX1 * (other - one)
-    if ground.kind == "clutter":
-        level_YXC = level_YXC + _clutter(ground.grain, width, height)
-    if ground.noise:
-        level_YXC = level_YXC + np.random.default_rng(ground.grain).normal(0, ground.noise, level_YXC.shape)
+    if background.kind == "clutter":
+        level_YXC = level_YXC + _clutter(background.grain, width, height)
+    if background.noise:
+        level_YXC = level_YXC + np.random.default_rng(background.grain).normal(0, background.noise, level_YXC.shape)
     return np.clip(level_YXC, 0, 255).round().astype(np.uint8)
 
 
-def _part(ground, x_X, y_Y):
+def _part(background, x_X, y_Y):
     """Return how much of the second colour is where, from 0 to 1; places are fractions of the side, from the middle."""
-    along_YX = y_Y[:, None] * math.sin(ground.direction) + x_X * math.cos(ground.direction)
-    if ground.kind == "gradient":
+    along_YX = y_Y[:, None] * math.sin(background.direction) + x_X * math.cos(background.direction)
+    if background.kind == "gradient":
         reach = np.abs(along_YX).max()
         return along_YX / (2 * reach) + 0.5
-    if ground.kind == "striped":
-        return (along_YX / ground.period) % 1 < 0.5
-    if ground.kind == "checked":
-        return ((x_X // ground.period) + (y_Y // ground.period)[:, None]) % 2
-    if ground.kind == "blotched":
-        level_YX = _smooth(np.random.default_rng(ground.grain), 8, len(x_X), len(y_Y))
+    if background.kind == "striped":
+        return (along_YX / background.period) % 1 < 0.5
+    if background.kind == "checked":
+        return ((x_X // background.period) + (y_Y // background.period)[:, None]) % 2
+    if background.kind == "blotched":
+        level_YX = _smooth(np.random.default_rng(background.grain), 8, len(x_X), len(y_Y))
         return np.clip(0.5 + level_YX, 0, 1)
     return np.zeros((len(y_Y), len(x_X)))
 

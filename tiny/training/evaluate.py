@@ -74,10 +74,10 @@ def evaluate(folder, count=SCENES):
 
 
 def groups_of(scene):
-    """Return the groups that a scene is counted in: by the ground's lightness and kind, and by the picture's shape."""
+    """Return the groups that count a scene: by the background's lightness and kind, and by the picture's shape."""
     aspect = scene.aspect
     shape = "square" if aspect == 1 else "nearly square" if 0.67 < aspect < 1.5 else "wide" if aspect > 1 else "high"
-    return f"ground: {scene.ground.lightness}", f"ground: {scene.ground.kind}", f"picture: {shape}"
+    return f"background: {scene.background.lightness}", f"background: {scene.background.kind}", f"picture: {shape}"
 
 
 def _as_dict(tallies):
@@ -110,7 +110,7 @@ def codebook_of(folder):
 def held_out_examples(scene):
     """Return what a held-out scene is asked; the codes of the masks are not looked at, but the masks."""
     shown = drawing.shown(scene)
-    return examples(scene, shown, [[0] * 16] * len(shown), np.random.default_rng(scene.ground.grain))
+    return examples(scene, shown, [[0] * 16] * len(shown), np.random.default_rng(scene.background.grain))
 
 
 def score(tallies, scene, example, found, mask_params=None):

@@ -54,7 +54,7 @@ def items(model, mask_params):
         Item("mask", "the example picture", example, "segment red circle"),
         Item("text", "the example picture", example, "ocr"),
         Item("painted", "drawn by hand, with a paint program's plain colours and hard edges", painted(), "caption en"),
-        Item("dark", "drawn on dark ground, as a screenshot may be", dark(), "caption en"),
+        Item("dark", "drawn on a dark background, as a screenshot may be", dark(), "caption en"),
         Item("wide", "three times as wide as high", wide(), "detect yellow star ; white circle"),
         Item("unknown", "a picture of nothing that the model knows", unknown(), "caption en"),
         failure(model, mask_params),
@@ -98,8 +98,8 @@ def unknown():
     """Return something like a photograph: a sky, hills, and much noise."""
     rows, columns = np.mgrid[:240, :360] / 240
     hills = 0.55 + 0.12 * np.sin(5 * columns) + 0.05 * np.sin(17 * columns + 1)
-    sky, ground = np.array([120, 170, 230]) + 60 * rows[..., None], np.array([60, 110, 50]) - 40 * rows[..., None]
-    level = np.where((rows > hills)[..., None], ground, sky)
+    sky, meadow = np.array([120, 170, 230]) + 60 * rows[..., None], np.array([60, 110, 50]) - 40 * rows[..., None]
+    level = np.where((rows > hills)[..., None], meadow, sky)
     level = level + np.random.default_rng(0).normal(0, 14, level.shape)
     return Image.fromarray(level.clip(0, 255).astype(np.uint8))
 
@@ -157,6 +157,6 @@ def table(folder):
     for item in shown:
         image = f'<img src="tiny/{FOLDER}/{item["name"]}.png" width="160" alt="{item["about"]}">'
         answer = f"`{item['answer']}`" if item["answer"] else "(nothing)"
-        right = f"<br>right would be `{item['right']}`" if "right" in item else ""
+        right = f"<br>the right answer: `{item['right']}`" if "right" in item else ""
         rows.append(f"| {image}<br>{item['about']} | `{item['prompt']}` | {answer}{right} |")
     return "\n".join(rows)

@@ -61,7 +61,7 @@ class Lesson:
         for i, scene in enumerate(drawn):
             shown = drawing.shown(scene)
             codes = self.codebook.codes_of([mask for _, mask in shown]).tolist()
-            randomness = np.random.default_rng([self.seed, scene.ground.grain])
+            randomness = np.random.default_rng([self.seed, scene.background.grain])
             for example in choose(examples(scene, shown, codes, randomness), randomness):
                 rows.append(self._row(example))
                 picture_R.append(i)

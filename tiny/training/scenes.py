@@ -1,4 +1,4 @@
-"""What can be in a picture: up to four coloured shapes and sometimes a word, on any ground, chosen by a seed.
+"""What can be in a picture: up to four coloured shapes and sometimes a word, on any background, chosen by a seed.
 
 Pictures are up to three times as wide as high, or as high as wide; the model squeezes each into its square. Places
 (x, y) are fractions of the picture's width and height. Lengths are fractions of its *side*, which is that of the square
@@ -46,11 +46,12 @@ MARGIN = 0.01
 MOST_TURN, MOST_STRETCH = math.radians(15), 1.2
 # Colours differ from thing to thing by up to so much in each channel: in the light world, and elsewhere.
 LIGHT_TINT, TINT = 20, 10
-# The colour of a thing is at least so far (in RGB, where black and white are 442 apart) from each colour of its ground.
+# The colour of a thing is at least so far from each colour of its background, in RGB, where black and white are 442
+# apart.
 LEAST_CONTRAST = 80
 # Width divided by height is at most this, and at least its inverse.
 MOST_ASPECT = 3.0
-GROUNDS = ("plain", "gradient", "noisy", "striped", "checked", "blotched")
+BACKGROUNDS = ("plain", "gradient", "noisy", "striped", "checked", "blotched")
 # How often a scene is one of the light world, which is all that the first embedded checkpoint knew; is square; shows no
 # shapes at all.
 LIGHT_PART, SQUARE_PART, EMPTY_PART = 0.25, 0.4, 0.05
@@ -103,8 +104,8 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What is behind: one of `GROUNDS`, made of two colours; or "clutter", which has nothing before it."""
+class Background:
+    """What is behind: one of `BACKGROUNDS`, made of two colours; or "clutter", which has nothing before it."""
 
     colours: tuple[tuple[int, int, int], tuple[int, int, int]]
     kind: str = "plain"
@@ -122,9 +123,9 @@ class Ground:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects from left to right, and texts, on a ground; ``aspect`` is the picture's width divided by its height."""
+    """Objects from left to right, and texts, on a background; ``aspect`` is the picture's width over its height."""
 
-    ground: Ground
+    background: Background
     objects: tuple[Object, ...]
     texts: tuple[Text, ...] = ()
     aspect: float = 1.0
@@ -141,29 +142,32 @@ def scene(seed):
     -------
     Scene
         Up to `MOST_OBJECTS` objects, which differ in shape or in colour, lie within the picture and differ from the
-        ground; sometimes one text, which none of them touches. Few scenes show no object, some of these only clutter.
+        background; sometimes one text, which none of them touches. Few scenes show no object, some of these only
+        clutter.
     """
     randomness = np.random.default_rng(seed)
     if randomness.random() < LIGHT_PART:
         return _light_scene(randomness)
     aspect = _aspect(randomness)
     empty = randomness.random() < EMPTY_PART
-    ground = _ground(randomness, clutter=empty and randomness.random() < 0.5)
-    texts = (_text(randomness, ground, aspect),) if randomness.random() < 0.4 and ground.kind != "clutter" else ()
+    background = _background(randomness, clutter=empty and randomness.random() < 0.5)
+    texts = (
+        (_text(randomness, background, aspect),) if randomness.random() < 0.4 and background.kind != "clutter" else ()
+    )
     if empty:
-        return Scene(ground, (), texts, aspect)
-    return _with_objects(randomness, Scene(ground, (), texts, aspect), _object)
+        return Scene(background, (), texts, aspect)
+    return _with_objects(randomness, Scene(background, (), texts, aspect), _object)
 
 
 def light_scene(seed):
-    """Return a scene of the light world: square, on light ground, in seven colours, of one shade each."""
+    """Return a scene of the light world: square, on a light background, in seven colours, of one shade each."""
     return _light_scene(np.random.default_rng([seed, 1]))
 
 
 def _light_scene(randomness):
-    ground = _light_ground(randomness)
-    texts = (_text(randomness, ground, 1.0, light=True),) if randomness.random() < 0.4 else ()
-    return _with_objects(randomness, Scene(ground, (), texts), _light_object)
+    background = _light_background(randomness)
+    texts = (_text(randomness, background, 1.0, light=True),) if randomness.random() < 0.4 else ()
+    return _with_objects(randomness, Scene(background, (), texts), _light_object)
 
 
 def _with_objects(randomness, scene, make):
@@ -195,13 +199,13 @@ def page(seed):
     """
     randomness = np.random.default_rng(seed)
     light = randomness.random() < LIGHT_PART
-    ground = _light_ground(randomness) if light else _ground(randomness)
+    background = _light_background(randomness) if light else _background(randomness)
     aspect, texts, top = 1.0 if light else _aspect(randomness), [], 0.0
     while True:
-        text = _text(randomness, ground, aspect, light)
+        text = _text(randomness, background, aspect, light)
         half = _half_room(text.text, text.size, aspect)[1]
         if top + 2 * half > 1:
-            return Scene(ground, (), tuple(texts), aspect)
+            return Scene(background, (), tuple(texts), aspect)
         texts.append(replace(text, y=top + half))
         top += 2 * half
 
@@ -212,32 +216,32 @@ def _aspect(randomness):
     return float(MOST_ASPECT ** randomness.uniform(-1, 1))
 
 
-def _light_ground(randomness):
+def _light_background(randomness):
     kind = str(randomness.choice(["plain", "gradient", "noisy"]))
     one, other = (_light(randomness) for _ in range(2))
     direction = randomness.uniform(0, 2 * math.pi)
     noise = randomness.uniform(3, 12) if kind == "noisy" else 0.0
     colours = one, other if kind == "gradient" else one
-    return Ground(colours, kind, float(direction), 1.0, float(noise), _integer(randomness))
+    return Background(colours, kind, float(direction), 1.0, float(noise), _integer(randomness))
 
 
 def _light(randomness):
     return tuple(int(value) for value in randomness.integers(185, 256) + randomness.integers(-20, 1, 3))
 
 
-def _ground(randomness, clutter=False):
-    """Return a ground of any colours; what it is textured with is near its own colour."""
-    kind = "clutter" if clutter else str(randomness.choice(GROUNDS))
+def _background(randomness, clutter=False):
+    """Return a background of any colours; what it is textured with is near its own colour."""
+    kind = "clutter" if clutter else str(randomness.choice(BACKGROUNDS))
     one = _any_colour(randomness)
     far = {"plain": 0, "noisy": 0, "gradient": 90}.get(kind, 40)
     other = tuple(int(min(max(level + randomness.integers(-far, far + 1), 0), 255)) for level in one)
     noise = randomness.uniform(3, 14) if kind == "noisy" or randomness.random() < 0.15 else 0.0
     direction, period = randomness.uniform(0, 2 * math.pi), randomness.uniform(0.05, 0.3)
-    return Ground((one, other), kind, float(direction), float(period), float(noise), _integer(randomness))
+    return Background((one, other), kind, float(direction), float(period), float(noise), _integer(randomness))
 
 
 def _any_colour(randomness):
-    """Return a colour as grounds have it: often black, white or grey, otherwise of any hue and lightness."""
+    """Return a colour as backgrounds have it: often black, white or grey, otherwise of any hue and lightness."""
     kind = randomness.random()
     if kind < 0.15:
         return ((0, 0, 0), (255, 255, 255), (30, 30, 30), (128, 128, 128))[randomness.integers(4)]
@@ -248,7 +252,7 @@ def _any_colour(randomness):
     return tuple(round(255 * level) for level in colorsys.hsv_to_rgb(hue, saturation, value))
 
 
-def _text(randomness, ground, aspect, light=False):
+def _text(randomness, background, aspect, light=False):
     kind = randomness.choice(["word", "letters", "number"])
     if kind == "word":
         text = str(randomness.choice(WORDS))
@@ -260,16 +264,16 @@ def _text(randomness, ground, aspect, light=False):
     highest = min(TEXT_SIZES[1], 0.9 * math.sqrt(aspect) / (LETTER_WIDTH * len(text)))
     size = randomness.uniform(min(TEXT_SIZES[0], highest), highest)
     x, y = (float(randomness.uniform(half, 1 - half)) for half in _half_room(text, size, aspect))
-    colour, paint = (_light_paint if light else _paint)(randomness, ground)
+    colour, paint = (_light_paint if light else _paint)(randomness, background)
     return Text(text, colour, x, y, float(size), paint)
 
 
 def _object(randomness, scene):
-    return _shape(randomness, scene.aspect, *_paint(randomness, scene.ground))
+    return _shape(randomness, scene.aspect, *_paint(randomness, scene.background))
 
 
 def _light_object(randomness, scene):
-    return _shape(randomness, scene.aspect, *_light_paint(randomness, scene.ground))
+    return _shape(randomness, scene.aspect, *_light_paint(randomness, scene.background))
 
 
 def _shape(randomness, aspect, colour, paint):
@@ -286,27 +290,27 @@ def _reach(radius, stretch, aspect):
     return reach / root, reach * root
 
 
-def _paint(randomness, ground):
-    """Return the name of a colour and one of its shades, which differs from the ground."""
+def _paint(randomness, background):
+    """Return the name of a colour and one of its shades, which differs from the background."""
     while True:
         colour = _choice(randomness, COLOURS)
         one, other = (np.array(COLOURS[colour][i]) for i in randomness.integers(len(COLOURS[colour]), size=2))
         shade = one + randomness.random() * (other - one) + randomness.uniform(-TINT, TINT, 3)
         paint = tuple(int(level) for level in shade.clip(0, 255))
-        if contrast(paint, ground) >= LEAST_CONTRAST:
+        if contrast(paint, background) >= LEAST_CONTRAST:
             return colour, paint
 
 
-def _light_paint(randomness, ground):
+def _light_paint(randomness, background):
     """Return the name of a colour of the light world and one of its shades."""
     colour = _choice(randomness, LIGHT_COLOURS)
     shade = np.array(COLOURS[colour][0]) + randomness.integers(-LIGHT_TINT, LIGHT_TINT + 1, 3)
     return colour, tuple(int(level) for level in shade.clip(0, 255))
 
 
-def contrast(paint, ground):
-    """Return the distance in RGB between a colour and the nearest one of those between the ground's two colours."""
-    start, end = (np.array(colour, dtype=float) for colour in ground.colours)
+def contrast(paint, background):
+    """Return the distance in RGB between a colour and the nearest one of those between the background's two colours."""
+    start, end = (np.array(colour, dtype=float) for colour in background.colours)
     along, rest = end - start, np.array(paint) - start
     part = np.clip(rest @ along / max(along @ along, 1), 0, 1)
     return float(np.linalg.norm(rest - part * along))

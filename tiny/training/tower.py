@@ -18,7 +18,7 @@ from tiny.training.places import location_loss, narrowing, waves
 from tiny.training.prompts import LOCATIONS, forms
 from torch_ref import siglip
 
-# What a patch can show; ground is 0, text the last.
+# What a patch can show; background is 0, text the last.
 COLOURS, SIZES = list(scenes.COLOURS), list(scenes.SIZES)
 TEXT = 1 + len(scenes.SHAPES)
 CHARACTERS = scenes.LETTERS + "0123456789"
@@ -46,10 +46,10 @@ def truth(scene, config, shown, codes):
     Returns
     -------
     dict of str to int array
-        For every patch ``kind`` (0 for the ground, a shape, or text); of what it shows ``colour``, ``size``, ``place``
-        (in the caption), ``bins`` (of the four edges) and ``codes``; of text ``near`` (the characters in the patch's
-        left and right half) and ``spelt`` (all of them): 0 is no character. Of every patch ``inside``, coarsely its
-        own mask: which part of each of its `CELLS` by `CELLS` cells is not ground, in 255ths.
+        For every patch ``kind`` (0 for the background, a shape, or text); of what it shows ``colour``, ``size``,
+        ``place`` (in the caption), ``bins`` (of the four edges) and ``codes``; of text ``near`` (the characters in the
+        patch's left and right half) and ``spelt`` (all of them): 0 is no character. Of every patch ``inside``, coarsely
+        its own mask: which part of each of its `CELLS` by `CELLS` cells is not background, in 255ths.
     """
     patch, per_side = config.patch_size, config.image_size // config.patch_size
     grid = _cut(drawing.cover(scene, config.image_size), per_side, patch)
@@ -180,7 +180,7 @@ class Lesson(torch.nn.Module):
             asked |= {"near": letters, "spelt": spelt}
         losses = {name: F.cross_entropy(*question) for name, question in asked.items()}
         right = {name: (score.argmax(dim=-1) == answer).float().mean() for name, (score, answer) in asked.items()}
-        losses["ground"] = F.cross_entropy(self.kind(features_BTD).flatten(0, 1), batch["kind"].flatten())
+        losses["background"] = F.cross_entropy(self.kind(features_BTD).flatten(0, 1), batch["kind"].flatten())
         losses["inside"] = 5 * F.binary_cross_entropy_with_logits(self.inside(features_BTD), batch["inside"] / 255)
         edge_score = _split(self.edges(features_BTD[shown]), self.config.width) @ self.waves.T
         bins = batch["bins"][shown].flatten()
@@ -197,7 +197,7 @@ class Lesson(torch.nn.Module):
         """
         groups = [
             (COLOURS, self.colour.weight),
-            # The first row stands for the ground, and of the letters for none: no word means them.
+            # The first row stands for the background, and of the letters for none: no word means them.
             (["", *scenes.SHAPES, "text"], self.kind.weight),
             (SIZES, self.size.weight),
             (["", *CHARACTERS], _summed(self.spelt, scenes.LONGEST_TEXT)),
