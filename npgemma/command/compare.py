@@ -34,6 +34,10 @@ def add_arguments(parser):
         help="with --inputs, whose filter the port uses (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--reference", metavar="TRACE", help="from npgemma trace (default: made now, on its tokens)")
+    parser.add_argument(
+        "--graft", metavar="NAME", action="append", default=[],
+        help="put the port's array of this name (ours) in place of ours: is what follows right then? Once or more",
+    )  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the port (default: %(default)s)")
     add_question(parser)
     parser.set_defaults(prompt=PROMPT)
@@ -54,7 +58,7 @@ def run(options):
     reference, vocabulary = _reference(options, port.get(TOKENS))
     if options.check_map:
         return _check_map(options, reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
-    report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary)
+    report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary, options.graft)
     print(json.dumps(_finite(report)) if options.json else compare_table(report), flush=True)
     return 0 if report["passed"] else PAST_BOUND
 
@@ -94,11 +98,19 @@ def _check_map(options, reference, port, rules):
 
 def _reference(options, token_ids):
     """Return what to compare with, and how many rows of the vocabulary belong to tokens (None if unknown)."""
-    from npgemma.tools.port.reference import from_model, from_trace
+    from npgemma.tools.port.reference import from_model, from_trace, with_model
 
     if options.reference:
-        return from_trace(options.reference), None
+        return with_model(from_trace(options.reference), lambda dtype: _model(options, dtype)), None
     [(_, image)] = prepare.images(options, most=1)
+    model = _model(options, options.dtype)
+    prompt_ids = model.tokenizer.prompt(npgemma.model.without_image_marks(options.prompt))
+    ids = None if token_ids is None else [int(token) for token in token_ids.reshape(-1)]
+    return from_model(model, image, prompt_ids, ids), model.tokenizer.size
+
+
+def _model(options, dtype):
+    """Load the reference."""
     progress = Progress()
     model = npgemma.load(
         options.checkpoint,
@@ -106,10 +118,8 @@ def _reference(options, token_ids):
         config=options.config,
         tokenizer=options.tokenizer,
         resize=options.resize,
-        dtype=options.dtype,
+        dtype=dtype,
         progress=lambda done, total: progress.report("loading the weights", done, total),
     )
     progress.clear()
-    prompt_ids = model.tokenizer.prompt(npgemma.model.without_image_marks(options.prompt))
-    ids = None if token_ids is None else [int(token) for token in token_ids.reshape(-1)]
-    return from_model(model, image, prompt_ids, ids), model.tokenizer.size
+    return model

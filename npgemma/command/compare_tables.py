@@ -2,6 +2,9 @@
 
 import re
 
+# Statements between a wrong array and its inputs that are printed.
+MOST_STEPS = 12
+
 
 def compare_table(report):
     """Lay out the comparison of a port: coverage first, the verdict last."""
@@ -12,17 +15,50 @@ def compare_table(report):
         f"          {counts['unknown']} of its {counts['port_arrays']} arrays are unknown (--check-map lists them)",
         *_tokens(report["tokens"]),
     ]
+    lines += _own_errors(report)
     if report["largest"] and not report["first"]:
         largest = report["largest"]
         lines.append(f"closest to its budget: {largest['name']}, {largest['percent_of_budget']:.3g} % of it")
     if report["first"]:
         lines += ["", *_first(report["first"])]
     if report["others"]:
+        why = "although their inputs are right" if report["judged_by"] == "end to end" else "by themselves"
         rest = f" and {len(report['others']) - 2} more" if len(report["others"]) > 2 else ""
-        lines.append(f"  wrong too, although their inputs are right: {', '.join(report['others'][:2])}{rest}")
+        lines.append(f"  wrong too, {why}: {', '.join(report['others'][:2])}{rest}")
     if report["past_budget"]:
         lines.append(f"  {report['past_budget']} of {counts['compared']} arrays are past their budgets in all")
+    lines += _graft(report["graft"]) if report["graft"] else []
     return "\n".join([*lines, "", f"{report['dtype']}: {'passed' if report['passed'] else 'FAILED'}"])
+
+
+def _own_errors(report):
+    """Lay out the largest own error of each kind of operation beside what is allowed."""
+    if report["judged_by"] == "end to end":
+        return ["judged end to end, since the checkpoint of the reference is not at hand or too large for float64:"
+                " an error of one operation counts in all behind it"]  # fmt: skip
+    lines = [f"own error, from the port's own inputs   largest   allowed  {'% of allowed':>12}  of"]
+    for row in report["own_errors"]:
+        figures = f"{row['own_error']:9.1e} {row['allowed']:9.1e}  {row['percent_of_limit']:12.0f}"
+        lines.append(f"  {row['kind']:18} {row['arrays']:4} arrays     {figures}  {row['worst']}")
+    return lines
+
+
+def _graft(graft):
+    """Say whether a mistake was made before or behind the arrays that were taken from the port."""
+    names, bound = " and ".join(graft["names"]), f"{graft['bound']:g}"
+    if not graft["behind"]:
+        return ["", f"graft: the port shows nothing that depends on {names}"]
+    if graft["first"]:
+        return [
+            "",
+            f"graft: with the port's {names} in place of ours, {graft['past_bound']} of {graft['behind']} arrays behind"
+            f" still differ, first {graft['first']} ({graft['first_error']:.2g}, bound {bound}): made there",
+        ]
+    agree = f"graft: with the port's {names} in place of ours, all {graft['behind']} arrays behind agree"
+    agree += f" (at most {graft['largest']:.2g}, bound {bound})"
+    if graft["inherited"]:
+        return ["", f"{agree}: the mistake was made before, or in {graft['inherited'][0]} itself"]
+    return ["", f"{agree}, and so does what was taken: no mistake passes through it"]
 
 
 def _tokens(tokens):
@@ -48,10 +84,16 @@ def _first(first):
         lines.append(f"  shape {shapes['found']} in the port, {shapes['expected']} here")
     lines += [f"  {sentence}" for sentence in first["says"]]
     inputs = first["inputs"]
-    lines.append("  its inputs are right:" if inputs else "  the port shows none of its inputs")
+    if not inputs:
+        lines.append("  the port shows none of its inputs")
+    else:
+        lines.append("  recalculated from the port's own:" if first["alone"] else "  its inputs are right:")
     lines += [f"    {name} ({error:.1e})" for name, error in inputs.items()]
     lines.append("  look at:")
-    for step in [*first["between"], operation]:
+    hidden = max(len(first["between"]) - MOST_STEPS, 0)
+    if hidden:
+        lines.append(f"    {hidden} statements before these, whose arrays the port does not show either")
+    for step in [*first["between"][hidden:], operation]:
         weights = f" with {', '.join(step['weights'])}" if step["weights"] else ""
         lines.append(f"    {step['file']}  {step['formula']}{weights}" if step["file"] else "    what goes in")
     return lines

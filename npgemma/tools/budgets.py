@@ -3,6 +3,8 @@
 Rounding does not add up here: every operation is judged by itself, so these limits do not grow with depth.
 """
 
+from npgemma.tools.compare import BOUNDS
+
 # Which kind of operation each is, by its name in the manifest; the roughest kind of a formula counts.
 KINDS = {
     "softmax": "attention weights",
@@ -64,7 +66,9 @@ def limits(entries, given, dtype):
         if not entry.same_as:
             # What the operations since the program's last arrays may have brought together.
             own = MARGIN * LARGEST[dtype][kind_of(entry)]
-            carried[name] = own + sum(carried[source] for source in entry.inputs if source not in shown)
+            together = own + sum(carried[source] for source in entry.inputs if source not in shown)
+            # A sum over all paths: through many hidden layers it would allow more than a whole pass may be off.
+            carried[name] = max(own, min(together, BOUNDS.get(dtype, together)))
         found[name] = MARGIN * LARGEST[dtype][SUM] if first in shown else carried[first]
         if name in given:
             shown.add(first)

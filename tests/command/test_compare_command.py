@@ -1,6 +1,8 @@
 """cli.py compare: its files, its exit statuses, and what it prints."""
 
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -104,3 +106,54 @@ def test_files_that_are_not_there(compare, tmp_path, port):
     status, out, err = compare(tmp_path / port)
     assert (status, out) == (2, "")
     assert err.startswith("error: cannot read")
+
+
+def test_every_kind_of_operation_is_beside_what_is_allowed(compare, reference):
+    status, out, _ = compare(reference, "--json")
+    report = json.loads(out)
+    assert (status, report["judged_by"]) == (0, "own error")
+    assert {"norm", "product", "activation", "rotation", "attention weights"} <= {
+        row["kind"] for row in report["own_errors"]
+    }
+    assert all(0 < row["own_error"] < row["allowed"] for row in report["own_errors"])
+
+
+def test_without_the_reference_s_checkpoint_arrays_are_compared_end_to_end(compare, reference):
+    other = pathlib.Path(__file__).resolve().parents[1] / "golden" / "gemma2_hub"
+    status, out, _ = compare(reference, "--checkpoint", other)
+    assert status == 0
+    assert "judged end to end, since the checkpoint of the reference is not at hand" in out
+    status, out, err = compare(reference, "--checkpoint", other, "--graft", LOGITS)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: --graft runs the reference")
+
+
+MID, OUT = (f"prefill.0/run_blocks.0/block.1/{name}_BTD" for name in ("mid", "out"))
+
+
+def test_a_graft_tells_a_mistake_from_an_inherited_one(compare, reference, tmp_path):
+    wrong = tmp_path / "port.safetensors"
+    words = ["--mistake", "image-scaled", "--backend", "torch", "--max-new-tokens", "1"]
+    assert cli.main(["trace", "--out", str(wrong), *words]) == 0
+    status, out, _ = compare(wrong, "--graft", MID)
+    assert status == 1
+    assert re.search(rf"with the port's {MID} in place of ours, all \d+ arrays behind agree \(at most .*before", out)
+    status, out, _ = compare(wrong, "--graft", "prefill.0/embed_tokens.0/text_BTD")
+    assert "still differ, first prefill.0/x_BSD" in out
+
+
+def test_a_graft_of_a_right_array_says_that_nothing_passes_through_it(compare, reference):
+    report = json.loads(compare(reference, "--graft", MID, "--graft", OUT, "--json")[1])["graft"]
+    assert (report["inherited"], report["first"], report["past_bound"]) == ([], None, 0)
+    assert report["behind"] > 20
+    assert "no mistake passes through it" in compare(reference, "--graft", MID)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("nothing", "there is no array 'nothing'"), (OUT, "the port does not show")]
+)
+def test_a_graft_that_cannot_be(compare, reference, tmp_path, name, says):
+    save_file({IDS: load_file(reference)[IDS]}, tmp_path / "port.safetensors")
+    status, out, err = compare(tmp_path / "port.safetensors", "--graft", name)
+    assert (status, out) == (2, "")
+    assert says in err

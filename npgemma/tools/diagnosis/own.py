@@ -6,7 +6,7 @@ import numpy as np
 
 from npgemma.backend import numpy_backend
 from npgemma.params import leaves, map_leaves
-from npgemma.tools.budgets import kind_of
+from npgemma.tools.budgets import LARGEST, MARGIN, kind_of
 from npgemma.trace import to_numpy
 
 # In float64 the reference of a larger model would need more than 8 GB.
@@ -53,8 +53,8 @@ def own_errors(replays):
     Returns
     -------
     list of dict
-        ``kind``, ``arrays``, ``own_error``, ``percent_of_limit`` and ``worst`` (the array nearest to its limit, or
-        past it), one for each kind.
+        ``kind``, ``arrays``, ``own_error``, ``allowed`` (for one operation whose inputs are shown),
+        ``percent_of_limit`` and ``worst`` (the array nearest to its limit, or past it), one for each kind.
     """
     kinds = {}
     for name, entry in replays.manifest.entries.items():
@@ -66,6 +66,7 @@ def own_errors(replays):
             "kind": kind,
             "arrays": len(found),
             "own_error": max(error for _, error, _ in found),
+            "allowed": MARGIN * LARGEST[replays.port.dtype][kind],
             "percent_of_limit": 100 * max(found)[0],
             "worst": max(found)[2],
         }

@@ -114,7 +114,8 @@ class Replays:
         The reference: float64, on the NumPy backend, its weights rounded as the port's.
     load : callable
         ``load()`` returns the pixels of the image, read anew.
-    prompt : str
+    prompt : str or list of int
+        Its tokens, where nothing is wrong with them.
     port : Port
     """
 
@@ -133,6 +134,8 @@ class Replays:
 
     def _prompt_ids(self):
         """Return the prompt's tokens as they are, whatever mistake is made meanwhile."""
+        if isinstance(self.prompt, list):
+            return self.prompt
         return self.model.tokenizer.prompt(without_image_marks(self.prompt))
 
     def _run(self, pixels, ids, parts=("vision", "decoder")):
@@ -187,7 +190,7 @@ class Replays:
             if found is None or found.shape != computed.shape:
                 return computed
             far = place.apart > SAME and place.error > place.limit
-            if far and inside is not None and _distance(inside, self._found(name, inside)) <= place.limit:
+            if far and inside is not None and _distance(inside, self.conforming(name, inside)) <= place.limit:
                 # The port has the array as it is before the mistake is made.
                 place.error = None
             elif far:
@@ -227,14 +230,25 @@ class Replays:
         same = right is None or np.array_equal(right.computed, [ids])
         return Place(np.array([ids]), error, 0.0 if same else math.inf)
 
-    def _found(self, name, computed):
-        """Return the port's array, with what is only a convention made alike."""
+    def conforming(self, name, computed):
+        """Return the port's array, with what is only a convention made alike; None if there is none.
+
+        Parameters
+        ----------
+        name : str
+        computed : array
+            The reference's.
+
+        Returns
+        -------
+        array or None
+        """
         found = self.found.get(name)
         if found is None or found.shape != computed.shape:
             return found
         if name.endswith("masked_BKGTS"):
             return np.where(np.isneginf(computed) & (found < FILL), -math.inf, found)
-        if name.endswith("position_BT"):
+        if name.endswith("positions.0/position_BT"):  # those of angles.0 have the origin on both sides
             return found - self.origin
         return found
 
@@ -243,7 +257,7 @@ class Replays:
         right = self.right.get(name) if under else None
         if right is not None and np.array_equal(right.computed, computed, equal_nan=computed.dtype.kind == "f"):
             return dataclasses.replace(right, apart=0.0)
-        found = self._found(name, computed)
+        found = self.conforming(name, computed)
         error = None if found is None else _distance(computed, found)
         apart = 0.0 if not under else math.inf if right is None else _distance(right.computed, computed)
         return Place(computed, error, apart, limit)

@@ -1,8 +1,15 @@
-"""Compare a port with the reference: coverage, then the first wrong operation, then the tokens."""
+"""Compare a port with the reference: coverage, then the first wrong operation, then the tokens.
+
+With the reference's model at hand every array is recalculated from the port's own inputs; without it, as with a stored
+trace of a checkpoint that is not there, arrays are compared end to end.
+"""
 
 from npgemma.errors import InputError
+from npgemma.tools.diagnosis.own import fits
 from npgemma.tools.port.coverage import cover
 from npgemma.tools.port.explain import explain
+from npgemma.tools.port.graft import graft
+from npgemma.tools.port.own import judge_alone
 from npgemma.tools.port.reference import kind
 from npgemma.tools.port.tokens import comparable, parting
 from npgemma.tools.port.verdict import judge, wrong_arrays
@@ -11,7 +18,7 @@ from npgemma.tools.port.verdict import judge, wrong_arrays
 TOKENS = "token_ids"
 
 
-def compare(reference, port, rules=(), dtype="float32", vocabulary=None):
+def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=()):
     """Compare a port's arrays with a reference.
 
     Parameters
@@ -24,12 +31,17 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None):
         The port's.
     vocabulary : int, optional
         Rows of the embedding table that belong to tokens.
+    grafts : sequence of str, optional
+        Our names of the port's arrays to put in place of ours.
 
     Returns
     -------
     dict
         ``passed``; ``coverage``; ``first``, the first wrong operation, or None; ``others``, names of further ones;
-        ``past_budget``, how many arrays are; ``tokens``; ``largest``, the array that used most of its budget.
+        ``past_budget``, how many arrays are; ``tokens``; ``largest``, the array that used most of its budget;
+        ``judged_by``, ``own error`` or ``end to end``; ``own_errors``, those of each kind of operation beside the
+        allowed ones (empty if end to end); ``graft``, as
+        `npgemma.tools.port.graft.graft` gives it, or None.
 
     Raises
     ------
@@ -60,11 +72,18 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None):
             f"nothing to compare: none of the port's {len(port)} arrays has a name that the map or the reference "
             "knows; --check-map shows both sides"
         )
+    own = []
+    if reference.model is not None and fits(reference.model):
+        alone, own = judge_alone(reference, coverage, judged, dtype)
+        judged |= alone
     wrong = wrong_arrays(reference, judged)
     parted = None if token_ids is None else parting(reference, token_ids, dtype, vocabulary)
     return {
         "passed": all(each.right for each in judged.values()) and not (parted and parted["verdict"] == "defect"),
         "dtype": dtype,
+        "judged_by": "own error" if own else "end to end",
+        "own_errors": own,
+        "graft": graft(reference, coverage, grafts, dtype) if grafts else None,
         "coverage": coverage.counts() | {"compared": len(judged)},
         "first": _told(wrong[0], reference, judged) if wrong else None,
         "others": [each.judged.pair.name for each in wrong[1:]],
@@ -83,9 +102,10 @@ def _told(wrong, reference, judged):
         "port": pair.port,
         "relative_l2": wrong.judged.difference.relative_l2 if wrong.judged.difference else None,
         "budget": wrong.judged.budget,
+        "alone": wrong.judged.alone,
         "shapes": {"expected": list(pair.expected.shape), "found": list(pair.raw.shape)},
         "operation": {key: entry[key] for key in path},
-        "inputs": {name: judged[name].difference.relative_l2 for name in wrong.inputs},
+        "inputs": {name: judged[name].difference.relative_l2 for name in wrong.inputs if judged[name].difference},
         "between": [{key: reference.entries[name][key] for key in path} for name in wrong.between],
         "says": explain(wrong.judged, entry["axes"], _sizes(reference, pair.name)),
     }
@@ -103,6 +123,10 @@ def _sizes(reference, name):
 
 def _largest(judged):
     """Return the array that used most of its budget, and how much."""
-    shares = {name: each.difference.relative_l2 / each.budget for name, each in judged.items() if each.difference}
+    shares = {
+        name: each.difference.relative_l2 / each.budget
+        for name, each in judged.items()
+        if each.difference and each.budget
+    }
     name = max(shares, key=shares.get, default=None)
     return name and {"name": name, "kind": kind(name), "percent_of_budget": 100 * shares[name]}

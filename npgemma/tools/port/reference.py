@@ -1,5 +1,6 @@
 """What a port is compared with: a trace with its manifest, read from a file or made on the spot."""
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -7,10 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.errors import InputError
+from npgemma.model import Model
 from npgemma.tools import forced
 from npgemma.tools.arrays import read_arrays, read_manifest
 from npgemma.tools.manifest import Manifest, checkpoint_hash
 from npgemma.trace import record
+
+# Where a trace has the pixels of one image, and of several images of one prompt.
+PIXELS = ("encode_images.0/pixels_BIYXC", "encode_image.0/pixels_BYXC")
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,18 @@ class Reference:
         The tokens that were fed back.
     about : dict
         Of the checkpoint and the question.
+    model : npgemma.Model, optional
+        What made it, on the NumPy backend: with it a port's arrays can be recalculated.
+    pixels : array, optional
+        What the model was shown.
     """
 
     arrays: dict[str, np.ndarray]
     entries: dict[str, dict]
     token_ids: list[int]
     about: dict
+    model: Model | None = None
+    pixels: np.ndarray | None = None
 
 
 def from_trace(path):
@@ -55,6 +66,29 @@ def from_trace(path):
         raise InputError(f"'{path}' has no manifest: make the reference with npgemma trace --out FILE")
     entries = {entry["name"]: entry for entry in manifest.pop("arrays")}
     return Reference(read_arrays(path), entries, manifest["answer"], manifest)
+
+
+def with_model(reference, load):
+    """Return a stored reference with the model that made it, if it is the one and what it was shown is in the trace.
+
+    Parameters
+    ----------
+    reference : Reference
+    load : callable
+        ``load(dtype)`` returns the model that might have made it.
+
+    Returns
+    -------
+    Reference
+    """
+    shown = [reference.arrays.get(name) for name in PIXELS if name in reference.arrays]
+    # int8 is a rounding of the reference's own, from which no right port can be recalculated.
+    if not shown or reference.about["dtype"] == "int8":
+        return reference
+    model = load(reference.about["dtype"])
+    if checkpoint_hash(model.params) != reference.about["checkpoint"]:
+        return reference
+    return dataclasses.replace(reference, model=model, pixels=shown[0])
 
 
 def from_model(model, image, prompt_ids, token_ids=None, most=4):
@@ -83,7 +117,8 @@ def from_model(model, image, prompt_ids, token_ids=None, most=4):
         forced.run(model, pixels, prompt_ids, token_ids)
     words = dict.fromkeys(arrays, "F32")  # the dtypes and offsets of a file, which this is none of
     entries = {entry["name"]: entry for entry in json.loads(manifest.as_json(words))["arrays"]}
-    return Reference(arrays, entries, list(token_ids), {"checkpoint": checkpoint_hash(model.params), "ids": prompt_ids})
+    about = {"checkpoint": checkpoint_hash(model.params), "ids": prompt_ids}
+    return Reference(arrays, entries, list(token_ids), about, model, pixels)
 
 
 def forced_by_itself(model, pixels, prompt_ids, most):

@@ -1,4 +1,7 @@
-"""The verdict on a port: the first array past its budget, in the data flow, whose inputs are right."""
+"""The verdict on a port: the first array past its budget, in the data flow, whose inputs are right.
+
+What was recalculated from the port's own inputs needs no right inputs.
+"""
 
 from dataclasses import dataclass
 
@@ -16,22 +19,19 @@ class Judged:
     pair: Pair
     difference: Difference | None  # None where the shapes do not fit
     budget: float
-
-    @property
-    def right(self):
-        """Whether it is within its budget."""
-        return self.difference is not None and self.difference.relative_l2 <= self.budget
+    right: bool
+    alone: bool = False  # whether the expected array was made from the port's own inputs
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """An array past its budget, with right inputs.
+    """An array past its budget, with right inputs, or judged by its own error.
 
     Parameters
     ----------
     judged : Judged
     inputs : list of str
-        The nearest arrays that it was made from and that the port shows; all are right.
+        The nearest arrays that it was made from and that the port shows.
     between : list of str
         Arrays on the way from them that the port does not show; the mistake may be made in any of them.
     """
@@ -57,21 +57,21 @@ def judge(reference, coverage, dtype):
         In the order of the data flow.
     """
     gauge = Gauge(reference, coverage.pairs)
-    return {name: _judged(pair, reference.entries[name], dtype, gauge) for name, pair in coverage.pairs.items()}
+    return {name: _judged(pair, BOUNDS[dtype], gauge) for name, pair in coverage.pairs.items()}
 
 
-def _judged(pair, entry, dtype, gauge):
-    budget = (entry.get("budget") or {}).get(dtype, BOUNDS[dtype])
+def _judged(pair, budget, gauge):
     if pair.found is None:
-        return Judged(pair, None, budget)
+        return Judged(pair, None, budget, right=False)
     expected, found = pair.expected, gauge.undone(pair)
     if expected.dtype.kind in "iub" and found.dtype.kind == "f":
         expected = expected.astype(np.float64)
-    return Judged(pair, difference(expected, found), budget)
+    apart = difference(expected, found)
+    return Judged(pair, apart, budget, apart.relative_l2 <= budget)
 
 
 def wrong_arrays(reference, judged):
-    """Return every array past its budget whose inputs are right, in the order of the data flow.
+    """Return every array past its budget that its inputs do not excuse, in the order of the data flow.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def wrong_arrays(reference, judged):
     for name, outcome in judged.items():
         if not outcome.right:
             inputs, between = _made_from(name, reference.entries, shown, order)
-            if all(judged[each].right for each in inputs):
+            if outcome.alone or all(judged[each].right for each in inputs):
                 wrong.append(Wrong(outcome, inputs, between))
     return wrong
 
