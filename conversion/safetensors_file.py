@@ -102,7 +102,7 @@ def read(path):
     except InputError:
         raise
     except (safetensors.SafetensorError, OSError) as problem:
-        raise InputError(f"'{path}' is not a complete safetensors file ({problem}): download it again") from None
+        raise InputError(f"'{path}' is not a complete safetensors file ({problem}): copy it again") from None
     with open(path, "rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
