@@ -11,6 +11,7 @@ import npgemma
 from npgemma.command import main
 from npgemma.generate import sample
 from npgemma.tools.mistakes import made
+from npgemma.tools.tour.attending import patches_of
 
 SECTIONS = [
     "question",
@@ -89,6 +90,7 @@ def test_a_click_on_a_token_shows_where_it_looked(browser):
         + light.replace("document.querySelector('#attention figure canvas')", "t")
     )
     maps = []
+    browser.execute_script('document.querySelector(\'[data-layer="0"][data-head="0"]\').click()')
     for token in (0, 9):
         click = 'document.querySelector(`#question [data-answer-token="${arguments[0]}"]`).click()'
         browser.execute_script(click, token)
@@ -110,6 +112,49 @@ def test_the_causal_switch_shows_the_causal_answer(browser, trace):
         assert shown == (right.text or "(empty: the model ended its answer at once)")
 
 
+def test_the_cache_says_what_it_saved(browser, trace):
+    """Every step without a cache would read all tokens so far again."""
+    _, arrays, answer = trace
+    prefill, steps = arrays["prefill.0/x_BSD"].shape[1], len(answer.token_ids) - 1
+    told = browser.execute_script("return document.querySelector('[data-saved]').dataset.saved")
+    assert told == f"{prefill + steps} {sum(prefill + step for step in range(steps + 1))}"
+
+
+def test_the_overview_names_the_head_that_looks_most_at_the_object(browser, trace):
+    _, arrays, _ = trace
+    shares = facts_shares(browser)
+    for token in (0, 5, 9):
+        browser.execute_script(f"document.querySelector('[data-looks=\"{token}\"]').click()")
+        pressed = browser.execute_script(
+            "const e = document.querySelector('#attention .heads [aria-pressed=true]');"
+            "return [Number(e.dataset.layer), Number(e.dataset.head)]"
+        )
+        on_object = [
+            [(attention(arrays, token, layer, head) * shares[token]).sum() for head in range(4)] for layer in range(3)
+        ]
+        assert tuple(pressed) == np.unravel_index(np.argmax(on_object), (3, 4))
+
+
+def facts_shares(browser):
+    """For each token of a box how much of each patch its box covers."""
+    facts = browser.execute_script("return JSON.parse(document.getElementById('facts').textContent)")
+    shares = {}
+    for thing in facts["objects"]:
+        covered = patches_of(thing["box"], facts["image"]["size"], facts["image"]["grid"])
+        shares |= dict.fromkeys(range(thing["tokens"][0], thing["tokens"][1] + 1), covered)
+    return shares
+
+
+def test_another_answer_is_judged_by_its_boxes(browser):
+    told = browser.execute_script(
+        "return Object.fromEntries([...document.querySelectorAll('[data-mistake]')].map("
+        "e => [e.dataset.mistake, [e.querySelector('.clip').innerText, e.querySelector('.verdict').innerText]]))"
+    )
+    assert "No box" in told["causal-prefix"][1]
+    assert all("loc" in words or "No box" in verdict for words, verdict in told.values())
+    assert any("of the answer's 2 are" in verdict for _, verdict in told.values())
+
+
 @pytest.mark.parametrize("settings", [(1.0, 3, 1.0), (2.0, None, 0.3), (0.5, 5, 0.8)])
 def test_sliders_keep_the_right_tokens(browser, trace, settings):
     model, arrays, _ = trace
@@ -127,6 +172,10 @@ def test_sliders_keep_the_right_tokens(browser, trace, settings):
     draws = [sample(logit_BV, np.array([u]), temperature, top_k, top_p)[0] for u in np.linspace(0, 1, 4000, False)]
     best = np.argsort(-logit_BV[0], kind="stable")[:10]
     assert set(kept) == set(draws) & set(best.tolist())
+    for uniform in (0.1, 0.6, 0.95):
+        browser.execute_script(move, "uniform", uniform)
+        drawn = browser.execute_script("return Number(document.querySelector('[data-drawn]').dataset.drawn)")
+        assert drawn == sample(logit_BV, np.array([uniform]), temperature, top_k, top_p)[0]
 
 
 def test_everything_can_be_reached_by_keyboard(browser):

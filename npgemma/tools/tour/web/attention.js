@@ -1,6 +1,6 @@
 // 5: where it looked.
 import { facts, shown, tokenAt } from "./data.js";
-import { bar, el, opened, pressed, walkable } from "./dom.js";
+import { bar, el, opened, pressed, table, walkable } from "./dom.js";
 import { canvas, spotlight } from "./draw.js";
 import { change, follow } from "./state.js";
 import { percent, t } from "./texts.js";
@@ -14,17 +14,19 @@ export function attention(name, place) {
   const tiles = [];
   for (let layer = 0; layer < facts.layers; layer++) for (let head = 0; head < facts.heads; head++) tiles.push(tile(layer, head));
   walkable(tiles.map(({ button }) => button), facts.heads);
-  const heads = el("div", { class: "heads" }, tiles.map(({ button }) => button));
-  heads.style.setProperty("--columns", facts.heads);
+  const sheet = el("div", { class: "heads" }, tiles.map(({ button }) => button));
+  sheet.style.setProperty("--columns", facts.heads);
   const map = canvas(448, 448, "");
   const beside = el("div", { "aria-live": "polite" });
   const ranking = el("div", {});
+  change(best(0) ?? {});
   const caption = el("figcaption", {});
   body.append(
     el("div", { class: "two" }, el("figure", {}, map, caption), beside),
     ranking,
+    overview(),
     el("h3", {}, t("attention.heads")),
-    heads,
+    sheet,
     codeBeside(["grouped_query_attention", "rotate", "attend"]),
   );
   follow(["token", "layer", "head"], ({ token, layer, head }) => {
@@ -74,26 +76,55 @@ function place(position) {
   return kind === "image" ? t("token.image", { patch }) : t(`token.${kind}`, { position, word: shown(id) });
 }
 
-// Heads, those first that look most at the object that the token tells of.
+// Layer and head that look most at the token's object; none if it has no object.
+function best(token) {
+  const thing = objectOf(token);
+  if (!thing) return null;
+  const [{ layer, head }] = heads(token, thing);
+  return { layer, head };
+}
+
+// Heads, those first that look most at an object.
+function heads(token, thing) {
+  const all = [];
+  for (let layer = 0; layer < facts.layers; layer++) {
+    for (let head = 0; head < facts.heads; head++) all.push({ layer, head, ...onObject(token, layer, head, thing) });
+  }
+  return all.sort((a, b) => b.share - a.share);
+}
+
+// For every token of a box the head that looks most at it; a click shows its map.
+function overview() {
+  const told = facts.answer.map((_, token) => ({ token, thing: objectOf(token) })).filter(({ thing }) => thing);
+  if (!told.length) return el("p", { class: "note" }, t("attention.overview-none"));
+  const rows = told.map(({ token, thing }) => {
+    const [{ layer, head, share }] = heads(token, thing);
+    const show = () => change({ token, layer, head });
+    return [
+      el("button", { type: "button", class: "plain word", "data-looks": token, onclick: show }, `${token + 1} ${shown(facts.answer[token])}`),
+      t("attention.tile", { layer, head }),
+      bar(share, `${percent(share)} ${thing.label}`),
+      percent(shares(token, layer, head).image),
+    ];
+  });
+  return table(["word", "head", "object", "image"].map((head) => t(`attention.head-${head}`)), rows, t("attention.overview"));
+}
+
+// The heads that look most at the object of the token.
 function ranked(token) {
   const thing = objectOf(token);
   if (!thing) return [el("p", { class: "note" }, t("attention.no-object"))];
-  const all = [];
-  for (let layer = 0; layer < facts.layers; layer++) {
-    for (let head = 0; head < facts.heads; head++) all.push({ layer, head, share: onObject(token, layer, head, thing) });
-  }
-  const best = all.sort((a, b) => b.share - a.share).slice(0, 3);
   return [
     el("h3", {}, t("attention.ranking", { label: thing.label })),
     el(
       "ol",
       { class: "most" },
-      best.map(({ layer, head, share }) =>
+      heads(token, thing).slice(0, 3).map(({ layer, head, share, within }) =>
         el(
           "li",
           {},
           el("button", { type: "button", class: "plain", onclick: () => change({ layer, head }) }, t("attention.tile", { layer, head })),
-          bar(share, t("attention.on-object", { share: percent(share) })),
+          bar(share, t("attention.on-object", { share: percent(share), within: percent(within) })),
         ),
       ),
     ),

@@ -15,6 +15,7 @@ export function boxes(name, place, whole) {
     const image = boxed(whole, drawn, t("boxes.image"), Math.max(whole.width, whole.height));
     facts.objects.forEach(({ stages, box }) => stages && box && paintMask(image, values(stages.at(-1)), stages.at(-1).shape, box));
     body.append(el("div", { class: "two" }, el("figure", {}, image, el("figcaption", {}, t("boxes.image"))), el("div", {}, facts.objects.map(arithmetic))));
+    if (facts.objects.some(({ codes }) => codes.length)) body.append(el("p", {}, t("boxes.codes-intro")));
     facts.objects.forEach((thing) => body.append(...maskOf(thing)));
   }
   body.append(codeBeside(["find_objects", "decode_masks", "residual_block"]));

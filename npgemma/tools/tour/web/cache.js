@@ -2,7 +2,7 @@
 import { facts, shown, values } from "./data.js";
 import { choose, el, labelled, opened, table } from "./dom.js";
 import { tinted } from "./draw.js";
-import { megabytes, t } from "./texts.js";
+import { megabytes, number, t } from "./texts.js";
 import { codeBeside } from "./code.js";
 
 const { keys, prefill, held, numbers, bytes_each: each, context, compared } = facts.cache;
@@ -26,6 +26,7 @@ export function cache(name, place) {
   body.append(
     el("div", { class: "controls" }, labelled(t("head.layer"), select), labelled(t("cache.steps"), slider)),
     sentence,
+    saved(),
     el("figure", { class: "cache" }, strip, el("figcaption", {}, t("cache.rows"))),
     sizes(),
     codeBeside(["prefill", "step"]),
@@ -39,13 +40,21 @@ function told(steps, rows) {
   return t("cache.stepped", { steps, word: shown(facts.answer[steps - 1]), rows, size, more: megabytes(numbers * each) });
 }
 
+// Rows of the decoder: those computed, and those that would be if every step read all tokens again.
+function saved() {
+  const steps = held - prefill;
+  const kept = prefill + steps;
+  const all = Array.from({ length: steps + 1 }, (_, step) => prefill + step).reduce((sum, rows) => sum + rows, 0);
+  return el("p", { "data-saved": `${kept} ${all}` }, t("cache.saved", { prefill, steps, kept, all, times: number(all / kept, 3) }));
+}
+
 function sizes() {
   const line = (what, here, there) => [t(`cache.${what}`), here, there];
   const there = compared.numbers * each;
   const rows = [
     line("token", megabytes(numbers * each), megabytes(there)),
     line("after-prefill", megabytes(prefill * numbers * each), megabytes(compared.prefill * there)),
-    line("full", megabytes(context * numbers * each), megabytes(compared.context * there)),
+    [t("cache.full", { here: context, there: compared.context }), megabytes(context * numbers * each), megabytes(compared.context * there)],
     line("all-heads", megabytes((numbers * each * facts.heads) / facts.key_value_heads), megabytes(compared.all_heads * each)),
   ];
   return table(["", t("cache.here"), compared.name], rows, t("cache.sizes", { dtype: each === 8 ? "float64" : "float32" }));

@@ -16,16 +16,21 @@ export function chips() {
         "aria-label": t("chips.label", { token: token + 1, text: shown(id), share: percent(probability(token)) }),
         onclick: () => change({ token }),
       },
-      el("span", { class: "word" }, shown(id)),
+      el("span", { class: "word" }, el("span", { class: "place" }, String(token + 1)), shown(id)),
       el("span", { class: "share" }, percent(probability(token))),
     ),
   );
-  follow(["token"], ({ token }) => pressed(buttons, token));
-  return el("div", { class: "chips" }, buttons);
+  const row = el("div", { class: "chips" }, buttons);
+  follow(["token"], ({ token }) => {
+    pressed(buttons, token);
+    // Where the row scrolls, the chosen token stays in sight.
+    row.scrollLeft = buttons[token].offsetLeft - row.offsetLeft - row.clientWidth / 2;
+  });
+  return row;
 }
 
 // An answer of another run: tokens that this run's answer does not have at their place are marked.
 export function compared(ids) {
-  const words = ids.map((id, i) => (id === facts.answer[i] ? shown(id) : el("mark", { title: t("chips.differs") }, shown(id))));
+  const words = ids.map((id, i) => el(id === facts.answer[i] ? "span" : "mark", { class: "piece", title: id === facts.answer[i] ? null : t("chips.differs") }, shown(id)));
   return el("span", { class: "compared" }, words.length ? words : t("chips.empty"));
 }

@@ -3,7 +3,7 @@ import { facts, shown } from "./data.js";
 import { bar, el, labelled, opened, table } from "./dom.js";
 import { follow, state } from "./state.js";
 import { number, percent, t } from "./texts.js";
-import { kept, ranked, sampled } from "./sampling.js";
+import { kept, rankDrawn, ranked, sampled } from "./sampling.js";
 import { codeBeside } from "./code.js";
 
 const SHOWN = 10;
@@ -14,20 +14,28 @@ export function choice(name, place) {
     temperature: el("input", { type: "range", min: 0.1, max: 3, step: 0.05, value: 1, "data-slider": "temperature" }),
     top_k: el("input", { type: "range", min: 1, max: 50, step: 1, value: 50, "data-slider": "top_k" }),
     top_p: el("input", { type: "range", min: 0.05, max: 1, step: 0.01, value: 1, "data-slider": "top_p" }),
+    uniform: el("input", { type: "range", min: 0, max: 0.999, step: 0.001, value: 0.5, "data-slider": "uniform" }),
   };
   const texts = Object.fromEntries(Object.keys(sliders).map((key) => [key, el("output", {})]));
   const rows = el("div", {});
   const sentence = el("p", { class: "sentence", "aria-live": "polite" });
   const draw = () => {
-    const [temperature, topK, topP] = Object.values(sliders).map((slider) => Number(slider.value));
+    const [temperature, topK, topP, uniform] = Object.values(sliders).map((slider) => Number(slider.value));
     const limit = topK === 50 ? null : topK;
     texts.temperature.textContent = number(temperature, 2);
     texts.top_k.textContent = limit ?? t("choice.all");
     texts.top_p.textContent = number(topP, 2);
+    texts.uniform.textContent = uniform.toFixed(3);
     const { token } = state();
     const left = sampled(token, temperature, limit, topP);
     rows.replaceChildren(best(token, left));
-    sentence.textContent = t("choice.kept", { count: left.filter((x) => x > 0).length, all: facts.choice.vocabulary });
+    const ids = ranked(token);
+    const drawn = ids[rankDrawn(left, uniform)][0];
+    sentence.replaceChildren(
+      t("choice.kept", { count: left.filter((x) => x > 0).length, all: facts.choice.vocabulary }),
+      ` ${t("choice.best", { word: shown(ids[0][0]), share: percent(left[0]) })} `,
+      el("span", { "data-drawn": drawn }, t("choice.drawn", { uniform: texts.uniform.textContent, word: shown(drawn) })),
+    );
   };
   for (const slider of Object.values(sliders)) slider.addEventListener("input", draw);
   const controls = Object.entries(sliders).map(([key, slider]) =>

@@ -81,6 +81,7 @@ export function boxed(image, boxes, label, longest = image.width) {
   const context = target.getContext("2d");
   context.drawImage(image, 0, 0, target.width, target.height);
   const sides = [target.width / facts.image.size[0], target.height / facts.image.size[1]];
+  const taken = [];
   boxes.forEach(({ box, label: name }, i) => {
     const [left, top, right, bottom] = box.map((edge, side) => edge * sides[side % 2]);
     for (const [style, width] of [["#000", 5], ["#ffd84d", 2.5]]) {
@@ -89,17 +90,20 @@ export function boxed(image, boxes, label, longest = image.width) {
       context.setLineDash(DASHES[i % DASHES.length]);
       context.strokeRect(left, top, right - left, bottom - top);
     }
-    write(context, name || String(i + 1), left, top, target);
+    write(context, name || String(i + 1), left, top, target, taken);
   });
   return target;
 }
 
-function write(context, text, left, top, target) {
+// Above its corner, or further down where another label stands.
+function write(context, text, left, top, target, taken) {
   context.setLineDash([]);
   context.font = "600 13px system-ui, sans-serif";
   const width = Math.min(context.measureText(text).width + 8, target.width);
   const x = Math.max(0, Math.min(left, target.width - width));
-  const y = top >= 18 ? top - 18 : top;
+  let y = top >= 18 ? top - 18 : top;
+  while (taken.some((each) => Math.abs(each.y - y) < 18 && each.x < x + width && x < each.x + each.width)) y += 18;
+  taken.push({ x, y, width });
   context.fillStyle = "#000";
   context.fillRect(x, y, width, 18);
   context.fillStyle = "#ffd84d";

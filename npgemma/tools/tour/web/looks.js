@@ -30,16 +30,17 @@ export function shares(token, layer, head) {
   };
 }
 
-// The object that an answer token tells of, if its box is known.
+// The object that an answer token belongs to, if its box is known.
 export function objectOf(token) {
   return facts.objects.find(({ tokens: [first, last], patches }) => patches && token >= first && token <= last);
 }
 
-// How much of a head's attention to the image falls on the object's box.
+// How much of a head's attention falls on an object's box: of all, and within what goes to the image.
 export function onObject(token, layer, head, thing) {
   const all = onImage(token, layer, head);
   const inside = values(thing.patches);
-  return sum(all.map((weight, i) => weight * inside[i])) / (sum(all) || 1);
+  const share = sum(all.map((weight, i) => weight * inside[i]));
+  return { share, within: share / (sum(all) || 1) };
 }
 
 // The part of the image that the box covers: a head that looks everywhere alike has this share on the object.

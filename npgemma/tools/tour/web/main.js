@@ -1,5 +1,5 @@
 // The page: its sections in the order of the data, and the hooks for tests and other tools.
-import { facts } from "./data.js";
+import { dictionary, facts } from "./data.js";
 import { el } from "./dom.js";
 import { original } from "./draw.js";
 import { change } from "./state.js";
@@ -31,6 +31,9 @@ function contents() {
   const links = Object.keys(SECTIONS).map((name) => el("li", {}, el("a", { href: `#${name}` }, t(`${name}.title`))));
   document.querySelector("#contents ol").append(...links);
   document.getElementById("contents").setAttribute("aria-label", t("page.contents"));
+  const words = Object.keys(dictionary).filter((key) => /^words\.\d+\.word$/.test(key));
+  const meanings = words.flatMap((key) => [el("dt", {}, t(key)), el("dd", {}, t(key.replace(/word$/, "means")))]);
+  document.querySelector("#words dl").append(...meanings);
 }
 
 function followed() {

@@ -40,7 +40,7 @@ export function mask(name, place) {
 function answerUnder(kind) {
   const run = kind === "prefix" ? { text: facts.text, ids: facts.answer, same: true } : facts.causal;
   const words = [el("h3", {}, t(`mask.answer-${kind}`)), el("p", { class: "quoted", "data-answer-under": kind }, run.text || run.failed || t("chips.empty"))];
-  if (kind === "causal") words.push(el("p", {}, compared(run.ids)), el("p", { class: "note" }, t(run.same ? "mask.same" : "mask.other")));
+  if (kind === "causal") words.push(el("p", {}, compared(run.ids)), el("p", { class: "note" }, t(run.same ? "mask.same" : "mask.other")), el("p", {}, t("mask.why")));
   return words;
 }
 
@@ -52,7 +52,8 @@ class Matrix {
     this.canvas.classList.add("matrix");
     this.canvas.tabIndex = 0;
     this.canvas.setAttribute("role", "application");
-    [this.query, this.key] = [prefix, 0];
+    // A patch in the middle and the prompt's first word: what the two masks disagree about.
+    [this.query, this.key] = [Math.floor((facts.patches + facts.image.grid) / 2), facts.patches + 1];
     this.canvas.addEventListener("pointermove", (event) => this.point(event));
     this.canvas.addEventListener("pointerdown", (event) => this.point(event));
     this.canvas.addEventListener("keydown", (event) => this.walk(event));

@@ -33,3 +33,10 @@ export function sampled(token, temperature, topK, topP) {
   const sum = left.reduce((all, x) => all + x, 0);
   return left.map((x) => x / sum);
 }
+
+// The rank of the token drawn: probabilities lie end to end on a line, and the random number falls on one of them.
+export function rankDrawn(probabilities, uniform) {
+  let end = 0;
+  const rank = probabilities.findIndex((x) => (end += x) > uniform);
+  return rank < 0 ? probabilities.findLastIndex((x) => x > 0) : rank;
+}

@@ -31,8 +31,23 @@ function mistakeCard({ id, says, made_by: by, failed, ids, boxes, same }, whole)
     el("p", { class: "note" }, t("what-if.made-by", { by })),
     boxed(whole, boxes, t("what-if.boxes", { id }), 240),
     el("p", { class: "clip" }, failed ?? compared(ids)),
-    el("p", { class: "verdict" }, t(same ? "what-if.same" : "what-if.other")),
+    el("p", { class: "verdict" }, same ? t("what-if.same") : verdict(ids, boxes)),
   );
+}
+
+// What another answer changes: of boxes, where they are; of a text, how many tokens.
+function verdict(ids, boxes) {
+  const right = facts.objects.filter(({ box }) => box);
+  if (!right.length) {
+    const all = Math.max(ids.length, facts.answer.length);
+    const count = Array.from({ length: all }, (_, i) => ids[i] !== facts.answer[i]).filter(Boolean).length;
+    return t("what-if.other", { count, all });
+  }
+  if (!boxes.length) return t("what-if.no-box");
+  const near = (one, other) => one.every((edge, i) => Math.abs(edge - other[i]) <= 0.01 * facts.image.size[i % 2]);
+  const kept = right.filter(({ label, box }) => boxes.some((each) => each.label === label && near(each.box, box))).length;
+  if (kept === right.length && boxes.length === kept) return t("what-if.same-boxes");
+  return t("what-if.other-boxes", { count: right.length, right: kept });
 }
 
 // One button for each region: darker where the probability falls further without it.
@@ -51,12 +66,19 @@ function hiding() {
   square.style.setProperty("--columns", side);
   follow(["token"], (state) => {
     token = state.token;
+    region = furthest(token);
     drawFalls(map, buttons, token);
     list.replaceChildren(...groupBars(token));
     tell();
   });
   const figure = el("figure", {}, square, el("figcaption", {}, t("what-if.map")));
   return [el("div", { class: "two" }, figure, el("div", {}, detail, list))];
+}
+
+// The region without which the probability falls furthest.
+function furthest(token) {
+  const after = Array.from(row(facts.knockouts.probability, token).subarray(1, 1 + side * side));
+  return after.indexOf(Math.min(...after));
 }
 
 function drawFalls(map, buttons, token) {
@@ -80,7 +102,7 @@ function writeFall(context, fall, x, y) {
   context.lineWidth = 3;
   context.strokeStyle = "#000";
   context.fillStyle = "#fff";
-  const text = `−${Math.round(100 * fall)}%`;
+  const text = `−${Math.round(100 * fall)} %`;
   context.strokeText(text, x, y + 5);
   context.fillText(text, x, y + 5);
 }
