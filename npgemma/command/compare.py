@@ -40,12 +40,13 @@ def add_arguments(parser):
     )  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the port (default: %(default)s)")
     add_question(parser)
-    parser.set_defaults(prompt=PROMPT)
+    # The trace's own, if it says so.
+    parser.set_defaults(prompt=None)
 
 
 def run(options):
     """Print coverage, the first wrong operation and the verdict."""
-    from npgemma.tools.arrays import read_arrays, read_metadata
+    from npgemma.tools.arrays import read_arrays, read_manifest, read_metadata
     from npgemma.tools.port.compare import TOKENS, compare
     from npgemma.tools.port.name_map import read_map
 
@@ -53,6 +54,7 @@ def run(options):
     port = read_arrays(options.port)
     if options.inputs:
         return _check_inputs(options, port)
+    options.prompt = options.prompt or (read_manifest(options.port) or {}).get("prompt") or PROMPT
     if TOKENS not in port and TOKENS in (about := read_metadata(options.port)):
         port[TOKENS] = np.array(json.loads(about[TOKENS]))  # where npgemma trace writes them
     reference, vocabulary = _reference(options, port.get(TOKENS))

@@ -13,6 +13,7 @@ def compare_table(report):
         f"coverage: {counts['compared']} arrays of {counts['kinds']} kinds compared; {counts['known_kinds']} more kinds"
         f" are other names of these; {counts['unseen_kinds']} kinds are not in {report['port']}",
         f"          {counts['unknown']} of its {counts['port_arrays']} arrays are unknown (--check-map lists them)",
+        *_prompt(report["other_prompt"]),
         *_tokens(report["tokens"]),
     ]
     lines += _own_errors(report)
@@ -59,6 +60,16 @@ def _graft(graft):
     if graft["inherited"]:
         return ["", f"{agree}: the mistake was made before, or in {graft['inherited'][0]} itself"]
     return ["", f"{agree}, and so does what was taken: no mistake passes through it"]
+
+
+def _prompt(other):
+    """Say that the port was asked something else: nothing after that can be compared."""
+    if not other:
+        return []
+    return [
+        f"prompt: the port read the tokens {other['found']}, here {other['expected']}: pass --prompt with the port's",
+        "        question if it was another one; if not, its tokenizer differs, and all that follows is of other ids",
+    ]
 
 
 def _tokens(tokens):

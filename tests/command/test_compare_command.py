@@ -157,3 +157,20 @@ def test_a_graft_that_cannot_be(compare, reference, tmp_path, name, says):
     status, out, err = compare(tmp_path / "port.safetensors", "--graft", name)
     assert (status, out) == (2, "")
     assert says in err
+
+
+def test_a_trace_is_compared_on_the_prompt_that_it_tells(reference, capsys):
+    """`trace` asks "caption en", which is not what ``compare`` asks by itself."""
+    assert cli.main(["compare", str(reference)]) == 0
+    assert cli.main(["compare", str(reference), "--prompt", "ocr"]) == 1
+    out, _ = capsys.readouterr()
+    assert "prompt: the port read the tokens" in out
+
+
+def test_another_prompt_is_said_before_anything_else(reference, tmp_path, capsys):
+    """Arrays alone do not tell their prompt."""
+    save_file(load_file(reference), tmp_path / "port.safetensors")
+    assert cli.main(["compare", str(tmp_path / "port.safetensors"), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)["other_prompt"]
+    ids = load_file(reference)[IDS][0].tolist()
+    assert (told["found"], len(told["expected"]) > len(ids)) == (ids, True)

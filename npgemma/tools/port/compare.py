@@ -11,7 +11,7 @@ from npgemma.tools.port.explain import explain
 from npgemma.tools.port.graft import graft
 from npgemma.tools.port.own import judge_alone
 from npgemma.tools.port.reference import kind
-from npgemma.tools.port.tokens import comparable, parting
+from npgemma.tools.port.tokens import comparable, other_prompt, parting
 from npgemma.tools.port.verdict import judge, wrong_arrays
 
 # Names of the port's arrays that are no activations.
@@ -39,6 +39,7 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
     dict
         ``passed``; ``coverage``; ``first``, the first wrong operation, or None; ``others``, names of further ones;
         ``past_budget``, how many arrays are; ``tokens``; ``largest``, the array that used most of its budget;
+        ``other_prompt``, the prompt's tokens if the port read others, or None;
         ``judged_by``, ``own error`` or ``end to end``; ``own_errors``, those of each kind of operation beside the
         allowed ones (empty if end to end); ``graft``, as
         `npgemma.tools.port.graft.graft` gives it, or None.
@@ -84,6 +85,7 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
         "judged_by": "own error" if own else "end to end",
         "own_errors": own,
         "graft": graft(reference, coverage, grafts, dtype) if grafts else None,
+        "other_prompt": other_prompt(coverage.pairs),
         "coverage": coverage.counts() | {"compared": len(judged)},
         "first": _told(wrong[0], reference, judged) if wrong else None,
         "others": [each.judged.pair.name for each in wrong[1:]],

@@ -15,6 +15,24 @@ def passes(count):
     return ["prefill.0", *(f"step.{i}" for i in range(count - 1))][:count]
 
 
+def other_prompt(pairs):
+    """Return the prompt's tokens where a port read others than the reference.
+
+    Parameters
+    ----------
+    pairs : dict of str to npgemma.tools.port.coverage.Pair
+
+    Returns
+    -------
+    dict or None
+        ``expected`` and ``found``: their ids. None if they are the same, or the port does not show them.
+    """
+    pair = pairs.get("prefill.0/ids_BT")
+    if pair is None or np.array_equal(np.ravel(pair.raw), np.ravel(pair.expected)):
+        return None
+    return {"expected": np.ravel(pair.expected).tolist(), "found": np.ravel(pair.raw).tolist()}
+
+
 def parting(reference, token_ids, dtype, vocabulary=None):
     """Return where a port chose another token than ours does at the same place.
 
