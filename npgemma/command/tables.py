@@ -170,6 +170,8 @@ def diagnosis_table(report):
         else:
             own, explained = (f"{found[key]:.1e}" for key in ("own_error", "explained_error"))
             lines.append(f"  own error {own}; {explained} if the reference makes the mistake too")
+    if report["in_float32"]:
+        lines += ["", f"calculated in float32, and judged by its limits: {', '.join(report['in_float32'])}"]
     if report["unexplained"]:
         lines += ["", f"no known mistake explains {report['unexplained']}: look at what makes it"]
     if report["undecidable"]:

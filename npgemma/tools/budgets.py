@@ -26,6 +26,8 @@ LARGEST = {
     "bfloat16": dict(zip(_COLUMNS, (4e-2, 3e-3, 3.2e-3, 3e-3, 2.2e-3, 2e-3))),
 }
 MARGIN = 3
+# Programs that calculate some operations in float32 whatever their dtype, as Hugging Face's do, do so in these kinds.
+IN_FLOAT32 = ("attention weights", "rotation", "norm")
 
 
 def kind_of(entry):
@@ -42,7 +44,11 @@ def kind_of(entry):
     return next((kind for op, kind in KINDS.items() if op in entry.ops), SUM)
 
 
-def limits(entries, given, dtype):
+# Half a unit in the last place of a float32: angles are calculated in it, and an angle is a position or a part of one.
+ANGLE = 2**-24
+
+
+def limits(entries, given, dtype, in_float32=(), positions=0):
     """Return for each array how far it may be from what the reference makes of a program's own arrays.
 
     Where the program does not give an array, the operations before it are judged together with those behind it.
@@ -55,21 +61,29 @@ def limits(entries, given, dtype):
         The arrays that the program gives.
     dtype : str
         The program's.
+    in_float32 : container of str, optional
+        The kinds of operations that it calculates in float32 all the same.
+
+    positions : int, optional
+        How many there are: in the last of them, rounding of angles rotates queries and keys most.
 
     Returns
     -------
     dict of str to float
     """
+    largest = LARGEST[dtype] | {kind: LARGEST["float32"][kind] for kind in in_float32}
+    angles = 0.0 if dtype == "float64" and "rotation" not in in_float32 else ANGLE * positions
     found, carried, shown = {}, {}, set()
     for name, entry in entries.items():
         first = entry.same_as or name
         if not entry.same_as:
             # What the operations since the program's last arrays may have brought together.
-            own = MARGIN * LARGEST[dtype][kind_of(entry)]
+            kind = kind_of(entry)
+            own = MARGIN * largest[kind] + (angles if kind == "rotation" else 0.0)
             together = own + sum(carried[source] for source in entry.inputs if source not in shown)
             # A sum over all paths: through many hidden layers it would allow more than a whole pass may be off.
-            carried[name] = max(own, min(together, BOUNDS.get(dtype, together)))
-        found[name] = MARGIN * LARGEST[dtype][SUM] if first in shown else carried[first]
+            carried[name] = max(own, min(together, BOUNDS.get("float32" if in_float32 else dtype, together)))
+        found[name] = MARGIN * largest[SUM] if first in shown else carried[first]
         if name in given:
             shown.add(first)
     return found

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import types
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from npgemma.image import load_image
 from npgemma.tools import forced
 from npgemma.tools.budgets import limits
 from npgemma.tools.diagnosis import Port, Replays, diagnose, read_token_ids, with_weights_of
-from npgemma.tools.diagnosis.hypotheses import ask
+from npgemma.tools.diagnosis.hypotheses import Hypothesis, ask
+from npgemma.tools.diagnosis.verdict import _below_rounding
 from npgemma.tools.mistakes import MISTAKES, made
 from npgemma.tools.replay import replaying
 
@@ -79,6 +81,41 @@ def test_the_limits_of_what_a_port_leaves_out_are_added_up():
     assert fewer[name] > everything.limits[name]
     sparse = replays(dataclasses.replace(found, arrays=few))
     assert sparse.wrong(sparse.right) == []
+
+
+def test_later_positions_may_be_rotated_less_exactly():
+    entries, name = replays(port()).manifest.entries, "prefill.0/run_blocks.0/block.0/grouped_query_attention.0/q_BTNH"
+    near, far = (limits(entries, set(entries), "float32", positions=n)[name] for n in (0, 256))
+    assert far == pytest.approx(near + 256 * 2**-24)
+
+
+@contextlib.contextmanager
+def norms_in_float32():
+    """As Hugging Face's modules do in float64."""
+    from torch_ref import gemma
+
+    right = gemma.rms_norm
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gemma, "rms_norm", lambda x, *rest: right(x.float(), *rest).to(x.dtype))
+        yield
+
+
+def test_what_a_port_of_float64_calculates_in_float32_is_judged_as_that():
+    exact = replays(port(dtype="float64"))
+    assert (exact.in_float32, exact.wrong(exact.right)) == ((), [])
+    partly = replays(port(dtype="float64", change=norms_in_float32))
+    name = "prefill.0/run_blocks.0/block.0/normed_BTD"
+    assert partly.right[name].error > exact.limits[name]
+    assert not partly.in_float32  # norms alone are not most
+
+
+def test_what_a_trace_could_not_show_is_not_named_by_its_direction():
+    found = types.SimpleNamespace(port=Port({}, [], "float32"))
+    asked = [
+        Hypothesis(id, 0, [], None, None, [], c=c, z=c * visible, visible=visible)
+        for id, c, visible in [("rms-epsilon", 0.8, 18.0), ("exact-gelu", 0.8, 30.0)]
+    ]
+    assert [each.id for each in _below_rounding(found, asked)] == ["exact-gelu"]
 
 
 # One of each kind: a factor, an operation, a mask, heads, a step, an input.

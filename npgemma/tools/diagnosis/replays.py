@@ -10,7 +10,7 @@ from npgemma.errors import InputError
 from npgemma.fast.blocks import whole_arrays
 from npgemma.model import without_image_marks
 from npgemma.params import map_leaves
-from npgemma.tools.budgets import limits
+from npgemma.tools.budgets import IN_FLOAT32, kind_of, limits
 from npgemma.tools.manifest import Manifest
 from npgemma.tools.mistakes import MISTAKES
 from npgemma.tools.mistakes.making import changed, in_decoders, rounded_to_bfloat16
@@ -123,14 +123,31 @@ class Replays:
         self.model, self.load, self.prompt, self.port = model, load, prompt, port
         self.found = {name: _wide(array) for name, array in port.arrays.items()}
         self.manifest, self.image, self.right = Manifest(model.params), None, {}
+        self.pixels = load()
         with record(only="", watch=self.manifest.watch):
-            self._run(self.load(), self._prompt_ids())
+            self._run(self.pixels, self._prompt_ids())
         known = [name for name in self.found if name in self.manifest.entries]
         if not known:
             raise InputError("the trace has no array that the reference knows: names look like prefill.0/x_BSD")
-        self.shown = {self._first(name) for name in known}
-        self.limits = limits(self.manifest.entries, set(known), port.dtype)
+        self.shown, self.before = {self._first(name) for name in known}, {}
+        positions = model.config.image_tokens + len(self._prompt_ids()) + len(port.token_ids)
+        judged = self.manifest.entries, set(known), port.dtype
+        self.limits = limits(*judged, positions=positions)
         self.right = self._origin()
+        self.in_float32 = IN_FLOAT32 if port.dtype == "float64" and self._in_part_float32() else ()
+        if self.in_float32:
+            self.limits = limits(*judged, self.in_float32, positions)
+            self.right = self._origin()
+
+    def _in_part_float32(self):
+        """Say whether most norms, softmaxes and rotations of a port of float64 are past float64's limits."""
+        entries = self.manifest.entries
+        past = [
+            place.error > place.limit
+            for name, place in self.right.items()
+            if place.error is not None and name in entries and kind_of(entries[name]) in IN_FLOAT32
+        ]
+        return 2 * sum(past) > len(past)
 
     def _prompt_ids(self):
         """Return the prompt's tokens as they are, whatever mistake is made meanwhile."""
@@ -179,7 +196,7 @@ class Replays:
         -------
         dict of str to Place
         """
-        places, under, kept = {}, bool(ids_and_ways), []
+        places, under, kept = {}, bool(ids_and_ways), {}
 
         def choose(name, computed, inside):
             variable = name.rpartition("/")[2]
@@ -194,7 +211,7 @@ class Replays:
                 # The port has the array as it is before the mistake is made.
                 place.error = None
             elif far:
-                kept.append(name)
+                kept.setdefault(self._first(name), []).append(name)
             if far or variable in ORIGIN:
                 return computed
             return found.astype(computed.dtype)
@@ -205,7 +222,8 @@ class Replays:
         else:
             before = []
         with whole_arrays(), replaying(choose, ways), changed(_counted_from(self.origin)):
-            pixels, ids = self.load(), self._prompt_ids()
+            anew = any(path.startswith("image.") for way in ways for path in way)
+            pixels, ids = self.load() if anew else self.pixels, self._prompt_ids()
             for changes in before:
                 pixels = changes["siglip.encode"](None, lambda pixels_BYXC, *others: pixels_BYXC)(pixels, None, None)
             places["prompt"] = self._prompt_place(ids)
@@ -263,16 +281,46 @@ class Replays:
         return Place(computed, error, apart, limit)
 
     def behind(self, name, among):
-        """Return those of some arrays from which another was made, as far as no array of the port stands between."""
-        names, reached, todo = {}, set(), list(self._inputs(name))
-        for each in among:
-            names.setdefault(self._first(each), []).append(each)
+        """Return those of some arrays from which another was made, as far as no other array of the port is between.
+
+        Parameters
+        ----------
+        name : str
+        among : dict of str to list of str
+            From `grouped`.
+
+        Returns
+        -------
+        list of str
+        """
+        reached, todo = {}, [name] if among else []
         while todo:
-            each = todo.pop()
-            if each not in reached and (each in names or each not in self.shown):
-                reached.add(each)
-                todo += self._inputs(each)
-        return [each for first in reached.intersection(names) for each in names[first]]
+            new = [each for each in self._shown_before(todo.pop()) if each in among and each not in reached]
+            reached |= dict.fromkeys(new)
+            todo += new
+        return [each for first in reached for each in among[first]]
+
+    def grouped(self, names):
+        """Return names of arrays by the first of the names that each array has."""
+        groups = {}
+        for name in names:
+            groups.setdefault(self._first(name), []).append(name)
+        return groups
+
+    def _shown_before(self, name):
+        """Return the nearest arrays that the port shows of those from which another was made."""
+        first = self._first(name)
+        if first not in self.before:
+            found, reached, todo = {}, set(), list(self._inputs(first))
+            while todo:
+                each = todo.pop()
+                if each in self.shown:
+                    found[each] = None
+                elif each not in reached:
+                    reached.add(each)
+                    todo += self._inputs(each)
+            self.before[first] = list(found)
+        return self.before[first]
 
     def _first(self, name):
         entry = self.manifest.entries.get(name)
@@ -317,6 +365,10 @@ def _distance(expected, found):
         return math.inf
     if expected.dtype.kind != "f" or found.dtype.kind != "f":
         return 0.0 if np.array_equal(expected, found) else math.inf
+    with np.errstate(invalid="ignore", over="ignore"):  # two infinities: below
+        apart, norm = float(np.linalg.norm(found - expected)), float(np.linalg.norm(expected))
+    if math.isfinite(apart) and math.isfinite(norm):
+        return apart / (norm or 1.0)
     finite = np.isfinite(expected)
     if not np.array_equal(finite, np.isfinite(found)):
         return math.inf

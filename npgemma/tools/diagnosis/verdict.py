@@ -24,7 +24,8 @@ def diagnose(replays):
     dict
         ``verdict`` (``right``, ``mistake`` or ``undecided``), ``mistakes`` (surest first), ``unexplained`` (the first
         array that is wrong and that no mistake explains, or None), ``wrong`` (how many arrays are), ``compared``, and
-        ``undecidable`` (mistakes that this trace cannot show, with reasons).
+        ``undecidable`` (mistakes that this trace cannot show, with reasons), and ``in_float32`` (the kinds of operations
+        that a port of float64 calculates in float32, and that are judged by float32's limits).
     """
     wrong = replays.wrong(replays.right)
     asked = [ask(replays, way) for way in _askable(replays)]
@@ -38,6 +39,7 @@ def diagnose(replays):
         "wrong": len(wrong),
         "compared": compared,
         "undecidable": _undecidable(replays, asked, named),
+        "in_float32": list(replays.in_float32),
     }
 
 
@@ -78,6 +80,8 @@ def _below_rounding(replays, asked):
         each
         for each in asked
         if not each.places
+        # What this trace could not show is not named by it.
+        and each.visible >= VISIBLE
         and abs(each.c - 1) < NEAR_ONE
         and each.z > SURE
         and not (narrow and each.id in RIGHT_IF_NARROW)
