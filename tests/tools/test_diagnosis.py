@@ -84,7 +84,8 @@ def test_the_limits_of_what_a_port_leaves_out_are_added_up():
 
 
 def test_later_positions_may_be_rotated_less_exactly():
-    entries, name = replays(port()).manifest.entries, "prefill.0/run_blocks.0/block.0/grouped_query_attention.0/q_BTNH"
+    entries = replays(port()).manifest.entries
+    name = "prefill.0/run_blocks.0/block.0/grouped_query_attention.0/rotate.0/rotated_BTNH"
     near, far = (limits(entries, set(entries), "float32", positions=n)[name] for n in (0, 256))
     assert far == pytest.approx(near + 256 * 2**-24)
 

@@ -24,8 +24,8 @@ def diagnose(replays):
     dict
         ``verdict`` (``right``, ``mistake`` or ``undecided``), ``mistakes`` (surest first), ``unexplained`` (the first
         array that is wrong and that no mistake explains, or None), ``wrong`` (how many arrays are), ``compared``, and
-        ``undecidable`` (mistakes that this trace cannot show, with reasons), and ``in_float32`` (the kinds of operations
-        that a port of float64 calculates in float32, and that are judged by float32's limits).
+        ``undecidable`` (mistakes that this trace cannot show, with reasons), and ``in_float32`` (the kinds of
+        operations that a port of float64 calculates in float32, and that are judged by float32's limits).
     """
     wrong = replays.wrong(replays.right)
     asked = [ask(replays, way) for way in _askable(replays)]
