@@ -362,6 +362,13 @@ def command(line, folder):
     return subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, cwd=folder).stdout
 
 
+def budgets_table():
+    """Return the own errors of right programs beside the limits."""
+    import budgets
+
+    return budgets.table()
+
+
 # Every generated block, by document.
 BLOCKS = {
     "README.md": {
@@ -372,6 +379,7 @@ BLOCKS = {
     "docs/overview.md": {"shapes": shapes_table},
     "docs/concepts.md": {"concepts": concepts_table},
     "docs/porting.md": {"walk": walk_output, "bounds": bounds_table},
+    "docs/metrics.md": {"budgets": budgets_table},
     "docs/supported.md": {"supported": supported_table},
     "docs/speed.md": {
         "speed": lambda: each_device(speed_table, "bench"),

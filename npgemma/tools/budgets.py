@@ -16,8 +16,9 @@ KINDS = {
     "layer_norm": "norm",
 }
 SUM = "sum"
-# The largest own error of a right program, relative L2: Hugging Face's and the twin's on the embedded checkpoint. The
-# limit is `MARGIN` times as much. Attention weights round most, for their scores are large numbers in an exponential.
+# The largest own error of a right program, relative L2, rounded: of Hugging Face, the twin and NumPy on the embedded
+# checkpoint, which reports/budgets.py measures. The limit is `MARGIN` times as much. Attention weights round most, for
+# their scores are large numbers in an exponential.
 _COLUMNS = ("attention weights", "rotation", "activation", "product", "norm", SUM)
 LARGEST = {
     "float64": dict(zip(_COLUMNS, (3e-15, 1e-15, 1e-15, 1e-15, 1e-15, 3e-16))),
@@ -46,6 +47,23 @@ def kind_of(entry):
 
 # Half a unit in the last place of a float32: angles are calculated in it, and an angle is a position or a part of one.
 ANGLE = 2**-24
+
+
+def budget_of(entry, equal=False):
+    """Return how far an array may be from what the reference makes of its inputs, by the dtype of the program.
+
+    Parameters
+    ----------
+    entry : npgemma.tools.manifest.Entry
+    equal : bool
+        Whether the array holds whole numbers or truth values.
+
+    Returns
+    -------
+    dict of str to float
+    """
+    kind = SUM if entry.same_as else kind_of(entry)
+    return {dtype: 0.0 if equal else float(f"{MARGIN * largest[kind]:.6g}") for dtype, largest in LARGEST.items()}
 
 
 def limits(entries, given, dtype, in_float32=(), positions=0):

@@ -17,6 +17,7 @@ import weakref
 import npgemma
 from npgemma.axes import suffix
 from npgemma.params import leaves
+from npgemma.tools.budgets import budget_of
 from npgemma.trace import to_numpy
 
 ROOT = pathlib.Path(npgemma.__file__).parent.parent
@@ -167,10 +168,12 @@ class Manifest:
         for name in words:
             entry = dataclasses.asdict(self.entries[name])
             size = math.prod(entry["shape"]) * BYTES[words[name]]
+            equal = words[name][0] not in "FB" or words[name] == "BOOL"
             arrays.append(
                 {"name": name, "axes": entry["axes"], "shape": entry["shape"], "dtype": words[name], "offset": offset}
                 | {"op": entry["op"], "ops": entry["ops"], "from": entry["inputs"], "weights": entry["weights"]}
                 | {key: entry[key] for key in ("file", "formula", "same_as", "gauge")}
+                | {"budget": budget_of(self.entries[name], equal)}
             )
             offset += size
         return json.dumps({"format": FORMAT, **about, "arrays": arrays})

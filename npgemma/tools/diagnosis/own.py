@@ -43,6 +43,26 @@ def in_float64(model):
     return dataclasses.replace(model, params=params, backend=numpy_backend("float64"))
 
 
+def judged(replays):
+    """Yield the arrays of a port that were recalculated, each under the first name that the port gives it.
+
+    Parameters
+    ----------
+    replays : npgemma.tools.diagnosis.Replays
+
+    Yields
+    ------
+    str, npgemma.tools.manifest.Entry, Place
+        The entry is that of the array's very first name, which says how it is made.
+    """
+    entries, seen = replays.manifest.entries, set()
+    for name, entry in entries.items():
+        place, first = replays.right.get(name), entry.same_as or name
+        if place is not None and place.error is not None and first not in seen:
+            seen.add(first)
+            yield name, entries[first], place
+
+
 def own_errors(replays):
     """Return the largest own error of each kind of operation.
 
@@ -57,16 +77,14 @@ def own_errors(replays):
         ``percent_of_limit`` and ``worst`` (the array nearest to its limit, or past it), one for each kind.
     """
     kinds = {}
-    for name, entry in replays.manifest.entries.items():
-        place = replays.right.get(name)
-        if place is not None and place.error is not None and not entry.same_as:
-            kinds.setdefault(kind_of(entry), []).append((place.error / place.limit, place.error, name))
+    for name, entry, place in judged(replays):
+        kinds.setdefault(kind_of(entry), []).append((place.error / place.limit, place.error, name))
     return [
         {
             "kind": kind,
             "arrays": len(found),
             "own_error": max(error for _, error, _ in found),
-            "allowed": MARGIN * LARGEST[replays.port.dtype][kind],
+            "allowed": MARGIN * LARGEST["float32" if kind in replays.in_float32 else replays.port.dtype][kind],
             "percent_of_limit": 100 * max(found)[0],
             "worst": max(found)[2],
         }
