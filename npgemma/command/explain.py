@@ -53,7 +53,14 @@ def _twin(options, model):
     from npgemma.command.parity import twin_of
 
     if options.backend == "torch":
-        return npgemma.load(options.checkpoint, base=options.base, config=options.config, tokenizer=options.tokenizer)
+        return npgemma.load(
+            options.checkpoint,
+            base=options.base,
+            config=options.config,
+            tokenizer=options.tokenizer,
+            resize=options.resize,
+            dtype=options.dtype,
+        )
     try:
         prepare.import_twin()
     except InputError:

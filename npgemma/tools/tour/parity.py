@@ -1,6 +1,10 @@
-"""How the run was checked: the same inference on the other backend, array by array."""
+"""How the run was checked: the same inference on the other backend, array by array, taking the same tokens."""
+
+import math
 
 from npgemma import record
+from npgemma.model import without_image_marks
+from npgemma.tools import forced
 from npgemma.tools.compare import BOUNDS, Comparison
 
 # Of a run with more bytes, only what its blocks and its head give is compared.
@@ -25,10 +29,24 @@ def parity(inference, twin):
     if twin is None:
         return None
     only = "*" if inference.recording.bytes <= MOST_BYTES else LARGE
-    arguments = (inference.image, inference.prompt)
     with record(only) as expected:
-        answer = inference.model.generate(*arguments, **inference.settings)
+        ours = _choices(inference, inference.model)
     comparison = Comparison(expected, BOUNDS[inference.model.backend.dtype])
     with record(only, sink=comparison.sink):
-        found = twin.generate(*arguments, **inference.settings)
-    return comparison.report(answer.token_ids, found.token_ids) | {"backend": twin.backend.name, "only": only}
+        theirs = _choices(inference, twin)
+    report = comparison.report(ours, theirs)
+    report["places"] = [{key: _finite(value) for key, value in place.items()} for place in report["places"]]
+    return report | {"backend": twin.backend.name, "dtype": inference.model.backend.dtype, "only": only}
+
+
+def _choices(inference, model):
+    """Return which tokens a model finds most probable while it takes those of the answer."""
+    tokenizer = model.tokenizer
+    prompt_ids = tokenizer.prompt(without_image_marks(inference.prompt))
+    rows = forced.run(model, forced.pixels_of(inference.image), prompt_ids, inference.answer.token_ids)
+    return rows[:, : tokenizer.size].argmax(axis=-1).tolist()
+
+
+def _finite(value):
+    """Return None for an infinite number, which JSON cannot hold."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

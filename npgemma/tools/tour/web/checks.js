@@ -18,13 +18,14 @@ function parity() {
   const rows = report.places.map((each) => [
     el("code", {}, each.place.replaceAll("/", "/\u200b")),
     each.arrays,
-    number(each.relative_l2, 3),
-    bar(each.percent_of_bound / 100, `${number(each.percent_of_bound, 3)} %`),
+    number(each.relative_l2 ?? Infinity, 3),
+    bar((each.percent_of_bound ?? Infinity) / 100, `${number(each.percent_of_bound ?? Infinity, 3)} %`),
   ]);
   const heads = ["place", "arrays", "apart", "bound"].map((head) => t(`checks.head-${head}`));
   const given = { arrays: report.arrays, backend: report.backend, bound: number(report.bound, 3) };
   return [
     el("p", { class: "sentence", "data-parity": String(report.passed) }, t(report.passed ? "checks.passed" : "checks.failed", given)),
+    report.dtype === "bfloat16" ? el("p", { class: "note" }, t("checks.narrow")) : null,
     report.only === "*" ? null : el("p", { class: "note" }, t("checks.only")),
     table(heads, rows, t("checks.table")),
   ].filter(Boolean);
