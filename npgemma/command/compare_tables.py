@@ -33,11 +33,11 @@ def compare_table(report):
 
 
 def _own_errors(report):
-    """Lay out the largest own error of each kind of operation beside what is allowed."""
+    """Lay out the worst own error of each kind of operation beside what is allowed."""
     if report["judged_by"] == "end to end":
         return ["judged end to end, since the checkpoint of the reference is not at hand or too large for float64:"
                 " an error of one operation counts in all behind it"]  # fmt: skip
-    lines = [f"own error, from the port's own inputs   largest   allowed  {'% of allowed':>12}  of"]
+    lines = [f"own error, from the port's own inputs     worst   allowed  {'% of allowed':>12}  of"]
     for row in report["own_errors"]:
         figures = f"{row['own_error']:9.1e} {row['allowed']:9.1e}  {row['percent_of_limit']:12.0f}"
         lines.append(f"  {row['kind']:18} {row['arrays']:4} arrays     {figures}  {row['worst']}")

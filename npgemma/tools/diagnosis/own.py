@@ -6,7 +6,7 @@ import numpy as np
 
 from npgemma.backend import numpy_backend
 from npgemma.params import leaves, map_leaves
-from npgemma.tools.budgets import LARGEST, MARGIN, kind_of
+from npgemma.tools.budgets import kind_of
 from npgemma.trace import to_numpy
 
 # In float64 the reference of a larger model would need more than 8 GB.
@@ -64,7 +64,7 @@ def judged(replays):
 
 
 def own_errors(replays):
-    """Return the largest own error of each kind of operation.
+    """Return of each kind of operation the own error that is nearest to its limit, or farthest past it.
 
     Parameters
     ----------
@@ -73,20 +73,20 @@ def own_errors(replays):
     Returns
     -------
     list of dict
-        ``kind``, ``arrays``, ``own_error``, ``allowed`` (for one operation whose inputs are shown),
-        ``percent_of_limit`` and ``worst`` (the array nearest to its limit, or past it), one for each kind.
+        ``kind``, ``arrays``, ``own_error``, ``allowed``, ``percent_of_limit`` and ``worst`` (the array
+        they are of), one for each kind.
     """
     kinds = {}
     for name, entry, place in judged(replays):
-        kinds.setdefault(kind_of(entry), []).append((place.error / place.limit, place.error, name))
+        kinds.setdefault(kind_of(entry), []).append((place.error / place.limit, place.error, place.limit, name))
     return [
         {
             "kind": kind,
             "arrays": len(found),
-            "own_error": max(error for _, error, _ in found),
-            "allowed": MARGIN * LARGEST["float32" if kind in replays.in_float32 else replays.port.dtype][kind],
+            "own_error": max(found)[1],
+            "allowed": max(found)[2],
             "percent_of_limit": 100 * max(found)[0],
-            "worst": max(found)[2],
+            "worst": max(found)[3],
         }
         for kind, found in kinds.items()
     ]

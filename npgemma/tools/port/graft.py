@@ -61,7 +61,9 @@ def graft(reference, coverage, names, dtype):
 
 def _check(name, reference, coverage):
     if name not in reference.entries:
-        raise InputError(f"there is no array '{name}' to graft: npgemma trace --list prints the names")
+        ours = [pair.name for pair in coverage.pairs.values() if pair.port == name]
+        hint = f"here it is called {' or '.join(ours)}" if ours else "npgemma trace --list prints the names"
+        raise InputError(f"there is no array '{name}' to graft: {hint}")
     pair = coverage.pairs.get(name)
     if pair is None:
         raise InputError(f"the port does not show '{name}', so it cannot be grafted; --check-map lists what it shows")
