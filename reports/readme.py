@@ -369,6 +369,44 @@ def budgets_table():
     return budgets.table()
 
 
+def diagnosis_table():
+    """Count the outcomes of ``reports/diagnosis.py``."""
+    report = json.loads((ROOT / "reports" / "diagnosis_hugging_face.json").read_text())
+    outcomes = report["outcomes"]
+    rows = [
+        "| checkpoint | port's dtype | from | planted | cases | named | named in part | right | undecided | wrongly |",
+        "|---|---|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    counted = {}
+    for each in outcomes:
+        key = each["checkpoint"], each["dtype"], each["witness"], each["kind"]
+        counted.setdefault(key, []).append(each)
+    for key, found in counted.items():
+        said = [_said(each) for each in found]
+        counts = [said.count(word) for word in ("named", "named in part", "right", "undecided", "wrongly named")]
+        rows.append(f"| {' | '.join([*key, str(len(found)), *map(str, counts)])} |")
+    wrong = [
+        f"`{' '.join(each['planted']) or 'nothing'}` as `{' '.join(each['named'])}`"
+        for each in filter(wrongly_named, outcomes)
+    ]
+    run = f"Of {report['cases']} cases {len(outcomes)} were run"
+    return "\n".join([*rows, "", f"{run}. Wrongly named: {', '.join(wrong) or 'none'}."])
+
+
+def _said(outcome):
+    """Say in a word what was made of a port."""
+    if wrongly_named(outcome):
+        return "wrongly named"
+    if not outcome["named"]:
+        return outcome["verdict"]
+    return "named" if set(outcome["named"]) == set(outcome["planted"]) else "named in part"
+
+
+def wrongly_named(outcome):
+    """Say whether a port's diagnosis has a name that was not planted."""
+    return not set(outcome["named"]) <= set(outcome["planted"])
+
+
 # Every generated block, by document.
 BLOCKS = {
     "README.md": {
@@ -379,7 +417,7 @@ BLOCKS = {
     "docs/overview.md": {"shapes": shapes_table},
     "docs/concepts.md": {"concepts": concepts_table},
     "docs/porting.md": {"walk": walk_output, "bounds": bounds_table},
-    "docs/metrics.md": {"budgets": budgets_table},
+    "docs/metrics.md": {"budgets": budgets_table, "diagnosis": diagnosis_table},
     "docs/supported.md": {"supported": supported_table},
     "docs/speed.md": {
         "speed": lambda: each_device(speed_table, "bench"),
