@@ -294,7 +294,7 @@ def test_the_operation_that_was_broken_is_named(mistake, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mistake", [patch_weights_bfloat16, vision_exact_gelu, exact_gelu])
+@pytest.mark.parametrize("mistake", [patch_weights_bfloat16, vision_epsilon, vision_exact_gelu, exact_gelu])
 def test_what_is_smaller_than_rounding_is_not_seen(mistake, monkeypatch):
     """docs/metrics.md says so: in bfloat16 these move arrays by less than rounding does."""
     model, inputs = hugging_face("bfloat16")
