@@ -113,7 +113,7 @@ def own_errors(model, image, prompt, arrays, tokens, dtype):
     largest = dict.fromkeys(LARGEST[dtype], 0.0)
     for _, entry, place in judged(replays):
         kind = kind_of(entry)
-        alone = kind in TOGETHER or all(source in replays.shown for source in entry.inputs)
+        alone = kind in TOGETHER or all(source in replays.flow.shown for source in entry.inputs)
         if alone and math.isfinite(place.error):
             largest[kind] = max(largest[kind], place.error)
     return {kind: float(f"{error:.2g}") for kind, error in largest.items() if error}

@@ -25,7 +25,7 @@ import npgemma  # noqa: E402
 from npgemma.image import load_image  # noqa: E402
 from npgemma.tools import logits  # noqa: E402
 from npgemma.tools.diagnosis import Port, Replays, diagnose, with_weights_of  # noqa: E402
-from npgemma.tools.hypotheses import Question  # noqa: E402
+from npgemma.tools.logits.question import Question  # noqa: E402
 from npgemma.tools.port.coverage import cover  # noqa: E402
 from npgemma.tools.port.name_map import read_map  # noqa: E402
 from npgemma.tools.port.reference import from_model  # noqa: E402

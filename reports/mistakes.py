@@ -12,7 +12,7 @@ import tempfile
 from tests_under_mistakes import fails
 from witnesses import NUMPY, ROOT, TWIN, Checkpoint, in_arrays, in_goldens, shared
 
-from npgemma.tools.hypotheses import AROUND, touches
+from npgemma.tools.logits.question import AROUND, touches
 from npgemma.tools.mistakes import MISTAKES
 
 DTYPES = ("float64", "float32", "bfloat16")

@@ -24,8 +24,8 @@ from npgemma.tools.compare import BOUNDS, Comparison  # noqa: E402
 from npgemma.tools.diagnosis import Port, Replays  # noqa: E402
 from npgemma.tools.diagnosis.hypotheses import ask  # noqa: E402
 from npgemma.tools.diagnosis.own import in_float64  # noqa: E402
-from npgemma.tools.hypotheses import Question  # noqa: E402
 from npgemma.tools.logits import Answer, diagnose  # noqa: E402
+from npgemma.tools.logits.question import Question  # noqa: E402
 from npgemma.tools.mistakes import MISTAKES, made  # noqa: E402
 from npgemma.tools.mistakes.making import SHARED  # noqa: E402
 

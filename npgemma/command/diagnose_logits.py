@@ -6,8 +6,8 @@ import npgemma
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.compare import PROMPT
 from npgemma.command.progress import Progress
-from npgemma.tools.hypotheses import Question
 from npgemma.tools.logits import diagnose, read_answer
+from npgemma.tools.logits.question import Question
 from npgemma.tools.mistakes import MISTAKES
 
 

@@ -7,8 +7,8 @@ import pytest
 
 import npgemma
 from npgemma.image import load_image
-from npgemma.tools.hypotheses import Question
 from npgemma.tools.logits import Answer, diagnose
+from npgemma.tools.logits.question import Question
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'npgemma[oracle]'")
 foreign_port = pytest.importorskip("foreign_port")

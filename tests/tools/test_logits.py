@@ -11,8 +11,9 @@ from npgemma.command import main
 from npgemma.errors import InputError
 from npgemma.image import load_image
 from npgemma.tools.budgets import LARGEST
-from npgemma.tools.hypotheses import Question
-from npgemma.tools.logits import ROUNDING, Answer, diagnose, mistakes_of_tokens, read_answer
+from npgemma.tools.logits import ROUNDING, Answer, diagnose, read_answer
+from npgemma.tools.logits.question import Question
+from npgemma.tools.logits.verdict import mistakes_of_tokens
 from npgemma.tools.mistakes import MISTAKES
 from npgemma.tools.mistakes.making import changed
 
@@ -85,11 +86,11 @@ def test_one_row_shows_no_mistake_of_a_step(question):
 
 
 def test_mistakes_that_do_the_same_are_told_together(question, monkeypatch):
-    from npgemma.tools import logits
+    from npgemma.tools.logits import verdict
 
     twin = {**MISTAKES, "twin": MISTAKES["image-scaled"]}
     twin["twin"] = type(twin["twin"])(**{**vars(twin["twin"]), "id": "twin"})
-    monkeypatch.setattr(logits, "MISTAKES", twin)
+    monkeypatch.setattr(verdict, "MISTAKES", twin)
     report = diagnose(answer(question, "image-scaled"), question, "float32")
     assert (report["verdict"], report["mistakes"]) == ("undecided", [])
     assert report["says"].endswith("image-scaled, twin")

@@ -12,7 +12,8 @@ point the way in which the mistake would push. With e the own error and d the di
 standard error.
 """
 
-from npgemma.tools.diagnosis.replays import Port, Replays, read_token_ids, with_weights_of
+from npgemma.tools.diagnosis.port import Port, read_token_ids, with_weights_of
+from npgemma.tools.diagnosis.replays import Replays
 from npgemma.tools.diagnosis.verdict import diagnose
 
 __all__ = ["Port", "Replays", "diagnose", "read_token_ids", "with_weights_of"]

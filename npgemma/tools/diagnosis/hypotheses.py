@@ -75,7 +75,7 @@ def ask(replays, *ids_and_ways):
         elif far or was_wrong:
             # Inside of a function that does something else, arrays need not be those that the port has under their
             # names; what is made of them must be.
-            settled = replays.behind(name, replays.grouped(waiting))
+            settled = replays.flow.behind(name, replays.flow.grouped(waiting))
             closed += settled
             waiting = [each for each in waiting if each not in settled]
             explained += [name] if was_wrong else []

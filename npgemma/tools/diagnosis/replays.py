@@ -9,11 +9,12 @@ from npgemma import generate, paligemma
 from npgemma.errors import InputError
 from npgemma.fast.blocks import whole_arrays
 from npgemma.model import without_image_marks
-from npgemma.params import map_leaves
 from npgemma.tools.budgets import IN_FLOAT32, kind_of, limits
+from npgemma.tools.diagnosis.distance import distance
+from npgemma.tools.diagnosis.flow import Flow
 from npgemma.tools.manifest import Manifest
 from npgemma.tools.mistakes import MISTAKES
-from npgemma.tools.mistakes.making import changed, in_decoders, rounded_to_bfloat16
+from npgemma.tools.mistakes.making import changed, in_decoders
 from npgemma.tools.replay import replaying
 from npgemma.trace import record
 
@@ -25,46 +26,6 @@ SAME = 1e-11
 FILL = -1e30
 
 
-@dataclasses.dataclass(frozen=True)
-class Port:
-    """What is known of a port.
-
-    Parameters
-    ----------
-    arrays : dict of str to array
-        Under the names of `npgemma.record`.
-    token_ids : list of int
-        The answer's tokens, as the port chose or was given them.
-    dtype : str
-        That it calculates in: a key of `npgemma.tools.budgets.LARGEST`.
-    """
-
-    arrays: dict
-    token_ids: list
-    dtype: str = "float32"
-
-
-def with_weights_of(model, dtype):
-    """Return a model whose weights are rounded as a port of some dtype rounds them, and held in their own dtype.
-
-    Parameters
-    ----------
-    model : npgemma.Model
-        Of float64, on the NumPy backend.
-    dtype : str
-        A key of `npgemma.tools.budgets.LARGEST`.
-
-    Returns
-    -------
-    npgemma.Model
-    """
-
-    def rounded(weight):
-        return rounded_to_bfloat16(weight) if dtype == "bfloat16" else weight.astype(dtype).astype(weight.dtype)
-
-    return dataclasses.replace(model, params=map_leaves(rounded, model.params))
-
-
 @dataclasses.dataclass
 class Place:
     """One array in one replay."""
@@ -73,36 +34,6 @@ class Place:
     error: float | None  # of the port's array, relative L2; None where the port does not give it
     apart: float = 0.0  # from what the right reference makes there
     limit: float = 0.0
-
-
-def read_token_ids(arrays, manifest=None):
-    """Return the answer's tokens: those in the manifest, or those that the steps of a trace took.
-
-    Parameters
-    ----------
-    arrays : dict of str to array
-    manifest : dict, optional
-
-    Returns
-    -------
-    list of int
-
-    Raises
-    ------
-    InputError
-        If a step is in the trace without its token.
-    """
-    if manifest and manifest.get("answer"):
-        return manifest["answer"]
-    steps = {int(name.split("/")[0].removeprefix("step.")) for name in arrays if name.startswith("step.")}
-    ids = []
-    for step in range(max(steps, default=-1) + 1):
-        name = f"step.{step}/ids_BT"
-        if name not in arrays:
-            raise InputError(f"the trace has arrays of step {step} but not its token, {name}: write it too")
-        ids.append(int(np.ravel(arrays[name])[0]))
-    # The last token's choice is compared, whatever it is.
-    return [*ids, 0]
 
 
 class Replays:
@@ -129,7 +60,7 @@ class Replays:
         known = [name for name in self.found if name in self.manifest.entries]
         if not known:
             raise InputError("the trace has no array that the reference knows: names look like prefill.0/x_BSD")
-        self.shown, self.before = {self._first(name) for name in known}, {}
+        self.flow = Flow(self.manifest.entries, known)
         positions = model.config.image_tokens + len(self._prompt_ids()) + len(port.token_ids)
         judged = self.manifest.entries, set(known), port.dtype
         self.limits = limits(*judged, positions=positions)
@@ -201,17 +132,17 @@ class Replays:
         def choose(name, computed, inside):
             variable = name.rpartition("/")[2]
             # What was kept on the way here brings its rounding along.
-            room = self.limits.get(name, 0.0) + sum(self.limits[each] for each in self.behind(name, kept))
+            room = self.limits.get(name, 0.0) + sum(self.limits[each] for each in self.flow.behind(name, kept))
             place, found = self._place(name, computed, under, room), self.found.get(name)
             places[name] = place
             if found is None or found.shape != computed.shape:
                 return computed
             far = place.apart > SAME and place.error > place.limit
-            if far and inside is not None and _distance(inside, self.conforming(name, inside)) <= place.limit:
+            if far and inside is not None and distance(inside, self.conforming(name, inside)) <= place.limit:
                 # The port has the array as it is before the mistake is made.
                 place.error = None
             elif far:
-                kept.setdefault(self._first(name), []).append(name)
+                kept.setdefault(self.flow.first(name), []).append(name)
             if far or variable in ORIGIN:
                 return computed
             return found.astype(computed.dtype)
@@ -276,59 +207,9 @@ class Replays:
         if right is not None and np.array_equal(right.computed, computed, equal_nan=computed.dtype.kind == "f"):
             return dataclasses.replace(right, apart=0.0)
         found = self.conforming(name, computed)
-        error = None if found is None else _distance(computed, found)
-        apart = 0.0 if not under else math.inf if right is None else _distance(right.computed, computed)
+        error = None if found is None else distance(computed, found)
+        apart = 0.0 if not under else math.inf if right is None else distance(right.computed, computed)
         return Place(computed, error, apart, limit)
-
-    def behind(self, name, among):
-        """Return those of some arrays from which another was made, as far as no other array of the port is between.
-
-        Parameters
-        ----------
-        name : str
-        among : dict of str to list of str
-            From `grouped`.
-
-        Returns
-        -------
-        list of str
-        """
-        reached, todo = {}, [name] if among else []
-        while todo:
-            new = [each for each in self._shown_before(todo.pop()) if each in among and each not in reached]
-            reached |= dict.fromkeys(new)
-            todo += new
-        return [each for first in reached for each in among[first]]
-
-    def grouped(self, names):
-        """Return names of arrays by the first of the names that each array has."""
-        groups = {}
-        for name in names:
-            groups.setdefault(self._first(name), []).append(name)
-        return groups
-
-    def _shown_before(self, name):
-        """Return the nearest arrays that the port shows of those from which another was made."""
-        first = self._first(name)
-        if first not in self.before:
-            found, reached, todo = {}, set(), list(self._inputs(first))
-            while todo:
-                each = todo.pop()
-                if each in self.shown:
-                    found[each] = None
-                elif each not in reached:
-                    reached.add(each)
-                    todo += self._inputs(each)
-            self.before[first] = list(found)
-        return self.before[first]
-
-    def _first(self, name):
-        entry = self.manifest.entries.get(name)
-        return (entry and entry.same_as) or name
-
-    def _inputs(self, name):
-        entry = self.manifest.entries.get(self._first(name))
-        return entry.inputs if entry else ()
 
     def wrong(self, places):
         """Return the names of the arrays past their limits, in the order of the data flow."""
@@ -357,21 +238,3 @@ def _counted_from(origin):
 
 def _wide(array):
     return array.astype(np.float64) if array.dtype.kind == "f" else array
-
-
-def _distance(expected, found):
-    """Return the relative L2 distance of two arrays; infinite for other shapes, or NaN and infinity in one alone."""
-    if expected.shape != found.shape:
-        return math.inf
-    if expected.dtype.kind != "f" or found.dtype.kind != "f":
-        return 0.0 if np.array_equal(expected, found) else math.inf
-    with np.errstate(invalid="ignore", over="ignore"):  # two infinities: below
-        apart, norm = float(np.linalg.norm(found - expected)), float(np.linalg.norm(expected))
-    if math.isfinite(apart) and math.isfinite(norm):
-        return apart / (norm or 1.0)
-    finite = np.isfinite(expected)
-    if not np.array_equal(finite, np.isfinite(found)):
-        return math.inf
-    expected, found = np.where(finite, expected, 0.0), np.where(finite, found, 0.0)
-    norm = float(np.linalg.norm(expected))
-    return float(np.linalg.norm(found - expected)) / (norm or 1.0)
