@@ -1,6 +1,7 @@
 """The page in a real browser: its numbers are the trace's, it asks for nothing, and everything can be reached."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import npgemma
 from npgemma.command import main
 from npgemma.generate import sample
 from npgemma.tools.mistakes import made
+from npgemma.tools.tour import attending
 from npgemma.tools.tour.attending import patches_of
 
 SECTIONS = [
@@ -198,6 +200,32 @@ def test_everything_can_be_reached_by_keyboard(browser):
         ".map(e => e.outerHTML)"
     )
     assert browser.execute_script(unnamed) == []
+
+
+def test_a_name_that_a_loop_binds_again_shows_each_of_its_values(browser, trace):
+    _, arrays, _ = trace
+    name = "encode_image.0/encode.0/stream_BTD"
+    browser.execute_script(f"document.querySelector('#code [data-array=\"{name}\"]').focus()")
+    listing = "[...document.querySelectorAll('#code .function')].find(e => e.querySelector('.card-place select'))"
+    values = browser.execute_script(f"return [...{listing}.querySelectorAll('.card-place option')].map(e => e.value)")
+    after = re.compile(r"encode_image\.0/encode\.0/block\.\d+/out_BTD")
+    assert values == [name, *filter(after.fullmatch, arrays)]
+
+
+def test_a_page_of_many_patches_adds_up_their_attention(chromium, tmp_path, monkeypatch):
+    """With a limit so low that four patches become one region; the shares of the parts stay what they are."""
+    out = tmp_path / "page.html"
+    monkeypatch.setattr(attending, "MOST_BYTES", 4 * 12 * 2 * 16)
+    assert main(["explain", "--out", str(out), "--max-new-tokens", "2"]) == 0
+    model = npgemma.load()
+    with npgemma.record() as arrays:
+        model.generate(npgemma.example_image(), "detect red circle ; blue square", max_new_tokens=2)
+    driver = opened(chromium, out)
+    assert driver.get_log("browser") == []
+    assert "2 \N{MULTIPLICATION SIGN} 2 patches" in driver.find_element("css selector", "#attention").text
+    found = driver.execute_script("return window.tour.attention(1, 2, 3)")
+    right = attention(arrays, 1, 2, 3).reshape(4, 2, 4, 2).sum(axis=(1, 3)).ravel()
+    np.testing.assert_allclose(found, right, atol=1e-6)
 
 
 def test_names_in_the_source_are_live(browser, trace):

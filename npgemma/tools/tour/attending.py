@@ -4,8 +4,10 @@ import numpy as np
 
 from npgemma.answer import HIGHEST_LOCATION
 
-# Larger masks are shown with one image token for several.
+# A larger mask is not shown.
 MOST_TOKENS = 1200
+# If all weights would take more bytes, those of neighbouring patches are added up.
+MOST_BYTES = 12e6
 
 
 def mask_of(calls, total):
@@ -64,15 +66,38 @@ def attention(inference, pack):
 
     Returns
     -------
-    list of dict
-        For each answer token an array (layers, query heads, tokens so far).
+    dict
+        ``grid``, regions in a row of the image; and ``weights``: for each answer token an array (layers, query heads,
+        regions, then text tokens so far).
     """
-    rows = []
+    rows, pool = [], pooling(inference)
+    side = round(inference.patches**0.5)
     for token in range(len(inference.answer.token_ids)):
         layers = [inference.block(token, i, _WEIGHT)[0, ..., -1, :] for i in range(inference.layers)]
         # K key/value heads of G query heads each: query head n is (n // G, n % G).
-        rows.append(pack.floats(np.stack([layer.reshape(-1, layer.shape[-1]) for layer in layers])))
-    return rows
+        weights = np.stack([layer.reshape(-1, layer.shape[-1]) for layer in layers])
+        image = weights[..., : inference.patches].reshape(*weights.shape[:2], side // pool, pool, side // pool, pool)
+        regions = image.sum(axis=(3, 5)).reshape(*weights.shape[:2], -1)
+        rows.append(pack.floats(np.concatenate([regions, weights[..., inference.patches :]], axis=-1)))
+    return {"grid": side // pool, "pool": pool, "weights": rows}
+
+
+def pooling(inference):
+    """Return how many patches in a row are added up to one region, so that all weights take `MOST_BYTES` at most.
+
+    Parameters
+    ----------
+    inference : Inference
+
+    Returns
+    -------
+    int
+    """
+    side = round(inference.patches**0.5)
+    heads = inference.layers * inference.model.config.text.query_heads
+    each = 4 * heads * len(inference.answer.token_ids)
+    fitting = (pool for pool in range(1, side) if side % pool == 0 and each * (side // pool) ** 2 <= MOST_BYTES)
+    return next(fitting, side)
 
 
 _WEIGHT = "grouped_query_attention.0/attend.0/weight_BKGTS"
@@ -123,6 +148,7 @@ def objects(inference, names, pack):
     """
     answer, size = inference.answer, inference.image.size
     grid = round(inference.patches**0.5)
+    regions = grid // pooling(inference)
     spans = _spans([names.names[i] for i in answer.token_ids])
     found, shown = list(answer.objects), []
     for first, last, locations, codes in spans:
@@ -138,7 +164,7 @@ def objects(inference, names, pack):
                 "label": drawn.label if drawn else "",
                 "box": list(drawn.box) if drawn else None,
                 "shares": shares,
-                "patches": None if shares is None else pack.floats(shares),
+                "patches": pack.floats(patches_of(drawn.box, size, regions)) if drawn else None,
             }
         )
     return shown

@@ -19,13 +19,15 @@ SHOWN = (
 )
 
 
-def answers(inference, names, note):
+def answers(inference, names, causal, note):
     """Return the answer under each mistake in `SHOWN`.
 
     Parameters
     ----------
     inference : Inference
     names : Names
+    causal : dict
+        What `causal` has returned, which need not be run again.
     note : callable
         Called with the id of each mistake, before it is made.
 
@@ -37,8 +39,12 @@ def answers(inference, names, note):
     for id in SHOWN:
         note(id)
         mistake = MISTAKES[id]
-        with made(id, inference.package):
-            shown.append({"id": id, "says": mistake.says, "made_by": mistake.made_by} | _answer(inference, names))
+        if id == CAUSAL:
+            answer = {key: value for key, value in causal.items() if key != "mask"}
+        else:
+            with made(id, inference.package):
+                answer = _answer(inference, names)
+        shown.append({"id": id, "says": mistake.says, "made_by": mistake.made_by} | answer)
     return shown
 
 

@@ -52,8 +52,8 @@ def build(model, image, original, prompt, settings, twin=None, note=lambda what:
         thing["stages"] = stages
         del thing["shares"]
     facts["objects"] = things
-    facts["mistakes"] = breaking.answers(inference, names, lambda id: note(f"making the mistake {id}"))
-    facts["causal"] = breaking.causal(inference, names, pack)
+    facts["causal"] = causal = breaking.causal(inference, names, pack)
+    facts["mistakes"] = breaking.answers(inference, names, causal, lambda id: note(f"making the mistake {id}"))
     facts["cache"] = remembering.cache(inference, pack)
     note("comparing the backends")
     facts["parity"] = parity.parity(inference, twin)

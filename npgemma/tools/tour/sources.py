@@ -31,7 +31,7 @@ def functions(calls):
     list of dict
         ``file``, ``name``, ``paths`` (of the calls), ``doc``, and ``port`` and ``twin``: ``line`` (the first line's
         number), ``lines`` (each a list of words with their kinds), ``changed`` (numbers of the lines that the other
-        does not have).
+        does not have); and ``rebound``, the names that a loop binds again, each with the call and that call's result.
     """
     paths = {}
     for path, where in calls.items():
@@ -48,7 +48,7 @@ def _function(file, name, paths):
         key: side and {"line": side["line"], "lines": list(map(words, side["code"])), "changed": lines}
         for (key, side), lines in zip(sides.items(), changed)
     }
-    return {"file": file, "name": name, "paths": paths, "doc": port["doc"]} | shown
+    return {"file": file, "name": name, "paths": paths, "doc": port["doc"], "rebound": port["rebound"]} | shown
 
 
 def _source(package, file, name):
@@ -58,17 +58,34 @@ def _source(package, file, name):
     if not path or not path.exists():
         return None
     text = path.read_text(encoding="utf-8")
-    found = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef) and n.name == name]
-    if not found:
+    functions = {n.name: n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)}
+    if name not in functions:
         return None
-    node, lines = found[0], text.splitlines()
+    node, lines = functions[name], text.splitlines()
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     code = lines[first - 1 : node.end_lineno]
     doc = ast.get_docstring(node) or ""
     if doc:
         string = node.body[0]
         code = lines[first - 1 : string.lineno - 1] + lines[string.end_lineno : node.end_lineno]
-    return {"line": first, "code": textwrap.dedent("\n".join(code)).splitlines(), "doc": doc}
+    code = textwrap.dedent("\n".join(code)).splitlines()
+    return {"line": first, "code": code, "doc": doc, "rebound": _rebound(node, functions)}
+
+
+def _rebound(node, functions):
+    """Return the arrays that a function's loops bind to the results of calls: name to call and result.
+
+    A recording keeps the first value of a name; the later ones are the results of these calls.
+    """
+    found = {}
+    loops = (loop for loop in ast.walk(node) if isinstance(loop, ast.For))
+    for statement in (each for loop in loops for each in loop.body if isinstance(each, ast.Assign)):
+        target, call = statement.targets[0], getattr(statement.value, "func", None)
+        last = functions[call.id].body[-1] if getattr(call, "id", None) in functions else None
+        result = getattr(getattr(last, "value", None), "id", "")
+        if suffix(getattr(target, "id", "")) and suffix(result):
+            found[target.id] = [call.id, result]
+    return found
 
 
 def _folder(package):

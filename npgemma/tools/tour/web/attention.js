@@ -4,10 +4,10 @@ import { bar, el, opened, pressed, table, walkable } from "./dom.js";
 import { canvas, spotlight } from "./draw.js";
 import { change, follow } from "./state.js";
 import { percent, t } from "./texts.js";
-import { areaOf, objectOf, onImage, onObject, shares, weights } from "./looks.js";
+import { areaOf, objectOf, onImage, onObject, regions, shares, weights } from "./looks.js";
 import { codeBeside } from "./code.js";
 
-const { grid } = facts.image;
+const { grid, pool } = facts.attention;
 
 export function attention(name, place) {
   const body = opened(name, place, { layers: facts.layers, heads: facts.heads });
@@ -23,6 +23,7 @@ export function attention(name, place) {
   const caption = el("figcaption", {});
   body.append(
     el("div", { class: "two" }, el("figure", {}, map, caption), beside),
+    pool > 1 ? el("p", { class: "note" }, t("attention.pooled", { pool })) : "",
     ranking,
     overview(),
     el("h3", {}, t("attention.heads")),
@@ -72,8 +73,10 @@ function shared(token, layer, head) {
 }
 
 function place(position) {
-  const { kind, id, patch } = tokenAt(position);
-  return kind === "image" ? t("token.image", { patch }) : t(`token.${kind}`, { position, word: shown(id) });
+  if (position < regions) return t(pool > 1 ? "token.region" : "token.image", { patch: position });
+  const place = position - regions + facts.patches;
+  const { kind, id } = tokenAt(place);
+  return t(`token.${kind}`, { position: place, word: shown(id) });
 }
 
 // Layer and head that look most at the token's object; none if it has no object.

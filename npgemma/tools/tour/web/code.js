@@ -72,10 +72,21 @@ class Listing {
     return el("div", { class: "side" }, el("p", { class: "note" }, heading), el("div", { class: "source", tabindex: "0", role: "region", "aria-label": heading }, rows));
   }
 
+  // The card of an array; of one that a loop binds again, each of its values can be chosen.
+  values(name, rebound) {
+    const place = el("div", {}, card(name));
+    if (!rebound) return [place];
+    const [call, result] = rebound;
+    const after = (i) => `${this.path}/${call}.${i}/${result}`;
+    const options = [[name, t("code.before-loop")]];
+    for (let i = 0; hasArray(after(i)); i++) options.push([after(i), t("code.after-call", { call: `${call}.${i}` })]);
+    return [labelled(t("code.value"), choose(options, (chosen) => place.replaceChildren(card(chosen)))), place];
+  }
+
   word(text, kind) {
     const name = `${this.path}/${text}`;
     if (kind !== 1 || !hasArray(name)) return kind > 1 ? el("span", { class: KINDS[kind] }, text) : text;
-    const show = () => this.card.replaceChildren(card(name));
+    const show = () => this.card.replaceChildren(...this.values(name, this.fn.rebound[text]));
     return el("button", { type: "button", class: "array", "data-array": name, onclick: show, onpointerenter: show, onfocus: show }, text);
   }
 }

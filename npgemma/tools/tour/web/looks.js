@@ -3,15 +3,18 @@ import { facts, prefix, values } from "./data.js";
 
 // The weights of one head over all tokens so far.
 export function weights(token, layer, head) {
-  const array = facts.attention[token];
+  const array = facts.attention.weights[token];
   const [, heads, width] = array.shape;
   const start = (layer * heads + head) * width;
   return values(array).subarray(start, start + width);
 }
 
-// Those of the image tokens alone.
+// Of the image, weights are those of regions: of single patches, unless there are too many.
+export const regions = facts.attention.grid ** 2;
+
+// Those of the image alone.
 export function onImage(token, layer, head) {
-  return weights(token, layer, head).subarray(0, facts.patches);
+  return weights(token, layer, head).subarray(0, regions);
 }
 
 function sum(numbers) {
@@ -21,12 +24,13 @@ function sum(numbers) {
 // How the weights are shared out; they add up to 1.
 export function shares(token, layer, head) {
   const all = weights(token, layer, head);
-  const bos = facts.patches;
+  const bos = regions;
+  const answer = regions + prefix - facts.patches;
   return {
     image: sum(all.subarray(0, bos)),
     bos: all[bos],
-    prompt: sum(all.subarray(bos + 1, prefix)),
-    answer: sum(all.subarray(prefix)),
+    prompt: sum(all.subarray(bos + 1, answer)),
+    answer: sum(all.subarray(answer)),
   };
 }
 
@@ -45,5 +49,5 @@ export function onObject(token, layer, head, thing) {
 
 // The part of the image that the box covers: a head that looks everywhere alike has this share on the object.
 export function areaOf(thing) {
-  return sum(values(thing.patches)) / facts.patches;
+  return sum(values(thing.patches)) / regions;
 }
