@@ -27,6 +27,19 @@ FILL = -1e30
 
 
 @dataclasses.dataclass
+class Kept:
+    """Arrays of the reference that a replay went on with, since a mistake explains no difference there."""
+
+    groups: dict  # by the first of the names that each array has
+    rounding: float = 0.0  # of all of them together
+
+    def add(self, first, name, limit):
+        """Go on with one more."""
+        self.groups.setdefault(first, []).append(name)
+        self.rounding += limit
+
+
+@dataclasses.dataclass
 class Place:
     """One array in one replay."""
 
@@ -127,13 +140,11 @@ class Replays:
         -------
         dict of str to Place
         """
-        places, under, kept = {}, bool(ids_and_ways), {}
+        places, under, kept = {}, bool(ids_and_ways), Kept({})
 
         def choose(name, computed, inside):
             variable = name.rpartition("/")[2]
-            # What was kept on the way here brings its rounding along.
-            room = self.limits.get(name, 0.0) + sum(self.limits[each] for each in self.flow.behind(name, kept))
-            place, found = self._place(name, computed, under, room), self.found.get(name)
+            place, found = self._place(name, computed, under, kept), self.found.get(name)
             places[name] = place
             if found is None or found.shape != computed.shape:
                 return computed
@@ -142,10 +153,10 @@ class Replays:
                 # The port has the array as it is before the mistake is made.
                 place.error = None
             elif far:
-                kept.setdefault(self.flow.first(name), []).append(name)
+                kept.add(self.flow.first(name), name, self.limits[name])
             if far or variable in ORIGIN:
                 return computed
-            return found.astype(computed.dtype)
+            return found.astype(computed.dtype, copy=False)
 
         ways = [MISTAKES[id].ways[way] for id, way in ids_and_ways]
         if self._other_pixels():
@@ -201,14 +212,19 @@ class Replays:
             return found - self.origin
         return found
 
-    def _place(self, name, computed, under, limit):
+    def _place(self, name, computed, under, kept):
         """Judge an array; most are the same under a mistake as without it."""
         right = self.right.get(name) if under else None
         if right is not None and np.array_equal(right.computed, computed, equal_nan=computed.dtype.kind == "f"):
-            return dataclasses.replace(right, apart=0.0)
-        found = self.conforming(name, computed)
+            return right
+        found, own = self.conforming(name, computed), self.limits.get(name, 0.0)
         error = None if found is None else distance(computed, found)
         apart = 0.0 if not under else math.inf if right is None else distance(right.computed, computed)
+        # What was kept on the way here brings its rounding along. Where more than that decides nothing, the way, which
+        # takes long to find, is not asked for.
+        limit = own + kept.rounding
+        if error is not None and (error <= limit or apart <= 2 * limit):
+            limit = own + sum(self.limits[each] for each in self.flow.behind(name, kept.groups))
         return Place(computed, error, apart, limit)
 
     def wrong(self, places):
