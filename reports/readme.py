@@ -125,28 +125,55 @@ def speed_table(reports):
 
 def where(report):
     """Say on what was measured."""
-    return report["machine"].get("accelerator") or f"{report['machine']['threads']} cores"
+    machine = report["machine"]
+    if "accelerator" in machine:
+        return machine["accelerator"]
+    known = machine.get("bfloat16_instructions")
+    narrow = f" with bfloat16 instructions ({' and '.join(known)})" if known else ""
+    kernel = f"; NumPy multiplied with OpenBLAS's {machine['kernel']} kernel" if machine.get("kernel") else ""
+    return f"{machine['threads']} cores of a {machine['processor']}{narrow}{kernel}"
 
 
 def against_tables():
     """Lay out the last comparison with Hugging Face of each published size, on each device."""
-    paths = sorted((ROOT / "reports").glob("against_hugging_face_*.json"))
-    return "\n\n".join(against_table(json.loads(path.read_text())) for path in paths)
+    tables = []
+    for path in sorted((ROOT / "reports").glob("against_hugging_face_*.json")):
+        name, device = path.stem.removeprefix("against_hugging_face_").rsplit("_", 1)
+        tables.append(
+            f"{name}, random weights, bfloat16 file, on {device}:\n\n{against_table(json.loads(path.read_text()))}"
+        )
+    return "\n\n".join(tables)
+
+
+# Which run is set against which of Hugging Face's: of the same precision, or the fastest that there is.
+RIVALS = {
+    "numpy float32": "Hugging Face float32",
+    "numpy bfloat16": "Hugging Face bfloat16",
+    "numpy int8": "Hugging Face bfloat16",
+    "torch float32": "Hugging Face float32",
+    "torch bfloat16": "Hugging Face bfloat16",
+}
 
 
 def against_table(report):
-    """Lay out a comparison with Hugging Face."""
+    """Lay out a comparison with Hugging Face: seconds, and how many times Hugging Face's they are."""
     runs = report["runs"]
     rows = [f"| | {' | '.join(runs)} |", f"|---|{'---:|' * len(runs)}"]
     for stage in (name for name in next(iter(runs.values())) if name != "rounds"):
         divisor, unit = (1e9, "GB") if stage == "peak_bytes" else (1, "s")
-        cells = [f"{found[stage] / divisor:.2f} {unit}" for found in runs.values()]
+        cells = []
+        for run, found in runs.items():
+            rival = runs.get(RIVALS.get(run))
+            times = f" ({found[stage] / rival[stage]:.2f})" if rival else ""
+            cells.append(f"{found[stage] / divisor:.2f} {unit}{times}")
         rows.append(f"| {stage.replace('peak_bytes', 'peak memory')} | {' | '.join(cells)} |")
-    versions = ", ".join(f"{name} {version}" for name, version in report["machine"]["versions"].items())
+    machine, rounds = report["machine"], len(next(iter(runs.values()))["rounds"])
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     rows += [
         "",
-        f"Measured {report['date']} on {where(report)} ({versions}), commit {report['commit']}. To be "
-        f"given as much memory as float32 weights need took {report['memory']['seconds']:.1f} s, without any loading.",
+        "In brackets, how many times the seconds or bytes of Hugging Face in the same precision (int8: in bfloat16). "
+        f"Measured {report['date']} on {where(report)} ({versions}), commit {report['commit']}; the middle figure of "
+        f"{rounds} rounds.",
     ]
     return "\n".join(rows)
 

@@ -109,8 +109,8 @@ def _overview():
     return "\n".join([*lines, "", PROMPTS])
 
 
-def add_question(parser):
-    """Add the image and prompt arguments."""
+def add_question(parser, prompt="caption en", told=None):
+    """Add the image and prompt arguments; ``told`` describes the default prompt where it is not ``prompt`` itself."""
     parser.add_argument(
         "--image", "--image_file_path", nargs="+", metavar="FILE", help="images (default: the example image)"
     )
@@ -122,7 +122,9 @@ def add_question(parser):
         "--resize", choices=("bicubic", "bilinear"),
         help="filter that resizes images; big_vision's is bilinear (default: the checkpoint's own, mostly bicubic)",
     )  # fmt: skip
-    parser.add_argument("--prompt", default="caption en", metavar="TEXT", help="what to do (default: %(default)s)")
+    parser.add_argument(
+        "--prompt", default=prompt, metavar="TEXT", help=f"what to do (default: {told or '%(default)s'})"
+    )
 
 
 def add_backend(parser):

@@ -39,9 +39,7 @@ def add_arguments(parser):
         help="put the port's array of this name (ours) in place of ours: is what follows right then? Once or more",
     )  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the port (default: %(default)s)")
-    add_question(parser)
-    # The trace's own, if it says so.
-    parser.set_defaults(prompt=None)
+    add_question(parser, prompt=None, told=f"the trace's own, if it tells it; else {PROMPT}")
 
 
 def run(options):

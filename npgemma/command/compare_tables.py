@@ -137,7 +137,7 @@ def map_table(report):
     lines += [f"does not fit: {name}: {why}" for name, why in report["misfits"].items()]
     lines.append("suggestions, to be put into the map:" if report["suggestions"] else "no suggestions")
     for each in report["suggestions"]:
-        lines.append(f'  [["{each["port"]}"]]  # by {each["by"]}')
+        lines.append(f'  [["{each["port"]}"]]  # by {each["by"]}' + ", the values differ" * (each["by"] == "shape"))
         lines.append(f'  ours = "{each["ours"]}"\n  axes = "{each["axes"]}"')
     return "\n".join(lines)
 

@@ -21,12 +21,10 @@ def add_arguments(parser):
     """Declare the command's arguments."""
     parser.add_argument("port", metavar="TRACE", nargs="?", help="its arrays: .safetensors, .npz, or a folder of .npy")
     diagnose_logits.add_arguments(parser)
-    parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or transformers, gemma_cpp")
+    parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a map that comes along")
     parser.add_argument("--dtype", choices=tuple(LARGEST), default="float32", help="of the port (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="print every known mistake: what it is, and who made it")
-    add_question(parser)
-    # The trace's own, if it says so.
-    parser.set_defaults(prompt=None)
+    add_question(parser, prompt=None, told=f"the trace's own, if it tells it; else {PROMPT}")
 
 
 def run(options):

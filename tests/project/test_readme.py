@@ -77,7 +77,6 @@ TESTED_ELSEWHERE = {
     "python -m pytest -m slow": "tests/project/test_checkpoint_option.py::test_the_configuration_holds_with_the_option",
     "python cli.py explain --out page.html": "tests/tour/test_explain.py::test_the_page_is_small_and_checked",
     "python -m conversion SRC DST": "tests/conversion/test_convert.py::test_all_of_a_checkpoint_goes_with_it",
-    "python cli.py diagnose --logits FILE --dtype bfloat16": "tests/tools/test_logits.py::test_the_command",
     "python cli.py diagnose --logits FILE": "tests/tools/test_logits.py::test_the_command",
     "python cli.py compare PORT --map MAP": ("tests/command/test_compare_command.py::test_files_of_other_programs"),
     "python -m tiny.training evaluate": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
