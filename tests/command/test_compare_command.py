@@ -174,3 +174,15 @@ def test_another_prompt_is_said_before_anything_else(reference, tmp_path, capsys
     told = json.loads(capsys.readouterr().out)["other_prompt"]
     ids = load_file(reference)[IDS][0].tolist()
     assert (told["found"], len(told["expected"]) > len(ids)) == (ids, True)
+
+
+def test_a_graft_reaches_what_is_made_of_the_array_under_another_name(compare, reference, tmp_path):
+    """Queries are the result of a rotation, and attention's argument: three names of one array."""
+    arrays, place = load_file(reference), "prefill.0/run_blocks.0/block.0/grouped_query_attention.0/"
+    names = [f"{place}q_BTNH", f"{place}attend.0/score_BKGTS"]
+    port = {name: arrays[name] for name in names}
+    port[names[1]] = 2 * port[names[1]]
+    save_file(port, tmp_path / "port.safetensors")
+    _, out, _ = compare(tmp_path / "port.safetensors", "--graft", names[0], "--json")
+    told = json.loads(out)["graft"]
+    assert (told["behind"], told["past_bound"], told["first"]) == (1, 1, names[1])

@@ -90,10 +90,17 @@ def _behind(names, entries):
 
     Later passes have their own inputs, and make a mistake again that a graft took out of an earlier one.
     """
-    last, reached, behind = max(_pass(name) for name in names), set(names), []
+
+    def first(name):
+        """Return the first of the names that an array has: what is made of it may tell any of them."""
+        return (name in entries and entries[name]["same_as"]) or name
+
+    last, reached, behind = max(_pass(name) for name in names), set(), []
     for name, entry in entries.items():
-        if name not in reached and reached.intersection(entry["from"]):
-            reached.add(name)
+        if name in names:
+            reached.add(first(name))
+        elif first(name) in reached or reached.intersection(map(first, entry["from"])):
+            reached.add(first(name))
             if _pass(name) <= last:
                 behind.append(name)
     return behind
