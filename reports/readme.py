@@ -129,9 +129,10 @@ def where(report):
     if "accelerator" in machine:
         return machine["accelerator"]
     known = machine.get("bfloat16_instructions")
-    narrow = f" with bfloat16 instructions ({' and '.join(known)})" if known else ""
-    kernel = f"; NumPy multiplied with OpenBLAS's {machine['kernel']} kernel" if machine.get("kernel") else ""
-    return f"{machine['threads']} cores of a {machine['processor']}{narrow}{kernel}"
+    if "kernel" not in machine:
+        return f"{machine['threads']} cores"
+    narrow = f"bfloat16 instructions: {' and '.join(known) or 'none'}"
+    return f"{machine['threads']} cores ({machine['processor']}; {narrow}; OpenBLAS's kernel: {machine['kernel']})"
 
 
 def against_tables():

@@ -12,8 +12,10 @@ export function boxes(name, place, whole) {
   const drawn = facts.objects.filter(({ box }) => box);
   if (!facts.objects.length) body.append(el("p", { class: "note" }, t("boxes.none")));
   else {
-    const image = boxed(whole, drawn, t("boxes.image"), Math.max(whole.width, whole.height));
-    facts.objects.forEach(({ stages, box }) => stages && box && paintMask(image, values(stages.at(-1)), stages.at(-1).shape, box));
+    // Masks lie under the boxes' labels.
+    const masked = boxed(whole, [], t("boxes.image"));
+    facts.objects.forEach(({ stages, box }) => stages && box && paintMask(masked, values(stages.at(-1)), stages.at(-1).shape, box));
+    const image = boxed(masked, drawn, t("boxes.image"));
     body.append(el("div", { class: "two" }, el("figure", {}, image, el("figcaption", {}, t("boxes.image"))), el("div", {}, facts.objects.map(arithmetic))));
     if (facts.objects.some(({ codes }) => codes.length)) body.append(el("p", {}, t("boxes.codes-intro")));
     facts.objects.forEach((thing) => body.append(...maskOf(thing)));
