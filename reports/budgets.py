@@ -37,6 +37,8 @@ from npgemma.tools.port.name_map import read_map  # noqa: E402
 from npgemma.tools.port.reference import from_model  # noqa: E402
 
 RESULTS = ROOT / "reports" / "budgets.json"
+# Written with --layers 2 and --out from a folder of `python -m conversion synthesize paligemma-3b-224`.
+FULL_WIDTH = ROOT / "reports" / "budgets_full_width.json"
 TOKENS = [7, 8]
 # Hugging Face does not show the scaled queries and scores: these count with what was hidden before them.
 TOGETHER = ("attention weights", "rotation")
@@ -130,7 +132,26 @@ def table():
             shown = f"{largest:.1e}" if largest else "not seen"
             cells.append(f"{shown}, {MARGIN * LARGEST[dtype][kind]:.1e}")
         lines.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", full_width()])
+
+
+def full_width():
+    """Say how much of the limits right programs use on blocks of a published model's width."""
+    report = json.loads(FULL_WIDTH.read_text())
+    used = {
+        dtype: max(
+            100 * error / (MARGIN * LARGEST[dtype][kind])
+            for program in programs.values()
+            for kind, error in program.items()
+            if kind in LARGEST[dtype]
+        )
+        for dtype, programs in report["measured"].items()
+    }
+    shares = " and ".join(f"{share:.0f} % in {dtype}" for dtype, share in used.items())
+    return (
+        f"On {report['layers']} blocks of each tower of paligemma-3b-224, random weights, NumPy and the twin use at "
+        f"most {shares} of these limits."
+    )
 
 
 def main():
