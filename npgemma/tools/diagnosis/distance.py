@@ -31,3 +31,21 @@ def distance(expected, found):
     expected, found = np.where(finite, expected, 0.0), np.where(finite, found, 0.0)
     norm = float(np.linalg.norm(expected))
     return float(np.linalg.norm(found - expected)) / (norm or 1.0)
+
+
+def same(one, other):
+    """Say whether two arrays are equal; NaN equals NaN.
+
+    Parameters
+    ----------
+    one, other : arrays
+
+    Returns
+    -------
+    bool
+    """
+    if np.array_equal(one, other):
+        return True
+    # Looked for last: most arrays have none.
+    has_nan = one.shape == other.shape and other.dtype.kind == "f" and np.isnan(other).any()
+    return bool(has_nan and np.array_equal(one, other, equal_nan=True))

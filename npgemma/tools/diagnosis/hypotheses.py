@@ -88,7 +88,9 @@ def ask(replays, *ids_and_ways):
         max((under[name].error for name in explained), default=None),
         waiting,
     )  # fmt: skip
-    _project(replays, under, found)
+    # What says of arrays that they are otherwise than the port has them need not be weighed.
+    if not waiting:
+        _project(replays, under, found)
     return found
 
 

@@ -10,7 +10,7 @@ from npgemma.errors import InputError
 from npgemma.fast.blocks import whole_arrays
 from npgemma.model import without_image_marks
 from npgemma.tools.budgets import IN_FLOAT32, kind_of, limits
-from npgemma.tools.diagnosis.distance import distance
+from npgemma.tools.diagnosis.distance import distance, same
 from npgemma.tools.diagnosis.flow import Flow
 from npgemma.tools.manifest import Manifest
 from npgemma.tools.mistakes import MISTAKES
@@ -215,7 +215,7 @@ class Replays:
     def _place(self, name, computed, under, kept):
         """Judge an array; most are the same under a mistake as without it."""
         right = self.right.get(name) if under else None
-        if right is not None and np.array_equal(right.computed, computed, equal_nan=computed.dtype.kind == "f"):
+        if right is not None and same(right.computed, computed):
             return right
         found, own = self.conforming(name, computed), self.limits.get(name, 0.0)
         error = None if found is None else distance(computed, found)
