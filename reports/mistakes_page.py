@@ -23,7 +23,7 @@ from mistakes import (
 from witnesses import NUMPY, ROOT, TWIN
 
 from npgemma.tools import mistakes as library
-from npgemma.tools.diagnosis.verdict import NEAR_ONE, RIGHT_IF_NARROW, SURE, VISIBLE
+from npgemma.tools.diagnosis.verdict import NEAR_ONE, RIGHT_IF_NARROW, SURE, VISIBLE, stands_out
 from npgemma.tools.mistakes import MISTAKES
 
 DOCUMENT = "docs/mistakes.md"
@@ -74,8 +74,8 @@ def seen(entry, id, dtype):
         return END_TO_END, entry["unequal"].rpartition("/")[2]
     if entry["wrong"]:
         return OWN, entry["own"]
-    c, z = entry.get("c") or 0.0, entry.get("z") or 0.0
-    if abs(c - 1) < NEAR_ONE and z > SURE and not right_if_narrow(id, dtype):
+    c, z, visible = (entry.get(key) or 0.0 for key in ("c", "z", "visible"))
+    if stands_out(c, z, visible) and not right_if_narrow(id, dtype):
         return PROJECTION, z
     return NOTHING, reason(entry, id, dtype)
 

@@ -29,6 +29,9 @@ LARGEST = {
 MARGIN = 3
 # Programs that calculate some operations in float32 whatever their dtype, as Hugging Face's do, do so in these kinds.
 IN_FLOAT32 = ("attention weights", "rotation", "norm")
+# Half a unit in the last place of a float32, in which angles are calculated: an angle is a position or a part of one,
+# so that rounding turns queries and keys by up to so much for each position.
+ANGLE = 2**-24
 
 
 def kind_of(entry):
@@ -43,10 +46,6 @@ def kind_of(entry):
     str
     """
     return next((kind for op, kind in KINDS.items() if op in entry.ops), SUM)
-
-
-# Half a unit in the last place of a float32: angles are calculated in it, and an angle is a position or a part of one.
-ANGLE = 2**-24
 
 
 def budget_of(entry, equal=False):
@@ -81,7 +80,6 @@ def limits(entries, given, dtype, in_float32=(), positions=0):
         The program's.
     in_float32 : container of str, optional
         The kinds of operations that it calculates in float32 all the same.
-
     positions : int, optional
         How many there are: in the last of them, rounding of angles rotates queries and keys most.
 

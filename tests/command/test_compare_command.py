@@ -182,6 +182,8 @@ def test_a_graft_reaches_what_is_made_of_the_array_under_another_name(compare, r
     names = [f"{place}q_BTNH", f"{place}attend.0/score_BKGTS"]
     port = {name: arrays[name] for name in names}
     port[names[1]] = 2 * port[names[1]]
+    # The grafted array itself, under its next name, says nothing of what is made of it.
+    port[f"{place}attend.0/q_BTNH"] = port[names[0]]
     save_file(port, tmp_path / "port.safetensors")
     _, out, _ = compare(tmp_path / "port.safetensors", "--graft", names[0], "--json")
     told = json.loads(out)["graft"]

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import importlib
 import types
 
 import numpy as np
@@ -12,7 +13,7 @@ import npgemma
 import torch_ref
 from npgemma.image import load_image
 from npgemma.tools import forced
-from npgemma.tools.budgets import limits
+from npgemma.tools.budgets import IN_FLOAT32, limits
 from npgemma.tools.diagnosis import Port, Replays, diagnose, read_token_ids, with_weights_of
 from npgemma.tools.diagnosis.hypotheses import Hypothesis, ask
 from npgemma.tools.diagnosis.verdict import _below_rounding
@@ -90,24 +91,34 @@ def test_later_positions_may_be_rotated_less_exactly():
     assert far == pytest.approx(near + 256 * 2**-24)
 
 
-@contextlib.contextmanager
-def norms_in_float32():
-    """As Hugging Face's modules do in float64."""
-    from torch_ref import gemma
+NORMS = ("gemma.rms_norm", "siglip.layer_norm")
 
-    right = gemma.rms_norm
+
+@contextlib.contextmanager
+def in_float32(*paths):
+    """Functions whose results are no more exact than float32, as those of some of Hugging Face's modules."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gemma, "rms_norm", lambda x, *rest: right(x.float(), *rest).to(x.dtype))
+        for path in paths:
+            file, _, name = path.partition(".")
+            module = importlib.import_module(f"torch_ref.{file}")
+            right = getattr(module, name)
+            patch.setattr(module, name, lambda *given, right=right: right(*given).float().double())
         yield
 
 
 def test_what_a_port_of_float64_calculates_in_float32_is_judged_as_that():
     exact = replays(port(dtype="float64"))
     assert (exact.in_float32, exact.wrong(exact.right)) == ((), [])
-    partly = replays(port(dtype="float64", change=norms_in_float32))
+    partly = replays(port(dtype="float64", change=lambda: in_float32(*NORMS, "attention.softmax")))
     name = "prefill.0/run_blocks.0/block.0/normed_BTD"
     assert partly.right[name].error > exact.limits[name]
-    assert not partly.in_float32  # norms alone are not most
+    assert (partly.in_float32, partly.wrong(partly.right)) == (IN_FLOAT32, [])
+
+
+def test_a_single_function_in_float32_is_a_mistake_of_a_port_of_float64():
+    found = replays(port(dtype="float64", change=lambda: in_float32("gemma.rms_norm")))
+    assert found.in_float32 == ()
+    assert "prefill.0/run_blocks.0/block.0/normed_BTD" in found.wrong(found.right)
 
 
 def test_what_a_trace_could_not_show_is_not_named_by_its_direction():

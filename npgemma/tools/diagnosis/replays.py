@@ -187,8 +187,8 @@ class Replays:
         """Judge the prompt's tokens, which stand in front of all arrays."""
         given, right = self.found.get("prefill.0/ids_BT"), self.right.get("prompt")
         error = None if given is None else 0.0 if np.array_equal(given, [ids]) else math.inf
-        same = right is None or np.array_equal(right.computed, [ids])
-        return Place(np.array([ids]), error, 0.0 if same else math.inf)
+        alike = right is None or np.array_equal(right.computed, [ids])
+        return Place(np.array([ids]), error, 0.0 if alike else math.inf)
 
     def conforming(self, name, computed):
         """Return the port's array, with what is only a convention made alike; None if there is none.

@@ -79,17 +79,27 @@ def _below_rounding(replays, asked):
     sure = [
         each
         for each in asked
-        if not each.places
-        # What this trace could not show is not named by it.
-        and each.visible >= VISIBLE
-        and abs(each.c - 1) < NEAR_ONE
-        and each.z > SURE
-        and not (narrow and each.id in RIGHT_IF_NARROW)
+        if not each.places and stands_out(each.c, each.z, each.visible) and not (narrow and each.id in RIGHT_IF_NARROW)
     ]
     best = {}
     for each in sorted(sure, key=lambda each: -each.z):
         best.setdefault(each.id, each)
     return list(best.values())
+
+
+def stands_out(c, z, visible):
+    """Say whether a projection is enough to name a mistake; what a trace could not show is not named by it.
+
+    Parameters
+    ----------
+    c, z, visible : float
+        As in `npgemma.tools.diagnosis.hypotheses.Hypothesis`.
+
+    Returns
+    -------
+    bool
+    """
+    return visible >= VISIBLE and abs(c - 1) < NEAR_ONE and z > SURE
 
 
 def _undecidable(replays, asked, named):

@@ -95,9 +95,12 @@ def _behind(names, entries):
         """Return the first of the names that an array has: what is made of it may tell any of them."""
         return (name in entries and entries[name]["same_as"]) or name
 
-    last, reached, behind = max(_pass(name) for name in names), set(), []
+    last, taken, reached, behind = max(_pass(name) for name in names), set(), set(), []
     for name, entry in entries.items():
         if name in names:
+            taken.add(first(name))
+        if first(name) in taken:
+            # The port's array itself, under this name or a later one.
             reached.add(first(name))
         elif first(name) in reached or reached.intersection(map(first, entry["from"])):
             reached.add(first(name))

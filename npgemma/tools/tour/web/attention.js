@@ -19,7 +19,6 @@ export function attention(name, place) {
   const map = canvas(448, 448, "");
   const beside = el("div", { "aria-live": "polite" });
   const ranking = el("div", {});
-  change(best(0) ?? {});
   const caption = el("figcaption", {});
   body.append(
     el("div", { class: "two" }, el("figure", {}, map, caption), beside),
@@ -30,6 +29,8 @@ export function attention(name, place) {
     sheet,
     codeBeside(["grouped_query_attention", "rotate", "attend"]),
   );
+  // The first map that is seen is of a head that looks at what the first token is about.
+  change(best(0) ?? {});
   follow(["token", "layer", "head"], ({ token, layer, head }) => {
     tiles.forEach(({ draw }) => draw(token));
     pressed(tiles.map(({ button }) => button), layer * facts.heads + head);
