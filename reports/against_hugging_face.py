@@ -5,9 +5,9 @@ prompt, and each kind is measured like the other: the first token, then steps wi
 all go on from there; loading; and a whole process, from its start to twenty tokens. All of it is done in three rounds,
 every program once in each, and the middle one counts. All rounds are kept.
 
-Before a load is timed, its process touches as much memory as Hugging Face's float32 model takes and reads the files:
-a virtual machine that must first be given memory waits for it longer than loading takes otherwise, and which program
-meets that would depend on what ran before.
+Before a load is timed, its process touches as much memory as the weights in float32 need and reads the files: a virtual
+machine that must first be given memory waits for it longer than loading takes otherwise, and which program meets that
+would depend on what ran before.
 
 The machine should have nothing else to do, and memory for Hugging Face's float32 model, 17.5 GB. What was measured is
 kept in ``reports/against_hugging_face_NAME_DEVICE.json``, NAME being the published size.
@@ -162,16 +162,14 @@ def parts(run):
 
 
 def touch(folder):
-    """Use as much memory as the weights in float32 need, on all cores, and give it back; return the seconds it took."""
+    """Use as much memory as the weights in float32 need, on all cores, and give it back."""
     import numpy as np
 
     from conversion.folder import describe
     from npgemma.fast import threads
 
-    start = time.perf_counter()
     numbers = np.empty(describe(folder)["parameters"], dtype=np.float32)
     threads.split(lambda start, stop: numbers[start:stop].fill(1), len(numbers), threads.even(len(numbers), 2**24))
-    return time.perf_counter() - start
 
 
 def peak_bytes():

@@ -37,7 +37,7 @@ from npgemma.tools.port.name_map import read_map  # noqa: E402
 from npgemma.tools.port.reference import from_model  # noqa: E402
 
 RESULTS = ROOT / "reports" / "budgets.json"
-# Written with --layers 2 and --out from a folder of `python -m conversion synthesize paligemma-3b-224`.
+# Written with --layers 2 and --out, from random weights of paligemma-3b-224's widths.
 FULL_WIDTH = ROOT / "reports" / "budgets_full_width.json"
 TOKENS = [7, 8]
 # Hugging Face does not show the scaled queries and scores: these count with what was hidden before them.
