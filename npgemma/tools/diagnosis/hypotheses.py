@@ -24,9 +24,9 @@ class Hypothesis:
     contradictions : list of str
         Arrays that it says are otherwise.
     c, z : float
-        Its projection.
+        Its projection; 0 where contradictions have decided already.
     visible : float
-        How many standard errors it would stand out by, were it made; 0 if it changes nothing here.
+        How many standard errors it would stand out by, were it made; 0 if it changes nothing here, or is contradicted.
     """
 
     id: str

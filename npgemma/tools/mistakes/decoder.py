@@ -12,9 +12,14 @@ from npgemma.tools.mistakes.vision import count_image_tokens, image_tokens
 _layer = threading.local()
 
 
-def _norm(scale=lambda scale: scale, epsilon=lambda epsilon: epsilon):
-    """Return the changes of RMSNorm's arguments."""
-    return in_decoders("rms_norm", lambda module, right: lambda x, s, e: right(x, scale(s), epsilon(e)))
+def _epsilon(other):
+    """Return the changes that give RMSNorm another epsilon."""
+    return in_decoders("rms_norm", lambda module, right: lambda x, scale, epsilon: right(x, scale, other))
+
+
+def _no_plus_one(module, right):
+    # Not ``right(x, scale - 1, epsilon)``: 1 + (scale - 1) would round a small scale far more than a port does.
+    return lambda x, scale, epsilon: right(x, 0 * scale, epsilon) * scale
 
 
 def _skip_last_norm(module, right):
@@ -189,14 +194,14 @@ MISTAKES = (
         "RMSNorm multiplies by the stored scale instead of by 1 + scale.",
         "RMSNorm as Llama has it (litgpt issue 1031)",
         _BLOCK + "normed_BTD",
-        (_norm(scale=lambda scale: scale - 1),),
+        (in_decoders("rms_norm", _no_plus_one),),
     ),
     Mistake(
         "rms-epsilon",
         "RMSNorm has another epsilon than 1e-6, such as Llama's 1e-5.",
         "RMSNorm as Llama has it",
         _BLOCK + "normed_BTD",
-        (_norm(epsilon=lambda epsilon: 1e-5), _norm(epsilon=lambda epsilon: 1e-8)),
+        (_epsilon(1e-5), _epsilon(1e-8)),
     ),
     Mistake(
         "exact-gelu",
