@@ -1,8 +1,10 @@
 """Small models and inputs for the parity tests: all axis sizes distinct, nothing that is one or zero."""
 
+import contextlib
 import dataclasses
 import io
 import pathlib
+import shlex
 import struct
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import cli
 import conversion
 import npgemma
 from conversion import safetensors_file
@@ -145,3 +148,29 @@ def bad_files(folder):
         "empty.png": "not an image", "text.png": "not an image", "truncated.png": "decoded", "damaged.png": "decoded",
         "bomb.png": "million pixels", "folder.png": "folder", "missing.png": "no image",
     }  # fmt: skip
+
+
+def run_line(line, folder):
+    """Run a line of a shell in a folder; the project's own command in this process, which has loaded the libraries.
+
+    Parameters
+    ----------
+    line : str
+        As the documents print it.
+    folder : pathlib.Path
+
+    Returns
+    -------
+    subprocess.CompletedProcess
+    """
+    if line.startswith("python cli.py"):
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+        with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = cli.main(shlex.split(line)[2:])
+        said = []
+        for stream in (out, err):
+            stream.flush()
+            said.append(stream.buffer.getvalue().decode())
+        return subprocess.CompletedProcess(line, status, *said)
+    words = line.replace("python ", f"{sys.executable} ", 1) if line.startswith("python ") else line
+    return subprocess.run(words, shell=True, capture_output=True, text=True, cwd=folder)

@@ -64,7 +64,19 @@ def run(model, pixels, prompt_ids, token_ids):
     -------
     array (n, V)
         As many rows as tokens: row i holds the logits from which token i is to be chosen.
+
+    Raises
+    ------
+    InputError
+        If the model's context is too short for all of them.
     """
+    context, images = model.config.text.context_length, 1 if pixels.ndim == 4 else pixels.shape[1]
+    before = images * model.config.image_tokens + len(prompt_ids)
+    if before + len(token_ids) > context:
+        raise InputError(
+            f"{len(token_ids)} given tokens do not fit: image and prompt take {before} places of the model's context "
+            f"of {context}"
+        )
     backend, rows, rest = model.backend, [], iter(token_ids)
     endless = dataclasses.replace(model.config, eos_tokens=())
 
@@ -79,8 +91,6 @@ def run(model, pixels, prompt_ids, token_ids):
         prompt = ids_BT, ids_BT == ids_BT, model.params, endless
         for _ in backend.generate(image_BPD, *prompt, choose, len(token_ids)):
             pass
-    if len(rows) < len(token_ids):
-        raise InputError(f"{len(token_ids)} given tokens do not fit the model's context behind this prompt")
     return np.stack(rows)
 
 

@@ -30,8 +30,10 @@ def collected(*arguments, cwd):
 
 
 @pytest.fixture(scope="module")
-def everything():
-    """The ids of all tests, without the option."""
+def everything(request):
+    """The ids of all tests, without the option: this run's own, if it was asked for no more than how much to print."""
+    if all(argument.startswith(("-q", "-v", "--durations")) for argument in request.config.invocation_params.args):
+        return [item.nodeid for item in request.session.items]
     return collected(cwd=ROOT)
 
 

@@ -1,19 +1,14 @@
 """docs/porting.md's first part: every command runs as it is printed, and the examples read and write what they say."""
 
-import contextlib
 import importlib.util
-import io
 import json
-import shlex
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from readme import ROOT, walk
+from support import run_line as run
 
-import cli
 import npgemma
 from npgemma.tools.arrays import read_arrays, read_manifest
 
@@ -36,21 +31,6 @@ def folder(tmp_path_factory):
     for name in ("cli.py", "examples", "tiny"):
         (folder / name).symlink_to(ROOT / name)
     return folder
-
-
-def run(line, folder):
-    """Run a line of a shell; the project's own command in this process, which has loaded the libraries already."""
-    if line.startswith("python cli.py "):
-        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
-        with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = cli.main(shlex.split(line)[2:])
-        said = []
-        for stream in (out, err):
-            stream.flush()
-            said.append(stream.buffer.getvalue().decode())
-        return subprocess.CompletedProcess(line, status, *said)
-    words = line.replace("python ", f"{sys.executable} ", 1) if line.startswith("python ") else line
-    return subprocess.run(words, shell=True, capture_output=True, text=True, cwd=folder, env=None)
 
 
 def test_the_walk_runs_as_printed(folder):

@@ -11,6 +11,7 @@ import tomllib
 import pytest
 from PIL import Image
 from readme import BLOCKS, ROOT, concepts_table, regenerate, walk
+from support import run_line
 
 import npgemma
 from conversion.folder import describe
@@ -124,12 +125,9 @@ def elsewhere(tmp_path, random_folder, image):
 
 
 def run(line, folder, cwd):
-    """Run a command as it is printed, with DIR and the project's own files in their places; return its output."""
-    words = [str(folder) if word == "DIR" else word for word in shlex.split(line)]
-    words = [str(ROOT / word) if word.endswith(".py") else word for word in words]
-    words[0] = sys.executable if words[0] == "python" else words[0]
-    result = subprocess.run(words, capture_output=True, text=True, cwd=cwd)
-    assert result.returncode == (1 if words[0] == "diff" else 0), result.stderr
+    """Run a command as it is printed, with DIR in its place; return its output."""
+    result = run_line(re.sub(r"\bDIR\b", shlex.quote(str(folder)), line), cwd)
+    assert result.returncode == (1 if line.startswith("diff") else 0), result.stderr
     return result.stdout
 
 
@@ -218,8 +216,7 @@ def test_synthesizing_works_with_small_widths(line, tmp_path):
 def test_python_examples_work(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     # The examples read what the command above them writes.
-    command = [sys.executable, ROOT / "cli.py", "trace", "--out", "trace.safetensors"]
-    subprocess.run(command, check=True, capture_output=True)
+    assert run_line("python cli.py trace --out trace.safetensors", tmp_path).returncode == 0
     # Sessions with prompts are run by test_doctests.py.
     for block in re.findall(r"```python\n(?!>>>)(.*?)```", ALL, re.S):
         exec(compile(block, "README.md", "exec"), {})
