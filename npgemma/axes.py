@@ -1,10 +1,11 @@
 """The alphabet: an array's name ends in its axes, one letter for each.
 
 ``q_BTNH`` is an array of four axes: batch, token, query head, channel of the head. Letters keep their meaning in the
-whole project, in names and in einsum formulas alike, but for those that the table gives two; within one tower a letter
-has that tower's size. Scalars have no suffix; functions that work on any shape take a plain ``x``; weights have no
-suffix because ``params.py`` declares their axes. None of this is a comment that can go stale: `npgemma.record` reads
-the names of the forward pass while it runs, and a test compares every one of them with the array it names.
+whole project, in names and in einsum formulas alike, but for the four to which the table gives two meanings (D, C, U,
+W). D, N, H and F have one size in SigLIP and another in Gemma. Scalars have no suffix; functions that work on any shape
+take a plain ``x``; weights have no suffix because ``params.py`` declares their axes. None of this is a comment that can
+go stale: `npgemma.record` reads the names of the forward pass while it runs, and a test compares every one of them with
+the array it names.
 
 The table below is to come back to; the words in it are explained along the way and in ``docs/glossary.md``.
 
@@ -16,8 +17,10 @@ call                                                 caller says   callee says
 ``paligemma.encode_image`` calls ``siglip.encode``   P, E          T, D
 ``paligemma.prefill`` calls ``gemma.run_blocks``     S             T
 ``paligemma.logits`` calls ``gemma.run_blocks``      S             T
+``paligemma.logits`` calls ``gemma.unembed``         S             T
 ``grouped_query_attention`` calls ``rope.rotate``    K (of keys)   N
 ``siglip.self_attention`` calls ``attend``           T (of keys)   S
+``decode_masks`` calls ``residual_block``            U, W          Y, X
 ===================================================  ============  ============
 
 Three words are used throughout. The *port* is this package, PaliGemma in NumPy; its *twin* is ``torch_ref``, the same

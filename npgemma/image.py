@@ -82,8 +82,8 @@ def load_image(image, side, preprocessing=PUBLISHED):
     Notes
     -----
     Why from -1 to 1: matrices learn fastest on numbers around 0 and of size about 1. Were all pixels positive, every
-    output of the first matrix would carry the image's mean brightness, which is large beside the differences that
-    matter. The range is part of the model: given pixels from 0 to 1 it sees a pale image, and no error says so.
+    output of the first matrix would carry the mean of all images, which is large beside the differences that matter.
+    The range is part of the model: given pixels from 0 to 1 it sees a pale image, and no error says so.
 
     As in Hugging Face: squashed to the square whatever its shape, by Pillow's bicubic filter, rounded to whole
     values again. big_vision resizes bilinearly and gemma.cpp takes the nearest pixel; that alone moves pixels by up to

@@ -91,10 +91,11 @@ def sliding_window(prefix_BS, valid_BS, new, window):
 
     Notes
     -----
-    Why a window: most of what a token needs stands near it, so half of the layers look no further, and their cost no
-    longer grows with the text; the layers between them still see everything. Why none inside the prefix: an image has
-    no near and far in reading order, and PaliGemma 2 was trained without any window (big_vision has none); Hugging
-    Face, and so this function, keeps Gemma 2's for the answer.
+    Why a window: most of what a token needs stands near it, so half of the layers look no further, and their cost need
+    no longer grow with the text; the layers between them still see everything. (Here nothing is saved: the cache keeps
+    every token in all layers, and the window is only a mask.) Why none inside the prefix: an image has no near and far
+    in reading order, and PaliGemma 2 was trained without any window (big_vision has none); Hugging Face, and so this
+    function, keeps Gemma 2's for the answer.
 
     Tokens are counted by position, so that padding does not push anything out of the window.
 

@@ -7,11 +7,11 @@ out stays unless a later one takes it away, and in training the gradient reaches
 
 The tower was trained to tell which caption belongs to which image (``contrastive.py``). For that, a pooling head on top
 of it, an attention with one learned query, gathered all patches in one vector, which was compared with a caption's
-vector from a tower for text. The pooled vector is a weighted mean of what the patches hold, so for it to tell a red cat
-from a blue one, some patch's vector has to say "cat" and "red": the training reaches every patch through it. PaliGemma
-drops that head and takes all patch vectors after the last norm: one pooled vector says *what* is in an image, while the
-decoder must also be told *where*. Other vision transformers pool with a *class token*, an extra token among the
-patches; beside a pooling head none is needed.
+vector from a tower for text. The pooled vector is made of a weighted mean of what the patches hold, so for it to tell a
+red cat from a blue one, some patch's vector has to say "cat" and "red": the training reaches every patch through it.
+PaliGemma drops that head and takes all patch vectors after the last norm: one pooled vector says *what* is in an image,
+while the decoder must also be told *where*. Other vision transformers pool with a *class token*, an extra token among
+the patches; beside a pooling head none is needed.
 
 Official code: ``big_vision/models/vit.py`` (variant So400m/14).
 """
@@ -120,8 +120,8 @@ def self_attention(x_BTD, p):
     """Self-attention: every patch gathers values from all patches, with several heads.
 
     What the heads gathered, N x H numbers side by side, goes through the matrix ``o``, which brings them back to D
-    channels. It was learned to put what different heads bring on channels where it can be told apart; a mean of two
-    values within one head could not.
+    channels. With it each head writes in directions of its own, so that later blocks can tell apart what different
+    heads brought; two values that one head has averaged can no longer be told apart.
 
     Parameters
     ----------

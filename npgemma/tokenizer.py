@@ -6,8 +6,8 @@ finite length can write any text, and common text is short.
 
 The vocabulary (published models): the 256000 pieces of Gemma, then ``<loc0000>`` to ``<loc1023>`` for coordinates and
 ``<seg000>`` to ``<seg127>`` for masks. To the model these are ordinary rows, learned like words: nothing in the decoder
-knows that ``<loc0100>`` lies beside ``<loc0101>``. Images have no token here: their vectors are put in front of the
-text's.
+knows that ``<loc0100>`` lies beside ``<loc0101>``. Image tokens are no pieces and have no ids: they are vectors, put in
+front of the text's.
 """
 
 import itertools
@@ -80,8 +80,21 @@ class Tokenizer:
 
         Notes
         -----
-        The newline is a token of its own, as in training. Hugging Face tokenises it together with the prompt, which
-        differs only if the prompt itself ends in a newline.
+        The newline tells the model that the prompt has ended and the answer begins: in training it stood before every
+        answer. It is a token of its own. Hugging Face tokenises it together with the prompt, which differs only if the
+        prompt itself ends in a newline.
+
+        Examples
+        --------
+        The embedded checkpoint's list has whole words of its world and letters for all others; a word's piece begins
+        with its space, which is written as ``▁``.
+
+        >>> from npgemma import embedded_checkpoint
+        >>> tokenizer = Tokenizer(embedded_checkpoint())
+        >>> tokenizer.prompt("detect red cat")
+        [2, 269, 277, 347, 473, 289, 477, 5]
+        >>> [tokenizer.pieces.id_to_piece(i) for i in tokenizer.encode("detect red cat")]
+        ['detect', '▁red', '▁', 'c', 'a', 't']
         """
         # A command line can carry bytes that are no text; they become the replacement character.
         text = text.encode("utf-8", "replace").decode("utf-8")

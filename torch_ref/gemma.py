@@ -34,10 +34,11 @@ def embed_tokens(ids_BT, p):
     the blocks move it until it points along the row of the token that should come next. What the model
     knows of a word thus serves when the word is read and when it is written.
 
-    As output directions rows must be short, about 1 long: the last norm makes vectors sqrt(D) long, so that longer rows
-    would make huge logits. As inputs, rows of length 1 would be too short: every block reads vectors that its norm has
-    made sqrt(D) long, and with matrices that keep lengths it adds as much, which would outweigh the row at once. Hence
-    the factor sqrt(D), such as 45.25 for 2048 channels.
+    As output directions rows must be short, about 1 long: the last norm makes vectors about sqrt(D) long, so that
+    longer rows would make huge logits. As inputs, rows of length 1 would be too short. A block reads a vector that its
+    norm has made about sqrt(D) long; if the block's matrices keep lengths, it adds a vector of that length, beside
+    which a row of length 1 would be lost. Hence the factor sqrt(D): 45.25 for the 2048 channels of Gemma 2B, 48 for the
+    2304 of Gemma 2 2B.
 
     Image tokens get no such factor: the projector learned to give them their length. Older versions of Hugging Face
     (before its pull request 44432) divide the image by the factor first and then multiply everything: the same numbers,

@@ -93,9 +93,9 @@ def gelu(x):
 
     Notes
     -----
-    Without a bend between them two matrix products would be one. ReLU, ``max(x, 0)``, bends too, but stops every
-    negative number dead, -0.01 as well as -10, and with it the gradient in training. GELU bends smoothly: numbers near
-    zero pass in part, and only large negative ones are stopped.
+    Without a bend between them (a nonlinear function, also called activation function) two matrix products would be
+    one. ReLU, ``max(x, 0)``, bends too, but stops every negative number dead, -0.01 as well as -10, and with it the
+    gradient in training. GELU bends smoothly: numbers near zero pass in part, and only large negative ones are stopped.
 
     The exact form, with the error function, moves the embedded model's logits by up to 7e-3: close enough to look right
     and wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
@@ -153,8 +153,8 @@ def layer_norm(x, p, epsilon):
     Every block adds to the residual stream, so its numbers grow with depth, and differently for each token. Without a
     norm a vector ten times as long would push ten times as hard through every matrix: softmax, GELU and gates would
     work at their ends, where they hardly react and hardly learn. Each token is normalised by itself, over its own
-    channels. (Batch normalisation takes its mean over the batch: there
-    an image's result depends on what other images are computed beside it.)
+    channels. (Batch normalisation, in training, takes its mean over the batch: an image's result then depends on what
+    other images are computed beside it.)
 
     References
     ----------

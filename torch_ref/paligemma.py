@@ -1,8 +1,8 @@
 """PaliGemma: maps an image and a prompt to the logits of the next token. Here the parts are joined.
 
-Sequence: P tokens of one image or several, then text: ``<bos>``, prompt, newline, answer so far. Image and prompt are
-the prefix, whose tokens all see each other; the answer only looks back. Paper: Beyer et al., arXiv 2407.07726;
-official code: ``big_vision/models/proj/paligemma/paligemma.py``.
+Sequence: P tokens of one image or several, then text: ``<bos>`` (it begins every text), prompt, newline (it ends the
+prompt), answer so far. Image and prompt are the prefix, whose tokens all see each other; the answer only looks back.
+Paper: Beyer et al., arXiv 2407.07726; official code: ``big_vision/models/proj/paligemma/paligemma.py``.
 """
 
 import torch
@@ -20,6 +20,7 @@ def encode_image(pixels_BYXC, p, config):
     pixels_BYXC : array
         From -1 to 1, as `npgemma.image.load_pixels` makes them.
     p : Params
+        All weights, as a tree (`npgemma.params`): ``p.text.blocks[0].attn.q`` is one of them.
     config : Config
 
     Returns
@@ -169,7 +170,7 @@ def step(ids_BT, valid_BS, p, config, cache):
     """
     decoder = decoder_of(config)
     x_BTD = decoder.embed_tokens(ids_BT, p.text)
-    # A token of the answer looks back on everything, so who belongs to the prefix no longer matters.
+    # A token of the answer only looks back, on the prefix as on the answer: who belongs to which no longer matters.
     final_BTD = decoder.run_blocks(x_BTD, torch.zeros_like(valid_BS), valid_BS, p.text, config.text, cache)
     logit_BV = decoder.unembed(final_BTD, p.text, config.text)[:, 0]
     return logit_BV
