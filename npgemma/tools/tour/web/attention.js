@@ -8,6 +8,8 @@ import { areaOf, objectOf, onImage, onObject, regions, shares, weights } from ".
 import { codeBeside } from "./code.js";
 
 const { grid, pool } = facts.attention;
+// A head looks mainly at an object if at least this part of its attention falls into the object's box.
+const MAINLY = 0.25;
 
 export function attention(name, place) {
   const body = opened(name, place, { layers: facts.layers, heads: facts.heads });
@@ -107,7 +109,7 @@ function overview() {
     return [
       el("button", { type: "button", class: "plain word", "data-looks": token, onclick: show }, `${token + 1} ${shown(facts.answer[token])}`),
       t("attention.tile", { layer, head }),
-      bar(share, `${percent(share)} ${thing.label}`),
+      bar(share, `${percent(share)} ${thing.label}${share < MAINLY ? t("attention.hardly") : ""}`),
       percent(shares(token, layer, head).image),
     ];
   });
@@ -118,12 +120,13 @@ function overview() {
 function ranked(token) {
   const thing = objectOf(token);
   if (!thing) return [el("p", { class: "note" }, t("attention.no-object"))];
+  const first = heads(token, thing).slice(0, 3);
   return [
     el("h3", {}, t("attention.ranking", { label: thing.label })),
     el(
       "ol",
       { class: "most" },
-      heads(token, thing).slice(0, 3).map(({ layer, head, share, within }) =>
+      first.map(({ layer, head, share, within }) =>
         el(
           "li",
           {},
@@ -132,6 +135,7 @@ function ranked(token) {
         ),
       ),
     ),
+    first[0].share < MAINLY ? el("p", { class: "note" }, t("attention.no-head", { label: thing.label })) : "",
     el("p", { class: "note" }, t("attention.area", { area: percent(areaOf(thing)) })),
   ];
 }

@@ -28,6 +28,7 @@ export function cache(name, place) {
     sentence,
     saved(),
     el("figure", { class: "cache" }, strip, el("figcaption", {}, t("cache.rows"))),
+    el("p", {}, t("cache.shared", sharing())),
     sizes(),
     codeBeside(["prefill", "step"]),
   );
@@ -46,6 +47,12 @@ function saved() {
   const kept = prefill + steps;
   const all = Array.from({ length: steps + 1 }, (_, step) => prefill + step).reduce((sum, rows) => sum + rows, 0);
   return el("p", { "data-saved": `${kept} ${all}` }, t("cache.saved", { prefill, steps, kept, all, times: number(all / kept, 3) }));
+}
+
+// By how much grouped-query attention makes the cache smaller, here and in the published model.
+function sharing() {
+  const { heads, key_value_heads: shared } = facts;
+  return { heads, shared, times: number(heads / shared, 3), name: compared.name, there: number(compared.all_heads / compared.numbers, 3) };
 }
 
 function sizes() {

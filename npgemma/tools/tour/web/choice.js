@@ -28,9 +28,10 @@ export function choice(name, place) {
     texts.uniform.textContent = uniform.toFixed(3);
     const { token } = state();
     const left = sampled(token, temperature, limit, topP);
-    rows.replaceChildren(best(token, left));
     const ids = ranked(token);
-    const drawn = ids[rankDrawn(left, uniform)][0];
+    const rank = rankDrawn(left, uniform);
+    const drawn = ids[rank][0];
+    rows.replaceChildren(best(token, left, rank));
     sentence.replaceChildren(
       t("choice.kept", { count: left.filter((x) => x > 0).length, all: facts.choice.vocabulary }),
       ` ${t("choice.best", { word: shown(ids[0][0]), share: percent(left[0]) })} `,
@@ -47,11 +48,15 @@ export function choice(name, place) {
   follow(["token"], draw);
 }
 
-function best(token, left) {
-  const rows = ranked(token, SHOWN).map(([id, share], i) => {
+// The most probable tokens, and the one drawn if it is none of them.
+function best(token, left, drawn) {
+  const all = ranked(token);
+  const ranks = Array.from(all.slice(0, SHOWN).keys()).concat(drawn < SHOWN ? [] : [drawn]);
+  const rows = ranks.map((i) => {
+    const [id, share] = all[i];
     const now = left[i] ?? 0;
     return [
-      el("code", { class: id === facts.answer[token] ? "chosen" : "", "data-kept": now > 0 ? id : null }, shown(id)),
+      el("code", { class: id === facts.answer[token] ? "chosen" : "", "data-kept": now > 0 && i < SHOWN ? id : null }, shown(id)),
       bar(share, percent(share)),
       now > 0 ? bar(now, percent(now), true) : el("span", { class: "out" }, t("choice.out")),
     ];
