@@ -1,7 +1,8 @@
 """Diagnose Hugging Face's PaliGemma, broken in its own modules: ``python reports/diagnosis.py`` writes the outcomes.
 
 It runs the cases that ``reports/diagnosis_hugging_face.json`` lacks: delete that to run all again. Each mistake is
-planted in one of nine questions (three images, three prompts), chosen by its name. The slow tests run the same cases.
+planted in one of nine questions (three images, three prompts), chosen by its name; one of the steps in captions. The
+slow tests run the same cases.
 """
 
 import dataclasses
@@ -37,6 +38,8 @@ MAPS = {EMBEDDED: "transformers", RANDOM: "transformers_gemma2"}
 IMAGES = ("example.png", "gallery/wide.png", "gallery/text.png")
 PROMPTS = ("detect red circle ; blue square", "caption en", "ocr")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
+# A mistake of the steps shows in no answer of one token; a caption always has several.
+OF_STEPS = "position-skipped"
 # Tokens of an answer: a trace shows every step by itself; in logits, mistakes of steps show in later rows.
 TRACED, ROWS = 3, 6
 TOGETHER = (
@@ -79,7 +82,8 @@ ALL_KNOWN = foreign_port.KNOWN | foreign_port.KNOWN_OF_GEMMA_2
 def asked(checkpoint, dtype, witness, *planted):
     """Return a case, its question chosen by all the rest."""
     drawn = zlib.crc32(" ".join((checkpoint, dtype, witness, *planted)).encode()) % 9
-    return Case(checkpoint, dtype, witness, IMAGES[drawn // 3], PROMPTS[drawn % 3], planted)
+    prompt = "caption en" if OF_STEPS in planted else PROMPTS[drawn % 3]
+    return Case(checkpoint, dtype, witness, IMAGES[drawn // 3], prompt, planted)
 
 
 def unbroken():

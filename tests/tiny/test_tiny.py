@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -409,41 +410,46 @@ def test_masks_are_compared_with_the_picture():
 # Training
 
 
-@pytest.fixture
-def short(monkeypatch):
+@pytest.fixture(scope="module")
+def short():
     """A training of a few steps; whatever it sets for the process is set back."""
     from tiny.training import start, train
 
-    # Few scenes hold every word as well.
-    monkeypatch.setattr(start, "CORPUS_SCENES", 60)
-    monkeypatch.setattr(train, "CODEBOOK", (4, 2, 1e-3))
-    monkeypatch.setattr(train, "TOWER", (4, 3, 1e-3))
-    monkeypatch.setattr(train, "MODEL", (4, 2, 1e-3))
-    monkeypatch.setattr(train, "TOWER_AGAIN", (2, 3, 1e-3))
-    monkeypatch.setattr(train, "MODEL_AGAIN", (2, 2, 1e-3))
-    monkeypatch.setattr(train, "VALIDATION_SCENES", 2)
-    monkeypatch.setattr(train, "VALIDATE_EVERY", 2)
-    monkeypatch.setattr(train, "SAVE_EVERY", 2)
-    monkeypatch.setattr(train, "REPORT_EVERY", 2)
     state = torch.get_rng_state()
-    yield train
+    with pytest.MonkeyPatch.context() as context:
+        # Few scenes hold every word as well.
+        context.setattr(start, "CORPUS_SCENES", 60)
+        phases = [replace(phase, steps=2 if phase.again else 4, pictures=2, rate=1e-3) for phase in train.PHASES]
+        context.setattr(train, "PHASES", tuple(phases))
+        for name in ("VALIDATION_SCENES", "VALIDATE_EVERY", "SAVE_EVERY", "REPORT_EVERY"):
+            context.setattr(train, name, 2)
+        yield train
     torch.set_rng_state(state)
 
 
-def test_a_checkpoint_can_be_made(tmp_path, short):
-    short.train(tmp_path)
-    evaluation = evaluate(tmp_path, count=2)
-    write_card(tmp_path, evaluation)
-    made = {path.name for path in tmp_path.iterdir()} - {"training.png"}
+@pytest.fixture(scope="module")
+def whole(short, tmp_path_factory):
+    """The folder of a training that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    short.train(folder)
+    return folder
+
+
+def test_a_checkpoint_can_be_made(tmp_path, short, whole):
+    folder = tmp_path / "made"
+    shutil.copytree(whole, folder)
+    evaluation = evaluate(folder, count=2)
+    write_card(folder, evaluation)
+    made = {path.name for path in folder.iterdir()} - {"training.png"}
     assert made == {*FILES, "training.json", "training_log.jsonl", "evaluation.json", "README.md"}
-    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    text = (folder / "README.md").read_text(encoding="utf-8")
     assert table(evaluation) in text
     assert overlap_table(evaluation) in text
     # The same sizes as the embedded one, so that one command makes it again.
-    assert npgemma.load(tmp_path).config == npgemma.load().config
-    log = [json.loads(line) for line in (tmp_path / "training_log.jsonl").read_text().splitlines()]
-    assert [entry["phase"] for entry in log].count("validation") == 3
-    assert {"codebook", "tower", "model", "tower again", "model again"} < {entry["phase"] for entry in log}
+    assert npgemma.load(folder).config == npgemma.load().config
+    log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+    assert [entry["phase"] for entry in log].count("validation") == 4
+    assert {phase.name for phase in short.PHASES} < {entry["phase"] for entry in log}
 
 
 class Stopped(Exception):
@@ -453,12 +459,8 @@ class Stopped(Exception):
 @pytest.mark.parametrize(
     "phase", ["tower", pytest.param("codebook", marks=pytest.mark.slow), pytest.param("model", marks=pytest.mark.slow)]
 )
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, short, monkeypatch, phase):
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, short, whole, monkeypatch, phase):
     """Stopped after each phase's first save; the weights are the same to the last bit."""
-    folders = [tmp_path / name for name in ("whole", "stopped")]
-    for folder in folders:
-        folder.mkdir()
-    short.train(folders[0])
     save = short.Run.save
 
     def save_and_stop(run, name, reached):
@@ -469,12 +471,12 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, short, monkeyp
     with monkeypatch.context() as context:
         context.setattr(short.Run, "save", save_and_stop)
         with pytest.raises(Stopped):
-            short.train(folders[1])
+            short.train(tmp_path)
     torch.manual_seed(99)
-    short.train(folders[1])
+    short.train(tmp_path)
     for name in (*FILES, "training_log.jsonl"):
-        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
-    assert not list(tmp_path.glob("*/training_state.pt"))
+        assert (whole / name).read_bytes() == (tmp_path / name).read_bytes(), name
+    assert not (tmp_path / "training_state.pt").exists()
 
 
 def test_the_plot_shows_the_log(tmp_path):

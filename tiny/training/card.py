@@ -157,7 +157,7 @@ to do there:
 `python -m tiny.training train` makes every file of the checkpoint. These took {training["minutes"]} minutes on
 {training["device"]} and {training["pictures"]:,} pictures, none seen twice: first the mask codebook, then the vision
 tower alone, asked of every patch what it shows, then projector and decoder on prompts and answers; then tower and
-decoder once more.
+decoder twice more.
 `training_log.jsonl` has loss and accuracy on the way, `training.png` draws them. A picture is drawn from a seed
 (`scenes.py`); the seeds of the three sets never meet:
 

@@ -186,12 +186,14 @@ def _with_objects(randomness, scene, make):
                 return replace(scene, objects=tuple(sorted(objects, key=lambda thing: thing.x)))
 
 
-def page(seed):
+def page(seed, wide=False):
     """Return a scene of text alone, line under line: to practise reading.
 
     Parameters
     ----------
     seed : int
+    wide : bool
+        Whether it is at least as wide as high, unless it is of the light world: squeezed letters are the hard ones.
 
     Returns
     -------
@@ -201,6 +203,8 @@ def page(seed):
     light = randomness.random() < LIGHT_PART
     background = _light_background(randomness) if light else _background(randomness)
     aspect, texts, top = 1.0 if light else _aspect(randomness), [], 0.0
+    if wide and not light:
+        aspect = float(MOST_ASPECT ** randomness.uniform(0, 1))
     while True:
         text = _text(randomness, background, aspect, light)
         half = _half_room(text.text, text.size, aspect)[1]

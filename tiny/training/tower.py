@@ -97,9 +97,9 @@ def _cut(picture_YX, per_side, patch):
     return picture_YX.reshape(per_side, patch, per_side, patch).swapaxes(1, 2)
 
 
-def scene_of(seed, page_every):
+def scene_of(seed, page_every, wide_pages=False):
     """Return what the tower practises on: scenes, and, one in so many, pages of text, for there are many letters."""
-    return scenes.page(seed) if seed % page_every == 0 else scenes.scene(seed)
+    return scenes.page(seed, wide_pages) if seed % page_every == 0 else scenes.scene(seed)
 
 
 def batch(drawn, config, codebook):

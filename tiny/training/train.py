@@ -1,8 +1,9 @@
-"""Training: the mask codebook, then twice the vision tower on pictures alone and the decoder on answers.
+"""Training: the mask codebook, then in turn the vision tower on pictures alone and the decoder on answers.
 
-The second round goes on from what the first has reached, as the learning rate rises and falls once more. Every so often
-all that is needed to go on is saved; a training that was stopped goes on where it was, and on a processor ends with the
-same weights (on CUDA not tried). A phase is a function of its seeds, and of what the phases before it have reached.
+A later round goes on from what those before it have reached, as the learning rate rises and falls once more. Every so
+often all that is needed to go on is saved; a training that was stopped goes on where it was, and on a processor ends
+with the same weights (on CUDA not tried). A phase is a function of its seeds, and of what the phases before it have
+reached.
 """
 
 import dataclasses
@@ -32,15 +33,69 @@ from tiny.training.prompts import TASKS
 from tiny.training.start import initial_params, name_what_is_seen, prepare
 
 SEED = 0
-# Steps, pictures in a step, and the highest learning rate.
-CODEBOOK = (1500, 32, 2e-3)
-TOWER = (6000, 32, 2e-3)
-MODEL = (4800, 16, 1e-3)
-TOWER_AGAIN = (3500, 32, 1.5e-3)
-MODEL_AGAIN = (3400, 16, 1e-3)
-# In the second round the tower reads more pages of text, and what is still missed is asked more often.
-PAGE_EVERY, PAGE_EVERY_AGAIN = 3, 2
-ASKED_MORE = {"position": 2.5, "yes or no": 2.0, "ocr": 3.5, "detect": 2.5, "detect two": 3.5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One part of the training.
+
+    Parameters
+    ----------
+    name : str
+        Begins with what is trained: "codebook", "tower" or "model".
+    steps, pictures : int
+        Steps, and pictures in each.
+    rate : float
+        The highest learning rate of AdamW.
+    again : bool
+        Whether it goes on from an earlier phase of the same kind: edges are asked for as closely as at its end.
+    page_every : int
+        Of the tower: one picture in so many is a page of text.
+    wide_pages : bool
+        Whether pages are wide, so that their letters are squeezed.
+    asked_more : dict of str to float
+        Of the model: tasks that are asked more often, or less, than `TASKS` says.
+    """
+
+    name: str
+    steps: int
+    pictures: int
+    rate: float
+    again: bool = False
+    page_every: int = 3
+    wide_pages: bool = False
+    asked_more: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def kind(self):
+        """What is trained."""
+        return self.name.split()[0]
+
+
+# In the later rounds the tower reads more pages of text, and what is still missed is asked more often.
+PHASES = (
+    Phase("codebook", 1500, 32, 2e-3),
+    Phase("tower", 6000, 32, 2e-3),
+    Phase("model", 4800, 16, 1e-3),
+    Phase("tower again", 3500, 32, 1.5e-3, again=True, page_every=2),
+    Phase(
+        "model again",
+        3400,
+        16,
+        1e-3,
+        again=True,
+        asked_more={"position": 2.5, "yes or no": 2.0, "ocr": 3.5, "detect": 2.5, "detect two": 3.5},
+    ),
+    Phase("tower once more", 2700, 32, 1.5e-3, again=True, page_every=2, wide_pages=True),
+    Phase(
+        "model once more",
+        3400,
+        16,
+        7e-4,
+        again=True,
+        asked_more={"position": 4.0, "yes or no": 2.0, "ocr": 5.0, "detect": 2.5, "detect two": 8.0},
+    ),
+)
 # The rate of Muon's steps, as a multiple of AdamW's.
 MUON_RATE = 10
 REPORT_EVERY, SAVE_EVERY = 50, 500
@@ -135,28 +190,25 @@ def optimizers(module, rate):
     return [(adam, rate), *((optimizer, MUON_RATE * rate) for optimizer in muon)]
 
 
-def fit(run, name, module, batches, loss_of, rate, check=None):
+def fit(run, phase, module, batches, loss_of, check=None):
     """Train to the end of a phase, from where it was: the rate rises shortly, then falls to zero.
 
     Parameters
     ----------
     run : Run
-    name : str
-        Of the phase.
+    phase : Phase
     module : torch.nn.Module
         What is trained, and what else must be kept.
     batches : tiny.training.batches.Batches
         One for each step.
     loss_of : callable
         Takes a batch and the part of the training that is done; returns the loss and a dict of what came out right.
-    rate : float
-        The highest learning rate of AdamW.
     check : callable, optional
         Called with the step now and then, and at the end.
     """
     steps, start, trained = len(batches), 0, [x for x in module.parameters() if x.requires_grad]
-    chosen = optimizers(module, rate)
-    reached = run.phases.get(name)
+    chosen = optimizers(module, phase.rate)
+    reached = run.phases.get(phase.name)
     if reached:
         start = reached["step"]
         module.load_state_dict(reached["module"])
@@ -179,13 +231,13 @@ def fit(run, name, module, batches, loss_of, rate, check=None):
         if step % REPORT_EVERY == 0 or step == steps:
             found = {key: round(float(value), 4) for key, value in right.items()}
             left = (time.perf_counter() - begin) / (step - start) * (steps - step) / 60
-            run.log({"phase": name, "step": step, "of": steps, "loss": round(loss.item(), 4), **found})
+            run.log({"phase": phase.name, "step": step, "of": steps, "loss": round(loss.item(), 4), **found})
             print(f"    {left:.1f} minutes left of this phase", file=sys.stderr, flush=True)
         if check and (step % VALIDATE_EVERY == 0 or step == steps):
             check(step)
         if step % SAVE_EVERY == 0 or step == steps:
             run.save(
-                name,
+                phase.name,
                 {
                     "module": module.state_dict(),
                     "optimizers": [optimizer.state_dict() for optimizer, _ in chosen],
@@ -206,18 +258,19 @@ def train(folder):
     """
     run, config = Run(folder), prepare(folder)
     # No picture is seen twice.
-    phases = CODEBOOK, TOWER, MODEL, TOWER_AGAIN, MODEL_AGAIN
-    ends = list(itertools.accumulate((steps * pictures for steps, pictures, _ in phases), initial=0))
+    ends = list(itertools.accumulate((phase.steps * phase.pictures for phase in PHASES), initial=0))
     seeds = [scenes.TRAINING_SEEDS[start:end] for start, end in itertools.pairwise(ends)]
     torch.manual_seed(SEED)
-    codebook = teach_codebook(run, seeds[0])
+    codebook = teach_codebook(run, PHASES[0], seeds[0])
     params = map_leaves(lambda x: x.to(run.device), initial_params(config, SEED))
     lesson = tower.Lesson(config.vision).to(run.device)
-    params = teach_tower(run, "tower", params, config, codebook, seeds[1], lesson)
-    name_what_is_seen(params, lesson, Tokenizer(folder / "tokenizer.model"))
-    params = teach_model(run, "model", params, config, codebook, seeds[2])
-    params = teach_tower(run, "tower again", params, config, codebook, seeds[3], lesson)
-    teach_model(run, "model again", params, config, codebook, seeds[4])
+    for phase, own_seeds in zip(PHASES[1:], seeds[1:]):
+        if phase.kind == "tower":
+            params = teach_tower(run, phase, params, config, codebook, own_seeds, lesson)
+        else:
+            params = teach_model(run, phase, params, config, codebook, own_seeds)
+        if phase.name == "tower":
+            name_what_is_seen(params, lesson, Tokenizer(folder / "tokenizer.model"))
     cores = torch.get_num_threads()
     device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"{cores} processor core{'s' * (cores > 1)}"
     record = {"minutes": round(run.seconds() / 60, 1), "device": device, "pictures": ends[-1]}
@@ -239,12 +292,11 @@ def draw_log(folder):
         print("note: no plot of the training without matplotlib: pip install '.[figures]'", file=sys.stderr)
 
 
-def teach_codebook(run, seeds):
+def teach_codebook(run, phase, seeds):
     """Train the mask codebook and write it; return it, on the CPU."""
-    _, pictures, rate = CODEBOOK
     codebook = Codebook().to(run.device)
-    batches = Batches(seeds, pictures, masks_of)
-    fit(run, "codebook", codebook, batches, lambda batch, part: codebook.loss(batch["masks"]), rate)
+    batches = Batches(seeds, phase.pictures, masks_of)
+    fit(run, phase, codebook, batches, lambda batch, part: codebook.loss(batch["masks"]))
     arrays = {name: array.cpu().numpy() for name, array in codebook.state_dict().items()}
     with replacing(run.folder / CODEBOOK_FILE) as file:
         np.savez(file, **arrays)
@@ -256,26 +308,24 @@ def masks_of(drawn):
     return {"masks": np.stack([mask for scene in drawn for _, mask in drawing.shown(scene)])}
 
 
-def teach_tower(run, name, params, config, codebook, seeds, lesson):
+def teach_tower(run, phase, params, config, codebook, seeds, lesson):
     """Train the vision tower, and the lesson's layers, to say what every patch shows; return the weights."""
-    again, weights = name == "tower again", Weights(params.vision)
-    _, pictures, rate = TOWER_AGAIN if again else TOWER
+    weights = Weights(params.vision)
     make = functools.partial(tower.batch, config=config.vision, codebook=codebook)
-    scene_of = functools.partial(tower.scene_of, page_every=PAGE_EVERY_AGAIN if again else PAGE_EVERY)
-    batches = Batches(seeds, pictures, make, scene_of)
-    fit(run, name, torch.nn.ModuleList([lesson, weights]), batches, _narrow(run, lesson, weights, again), rate)
+    scene_of = functools.partial(tower.scene_of, page_every=phase.page_every, wide_pages=phase.wide_pages)
+    batches = Batches(seeds, phase.pictures, make, scene_of)
+    fit(run, phase, torch.nn.ModuleList([lesson, weights]), batches, _narrow(run, lesson, weights, phase.again))
     return dataclasses.replace(params, vision=map_leaves(torch.detach, weights.params()))
 
 
-def teach_model(run, name, params, config, codebook, seeds):
+def teach_model(run, phase, params, config, codebook, seeds):
     """Train projector and decoder to answer; return the weights.
 
-    Of what they are on the way, the folder keeps what does best on validation scenes. The tower is kept as it is:
+    On the way the folder keeps what does best on validation scenes, in the end the last. The tower is kept as it is:
     trained on with the decoder, it drifts away from what it has learned (`notes.md`).
     """
-    again, weights = name == "model again", Weights(params, fixed="vision.")
-    _, pictures, rate = MODEL_AGAIN if again else MODEL
-    lesson = language.Lesson(config, run.folder, codebook, SEED, TASKS | (ASKED_MORE if again else {}))
+    weights = Weights(params, fixed="vision.")
+    lesson = language.Lesson(config, run.folder, codebook, SEED, TASKS | phase.asked_more)
     drawn = [scenes.scene(seed) for seed in scenes.VALIDATION_SEEDS[:VALIDATION_SCENES]]
     validation, tasks = lesson.validation(drawn)
     validation = {name: torch.as_tensor(array).to(run.device) for name, array in validation.items()}
@@ -284,20 +334,18 @@ def teach_model(run, name, params, config, codebook, seeds):
         params = map_leaves(torch.detach, weights.params())
         found = lesson.accuracy(validation, tasks, params)
         run.log({"phase": "validation", "step": step, **{task: round(part, 4) for task, part in found.items()}})
-        if sum(found.values()) > run.best:
+        # The end counts without comparison: so few scenes cannot tell it from the best step before (`notes.md`).
+        if sum(found.values()) > run.best or step == phase.steps:
             run.best = sum(found.values())
             conversion.save(run.folder, map_leaves(lambda x: x.cpu().numpy(), params), config)
 
-    batches = Batches(seeds, pictures, lesson.batch)
-    fit(run, name, weights, batches, _narrow(run, lesson, weights, again), rate, check)
+    batches = Batches(seeds, phase.pictures, lesson.batch)
+    fit(run, phase, weights, batches, _narrow(run, lesson, weights, phase.again), check)
     return map_leaves(torch.detach, weights.params())
 
 
 def _narrow(run, lesson, weights, again):
-    """Return the loss of a lesson with matrix products of bfloat16 numbers: half the time where they are built in.
-
-    In the second round edges are asked for as closely as at the end of the first.
-    """
+    """Return the loss of a lesson with matrix products of bfloat16 numbers: half the time where they are built in."""
 
     def loss_of(batch, part):
         with torch.autocast(run.device.type, torch.bfloat16):
