@@ -78,6 +78,10 @@ class Config:
         """Tokens that one image becomes: one for each patch."""
         return (self.vision.image_size // self.vision.patch_size) ** 2
 
+    def image_tokens_of(self, pixels):
+        """Tokens that the images of one prompt become: of one (B, Y, X, 3), or of I (B, I, Y, X, 3)."""
+        return self.image_tokens * (1 if pixels.ndim == 4 else pixels.shape[1])
+
 
 def _gemma_2(layers, **sizes):
     return Gemma2Config(layers=layers, layer_types=alternating(layers), vocabulary=257216, **sizes)

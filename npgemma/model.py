@@ -303,13 +303,9 @@ class Model:
         encode = backend.encode_image if pixels.ndim == 4 else backend.encode_images
         return encode(backend.to_activation(pixels), self.params, self.config)
 
-    def _image_tokens(self, pixels):
-        """Return how many tokens the images of one prompt become."""
-        return self.config.image_tokens * (1 if pixels.ndim == 4 else pixels.shape[1])
-
     def _check_room(self, pixels, ids_BT):
         """Refuse a prompt that leaves no room for an answer."""
-        tokens, context = self._image_tokens(pixels), self.config.text.context_length
+        tokens, context = self.config.image_tokens_of(pixels), self.config.text.context_length
         if tokens + ids_BT.shape[1] >= context:
             raise InputError(
                 f"the prompt has {ids_BT.shape[1]} tokens, which with {tokens} image tokens do not fit the model's "
@@ -332,7 +328,7 @@ class Model:
         if valid_BT.shape != ids_BT.shape:
             expected, found = tuple(ids_BT.shape), tuple(valid_BT.shape)
             raise InputError(f"valid should have the shape of ids, {expected}, found {found}")
-        if self._image_tokens(pixels) + ids_BT.shape[1] > self.config.text.context_length:
+        if self.config.image_tokens_of(pixels) + ids_BT.shape[1] > self.config.text.context_length:
             self._check_room(pixels, ids_BT)
 
     def _check_finite(self, logits):

@@ -70,8 +70,7 @@ def run(model, pixels, prompt_ids, token_ids):
     InputError
         If the model's context is too short for all of them.
     """
-    context, images = model.config.text.context_length, 1 if pixels.ndim == 4 else pixels.shape[1]
-    before = images * model.config.image_tokens + len(prompt_ids)
+    context, before = model.config.text.context_length, model.config.image_tokens_of(pixels) + len(prompt_ids)
     if before + len(token_ids) > context:
         raise InputError(
             f"{len(token_ids)} given tokens do not fit: image and prompt take {before} places of the model's context "

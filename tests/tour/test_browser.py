@@ -147,17 +147,21 @@ def facts_shares(browser):
     return shares
 
 
-def test_another_answer_is_judged_by_its_boxes(browser):
+def test_another_answer_is_judged_by_its_boxes(browser, page):
     told = browser.execute_script(
         "return Object.fromEntries([...document.querySelectorAll('[data-mistake]')].map("
         "e => [e.dataset.mistake, [e.querySelector('.clip').innerText, e.querySelector('.verdict').innerText]]))"
     )
-    assert re.search("No box|: 0 of the answer's 2", told["causal-prefix"][1])
+    boxes = {mistake["id"]: mistake["boxes"] for mistake in facts_of(page)["mistakes"]}
+    assert told.keys() == boxes.keys()
+    assert {id for id, (_, verdict) in told.items() if "No box" in verdict} == {id for id in boxes if not boxes[id]}
+    assert 0 < sum(map(bool, boxes.values())) < len(boxes)
     assert all("loc" in words or "No box" in verdict for words, verdict in told.values())
     assert any("of the answer's 2 are" in verdict for _, verdict in told.values())
 
 
-@pytest.mark.parametrize("settings", [(1.0, 3, 1.0), (2.0, None, 0.3), (0.5, 5, 0.8)])
+# The last draws a token that is none of the ten most probable.
+@pytest.mark.parametrize("settings", [(1.0, 3, 1.0), (2.0, None, 0.3), (0.5, 5, 0.8), (3.0, None, 1.0)])
 def test_sliders_keep_the_right_tokens(browser, trace, settings):
     model, arrays, _ = trace
     temperature, top_k, top_p = settings
@@ -178,6 +182,11 @@ def test_sliders_keep_the_right_tokens(browser, trace, settings):
         browser.execute_script(move, "uniform", uniform)
         drawn = browser.execute_script("return Number(document.querySelector('[data-drawn]').dataset.drawn)")
         assert drawn == sample(logit_BV, np.array([uniform]), temperature, top_k, top_p)[0]
+        rows = browser.execute_script(
+            "return [...document.querySelectorAll('#choice [data-row]')].map(e => Number(e.dataset.row))"
+        )
+        assert rows[:10] == best.tolist()
+        assert rows[10:] == [drawn] * (drawn not in best)
 
 
 def test_everything_can_be_reached_by_keyboard(browser):

@@ -56,7 +56,7 @@ function best(token, left, drawn) {
     const [id, share] = all[i];
     const now = left[i] ?? 0;
     return [
-      el("code", { class: id === facts.answer[token] ? "chosen" : "", "data-kept": now > 0 && i < SHOWN ? id : null }, shown(id)),
+      el("code", { class: id === facts.answer[token] ? "chosen" : "", "data-row": id, "data-kept": now > 0 && i < SHOWN ? id : null }, shown(id)),
       bar(share, percent(share)),
       now > 0 ? bar(now, percent(now), true) : el("span", { class: "out" }, t("choice.out")),
     ];
