@@ -1,10 +1,10 @@
 """Attention: the one operation in which tokens read from each other. Both towers use this formula.
 
-Everything else in a transformer treats each token by itself. In attention three learned matrices make three vectors of
-every token's own: a *query*, which says what the token looks for; a *key*, which says what the token can be found by;
-and a *value*, which is what the token hands over. The dot product of a query with a key is large where the two point
-the same way. A token then takes the mean of all values, weighted by the softmax of these products: tokens whose keys
-match its query count, others hardly.
+Everything else in a transformer treats each token by itself. In attention, three learned matrices each make a new
+vector of a token's vector: a *query*, which says what the token looks for; a *key*, which says what the token can be
+found by; and a *value*, which is what the token hands over. The dot product of a query with a key is large where the
+two point the same way. A token then takes the mean of all values, weighted by the softmax of these products: tokens
+whose keys match its query count, others hardly.
 
 Several *heads* do this side by side, each with queries of its own. One head makes one mean, with the same weights for
 all its channels: looking at two places at once, it hands over a blend of two values. Several heads fetch several means

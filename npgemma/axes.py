@@ -1,11 +1,11 @@
 """The alphabet: an array's name ends in its axes, one letter for each.
 
 ``q_BTNH`` is an array of four axes: batch, token, query head, channel of the head. Letters keep their meaning in the
-whole project, in names and in einsum formulas alike, but for the four to which the table gives two meanings (D, C, U,
-W). D, N, H and F have one size in SigLIP and another in Gemma. Scalars have no suffix; functions that work on any shape
-take a plain ``x``; weights have no suffix because ``params.py`` declares their axes. None of this is a comment that can
-go stale: `npgemma.record` reads the names of the forward pass while it runs, and a test compares every one of them with
-the array it names.
+whole project, in names and in einsum formulas alike, but for the six to which the table gives two meanings (D, C, U, W,
+y, x). D, N, K, G, H and F have one size in SigLIP and another in Gemma. Scalars have no suffix; functions that work on
+any shape take a plain ``x``; weights (``p`` holds those of the part) have no suffix because ``params.py`` declares
+their axes. None of this is a comment that can go stale: `npgemma.record` reads the names of the forward pass while it
+runs, and a test compares every one of them with the array it names.
 
 The table below is to come back to; the words in it are explained along the way and in ``docs/glossary.md``.
 

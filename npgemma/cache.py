@@ -9,7 +9,7 @@ over 256 image tokens, the prompt and the answer so far again: for the 3B model 
 The price is memory: 2 L K H numbers a token, for the 3B model 2 x 18 x 1 x 256 = 9216, in float32 37 kB, and 302 MB for
 all 8192 tokens of a full context. With a key/value head for each of its eight query heads that would be 2.4 GB.
 
-The cache holds the only arrays that change while the model runs. Their memory is taken once, at full length.
+The cache holds the only arrays that change from one step to the next. Their memory is taken once, at full length.
 """
 
 import numpy as np
@@ -67,7 +67,7 @@ class LayerCache:
         self.cache, self.i = cache, i
 
     def extend(self, k_BTKH, v_BTKH):
-        """Store the keys and values of new tokens behind the old ones, and return all of them.
+        """Store the keys and values of new tokens after the old ones, and return all of them.
 
         Parameters
         ----------

@@ -42,7 +42,7 @@ class Preprocessing:
     factor : float
         Values from 0 to 255 are multiplied by it.
     mean, deviation : (float, float, float)
-        Of the channels: the one is subtracted then, and the difference divided by the other.
+        For each channel: then ``mean`` is subtracted, and the difference is divided by ``deviation``.
     """
 
     resample: int = int(Image.Resampling.BICUBIC)

@@ -259,6 +259,17 @@ def convolve(x, p):
     Returns
     -------
     array (B, Y, X, O)
+
+    Examples
+    --------
+    A kernel that takes the left neighbour from the right one answers where a row of cells changes, and with what sign.
+    Beyond the border there are zeros, so that the last cell counts as a change too:
+
+    >>> from npgemma.params import ConvolutionParams
+    >>> change = ConvolutionParams(kernel=np.array([-1.0, 0.0, 1.0]).reshape(1, 1, 3, 1), bias=np.zeros(1))
+    >>> row = np.array([0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 5, 1)
+    >>> convolve(row, change)[0, 0, :, 0]
+    array([ 0.,  1.,  1.,  0., -1.])
     """
     height, width = p.kernel.shape[1:3]
     padded = np.pad(x, ((0, 0), (height // 2,) * 2, (width // 2,) * 2, (0, 0)))
@@ -281,6 +292,17 @@ def convolve_transposed(x, p):
     Returns
     -------
     array (B, 2 Y, 2 X, O)
+
+    Examples
+    --------
+    Two cells, 1 and 10, and a kernel of ones: each paints its value on three columns (a fourth lies outside), and on
+    the middle two both do.
+
+    >>> from npgemma.params import ConvolutionParams
+    >>> ones = ConvolutionParams(kernel=np.ones((1, 4, 4, 1)), bias=np.zeros(1))
+    >>> convolve_transposed(np.array([1.0, 10.0]).reshape(1, 1, 2, 1), ones)[0, :, :, 0]
+    array([[ 1., 11., 11., 10.],
+           [ 1., 11., 11., 10.]])
     """
     painted = einsum("BYXC,CyxO->BYXyxO", x, p.kernel)
     B, Y, X, rows, columns, channels = painted.shape

@@ -22,7 +22,7 @@ class Sampling:
     top_k : int, optional
         At least 1: draw among that many most probable tokens.
     top_p : float
-        Above 0 and at most 1: draw among the fewest most probable tokens that together have this probability.
+        Above 0 and at most 1: draw among the fewest most probable tokens that together reach this probability.
     seed : int, optional
         0 or more. The same seed gives the same answer.
 

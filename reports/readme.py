@@ -17,6 +17,7 @@ import sys
 import tempfile
 
 from exercises import DOCUMENT, EXERCISES
+from one_answer import walk as one_answer
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -442,7 +443,7 @@ BLOCKS = {
         "gallery": gallery_table,
         "path": path_table,
     },
-    "docs/overview.md": {"shapes": shapes_table},
+    "docs/overview.md": {"one answer": one_answer, "shapes": shapes_table},
     "docs/concepts.md": {"concepts": concepts_table},
     "docs/porting.md": {"walk": walk_output, "bounds": bounds_table},
     "docs/metrics.md": {"budgets": budgets_table, "diagnosis": diagnosis_table},

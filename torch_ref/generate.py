@@ -40,7 +40,8 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, mak
     ------
     id_B : int array
         The newest token of each answer. An answer's last token is an end token (``config.eos_tokens``), unless
-        ``max_new_tokens`` ends it first; one that has ended goes on with ``<pad>`` while others are still running.
+        ``max_new_tokens`` or the context ends it first; one that has ended goes on with ``<pad>`` while others still
+        run.
     """
     prompt_tokens = image_BPD.shape[1] + ids_BT.shape[1]
     most = min(max_new_tokens, config.text.context_length - prompt_tokens)

@@ -3,9 +3,9 @@
 Image and prompt are given: no token of them has to be predicted, so all of them may read from each other in both
 directions. An image token then knows what the prompt asks for before the decoder has said a word. The answer is
 different. Each of its tokens is predicted from what stands before it, and in training the whole answer is there at
-once: a token that could read from later ones would only have to copy. So the answer is causal in training, and here
-too: otherwise the vectors of an answer's first tokens would change whenever a later one is added, as they never did in
-training.
+once: a token that could read from later ones would only have to copy. So in training the answer is *causal*: its
+tokens read from earlier ones only. It must be so here too: otherwise each new token would change the vectors of those
+before it, which never happened in training.
 """
 
 import torch
@@ -14,8 +14,8 @@ import torch
 def prefix_lm(prefix_BS, valid_BS, new):
     """Return the mask of a prefix language model (prefix-LM): which tokens each of the newest tokens may attend to.
 
-    A query may attend to a key if the key is a real token that comes no later, or if query and key both belong to the
-    prefix::
+    A query may attend to a key if the key is a real token, and comes no later or belongs to the prefix as the query
+    does::
 
                                      keys
                              0  1  2  3  4  5

@@ -95,7 +95,7 @@ def block(x_BTD, p, config):
 
     ``mid = x + attention(norm(x)); out = mid + mlp(norm(mid))``
 
-    The norm stands before each of the two ("pre-norm") and not behind. However far the residual stream has grown,
+    The norm stands before each of the two ("pre-norm") and not after it. However far the residual stream has grown,
     attention and MLP then see numbers of the size for which their weights were learned, while the stream itself passes
     unchanged.
 
@@ -120,8 +120,8 @@ def self_attention(x_BTD, p):
     """Self-attention: every patch gathers values from all patches, with several heads.
 
     What the heads gathered, N x H numbers side by side, goes through the matrix ``o``, which brings them back to D
-    channels. With it each head writes in directions of its own, so that later blocks can tell apart what different
-    heads brought; two values that one head has averaged can no longer be told apart.
+    channels. Each head has its own rows of ``o``, and so its own directions in the residual stream: later blocks can
+    tell apart what different heads brought. What one head has averaged stays mixed.
 
     Parameters
     ----------

@@ -177,7 +177,7 @@ def add_sampling(parser, max_new_tokens):
     parser.add_argument("--top-k", "--top_k", type=int, metavar="K", help="draw among the K most probable tokens")
     parser.add_argument(
         "--top-p", "--top_p", type=float, default=1.0, metavar="P",
-        help="draw among the fewest most probable tokens whose probabilities add up to P",
+        help="draw among the fewest most probable tokens whose probabilities together reach P",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, metavar="S", help="the same seed draws the same tokens")
 

@@ -36,26 +36,28 @@ def _own_errors(report):
     """Lay out the worst own error of each kind of operation beside what is allowed."""
     if report["judged_by"] == "end to end":
         return ["judged end to end, since the checkpoint of the reference is not at hand or too large for float64:"
-                " an error of one operation counts in all behind it"]  # fmt: skip
+                " an error of one operation counts in all after it"]  # fmt: skip
     lines = [f"own error, from the port's own inputs     worst   allowed  {'% of allowed':>12}  of"]
     for row in report["own_errors"]:
-        figures = f"{row['own_error']:9.1e} {row['allowed']:9.1e}  {row['percent_of_limit']:12.0f}"
+        # Three digits: a machine that rounds differently shows the same.
+        percent = float(f"{row['percent_of_limit']:.3g}")
+        figures = f"{row['own_error']:9.1e} {row['allowed']:9.1e}  {percent:12.0f}"
         lines.append(f"  {row['kind']:18} {row['arrays']:4} arrays     {figures}  {row['worst']}")
     return lines
 
 
 def _graft(graft):
-    """Say whether a mistake was made before or behind the arrays that were taken from the port."""
+    """Say whether a mistake was made before or after the arrays that were taken from the port."""
     names, bound = " and ".join(graft["names"]), f"{graft['bound']:g}"
     if not graft["behind"]:
         return ["", f"graft: the port shows nothing that depends on {names}"]
     if graft["first"]:
         return [
             "",
-            f"graft: with the port's {names} in place of ours, {graft['past_bound']} of {graft['behind']} arrays behind"
-            f" still differ, first {graft['first']} ({graft['first_error']:.2g}, bound {bound}): made there",
+            f"graft: with the port's {names} in place of ours, {graft['past_bound']} of {graft['behind']} arrays after"
+            f" that still differ, first {graft['first']} ({graft['first_error']:.2g}, bound {bound}): made there",
         ]
-    agree = f"graft: with the port's {names} in place of ours, all {graft['behind']} arrays behind agree"
+    agree = f"graft: with the port's {names} in place of ours, all {graft['behind']} arrays after that agree"
     agree += f" (at most {graft['largest']:.2g}, bound {bound})"
     if graft["inherited"]:
         return ["", f"{agree}: the mistake was made before, or in {graft['inherited'][0]} itself"]

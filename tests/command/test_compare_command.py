@@ -137,7 +137,7 @@ def test_a_graft_tells_a_mistake_from_an_inherited_one(compare, reference, tmp_p
     assert cli.main(["trace", "--out", str(wrong), *words]) == 0
     status, out, _ = compare(wrong, "--graft", MID)
     assert status == 1
-    assert re.search(rf"with the port's {MID} in place of ours, all \d+ arrays behind agree \(at most .*before", out)
+    assert re.search(rf"the port's {MID} in place of ours, all \d+ arrays after that agree \(at most .*before", out)
     status, out, _ = compare(wrong, "--graft", "prefill.0/embed_tokens.0/text_BTD")
     assert "still differ, first prefill.0/x_BSD" in out
 

@@ -18,7 +18,7 @@ from npgemma.params import leaves
 from npgemma.segmentation import decode_masks
 from tiny.training import drawing, gallery, prompts, scenes
 from tiny.training.__main__ import main
-from tiny.training.card import OVERLAPS, TASKS, card, overlap_table, table, write_card
+from tiny.training.card import OVERLAPS, TASKS, card, missed, overlap_table, table, write_card
 from tiny.training.codebook import Codebook
 from tiny.training.evaluate import Tally, codebook_of, evaluate, held_out_examples, overlap, score
 
@@ -256,6 +256,23 @@ def test_a_page_is_full_of_text():
         assert all(above[2] <= below[0] for above, below in itertools.pairwise(boxes))
 
 
+def test_pages_are_as_wide_or_as_high_as_asked():
+    widths = [scenes.page(seed, aspects=(0, 1)).aspect for seed in SEEDS]
+    assert min(widths) == 1
+    assert 2 < max(widths) <= scenes.MOST_ASPECT
+    both = [scenes.page(seed, aspects=(-1, 1)).aspect for seed in SEEDS]
+    assert 1 / scenes.MOST_ASPECT <= min(both) < 1 / 2
+    assert 2 < max(both) <= scenes.MOST_ASPECT
+    assert 1 in both, "pages of the light world are square"
+
+
+def test_training_can_have_texts_more_often():
+    with_text = [sum(bool(scenes.scene(seed, part).texts) for seed in SEEDS) for part in (0, scenes.TEXT_PART, 1)]
+    cluttered = sum(scenes.scene(seed).background.kind == "clutter" for seed in SEEDS)
+    assert with_text[0] == 0
+    assert with_text[1] < with_text[2] == len(SEEDS) - cluttered
+
+
 # Prompts
 
 
@@ -445,10 +462,13 @@ def test_a_checkpoint_can_be_made(tmp_path, short, whole):
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert table(evaluation) in text
     assert overlap_table(evaluation) in text
+    assert all(np.isfinite(array).all() for *_, array in leaves(npgemma.load(folder).params))
     # The same sizes as the embedded one, so that one command makes it again.
     assert npgemma.load(folder).config == npgemma.load().config
     log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
-    assert [entry["phase"] for entry in log].count("validation") == 4
+    # Once in the middle of the first round, and at the end of each.
+    rounds = sum(phase.kind == "model" for phase in short.PHASES)
+    assert [entry["phase"] for entry in log].count("validation") == 1 + rounds
     assert {phase.name for phase in short.PHASES} < {entry["phase"] for entry in log}
 
 
@@ -510,6 +530,35 @@ def test_training_overwrites_no_foreign_checkpoint(tmp_path, capsys):
 def test_the_targets_stand_in_the_table(stated):
     shown = table(stated) + overlap_table(stated)
     assert all(f"{target:.2f}" in shown for target in OVERLAPS.values())
+
+
+@pytest.mark.parametrize("shown", ["clutter", "a page of text", "objects without text"])
+def test_a_batch_that_lacks_something_has_a_finite_loss(shown):
+    from tiny.training import tower
+    from tiny.training.codebook import Codebook
+    from tiny.training.start import initial_params
+
+    made = {
+        "clutter": lambda seed: replace(scenes.scene(seed), objects=(), texts=()),
+        "a page of text": scenes.page,
+        "objects without text": lambda seed: scenes.scene(seed, text_part=0),
+    }
+    config = npgemma.load().config
+    batch = tower.batch([made[shown](seed) for seed in (1, 2)], config.vision, Codebook().eval())
+    batch = {name: torch.as_tensor(array) for name, array in batch.items()}
+    loss, right = tower.Lesson(config.vision).loss(batch, initial_params(config, 0).vision, 1.0)
+    assert loss.isfinite()
+    assert all(value.isfinite() for value in right.values())
+
+
+def test_the_card_names_the_targets_that_are_missed(stated):
+    reached = {task: numbers | {"right": numbers["asked"]} for task, numbers in stated["tasks"].items()}
+    reached |= {task: reached[task] | {"overlap": 1.0} for task in OVERLAPS}
+    assert missed({"tasks": reached}) == "All targets are reached."
+    position = {"right": 1, "asked": 8}
+    one = {"tasks": reached | {"position": position, "segment": reached["segment"] | {"overlap": 0.5}}}
+    assert missed(one) == "Below target: position (12.5%, target 98%), mean overlap in segment (0.500, target 0.83)."
+    assert missed(stated) in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
 def test_training_does_not_change_what_it_starts_from():

@@ -12,7 +12,7 @@ from tiny.training.evaluate import evaluate
 COMMANDS = {
     "train": (
         "make the whole checkpoint: draw, train, measure, write the model card",
-        "Took 285 minutes on one processor core; needs PyTorch. Goes on where it was stopped.",
+        "Took 372 minutes on one to two processor cores; needs PyTorch. Goes on where it was stopped.",
         "folder to make; by default the embedded checkpoint is replaced",
     ),
     "evaluate": (

@@ -59,6 +59,22 @@ def overlap_table(evaluation):
     return "\n".join(lines)
 
 
+def missed(evaluation):
+    """Say in a sentence which targets are missed, and by how much."""
+    shares = [(task, target, evaluation["tasks"].get(task)) for task, (*_, target) in TASKS.items() if target]
+    below = [
+        f"{task} ({numbers['right'] / numbers['asked']:.1%}, target {target:.0%})"
+        for task, target, numbers in shares
+        if numbers and numbers["asked"] and numbers["right"] / numbers["asked"] < target
+    ]
+    below += [
+        f"mean overlap in {task} ({evaluation['tasks'][task]['overlap']:.3f}, target {target:.2f})"
+        for task, target in OVERLAPS.items()
+        if evaluation["tasks"].get(task, {}).get("overlap", target) < target
+    ]
+    return f"Below target: {', '.join(below)}." if below else "All targets are reached."
+
+
 def group_table(evaluation):
     """Return the share of right answers for each group of scenes as a Markdown table, with the counts."""
     lines = [f"| | {' | '.join(OF_GROUPS)} |", f"|---|{'---:|' * len(OF_GROUPS)}"]
@@ -139,6 +155,8 @@ fits it; the most probable token each time:
 
 {overlap_table(evaluation)}
 
+{missed(evaluation)}
+
 By the background's lightness and kind, and by the picture's shape (clutter shows nothing that the model knows; wide and
 high: one side at least 1.5 times the other):
 
@@ -157,7 +175,7 @@ to do there:
 `python -m tiny.training train` makes every file of the checkpoint. These took {training["minutes"]} minutes on
 {training["device"]} and {training["pictures"]:,} pictures, none seen twice: first the mask codebook, then the vision
 tower alone, asked of every patch what it shows, then projector and decoder on prompts and answers; then tower and
-decoder twice more.
+decoder three times more.
 `training_log.jsonl` has loss and accuracy on the way, `training.png` draws them. A picture is drawn from a seed
 (`scenes.py`); the seeds of the three sets never meet:
 

@@ -55,6 +55,8 @@ BACKGROUNDS = ("plain", "gradient", "noisy", "striped", "checked", "blotched")
 # How often a scene is one of the light world, which is all that the first embedded checkpoint knew; is square; shows no
 # shapes at all.
 LIGHT_PART, SQUARE_PART, EMPTY_PART = 0.25, 0.4, 0.05
+# How often a scene has a text.
+TEXT_PART = 0.4
 
 _WORDS = (
     "CAT DOG SUN SKY SEA ICE TEA CUP JAM PIE EGG FOX OWL BEE ANT BAT COW HEN PIG RAT BUS CAR VAN JET KEY BOX BAG BED "
@@ -131,12 +133,14 @@ class Scene:
     aspect: float = 1.0
 
 
-def scene(seed):
+def scene(seed, text_part=TEXT_PART):
     """Return the scene of a seed.
 
     Parameters
     ----------
     seed : int
+    text_part : float
+        How often a scene has a text, in training; the world is that of `TEXT_PART`.
 
     Returns
     -------
@@ -147,13 +151,12 @@ def scene(seed):
     """
     randomness = np.random.default_rng(seed)
     if randomness.random() < LIGHT_PART:
-        return _light_scene(randomness)
+        return _light_scene(randomness, text_part)
     aspect = _aspect(randomness)
     empty = randomness.random() < EMPTY_PART
     background = _background(randomness, clutter=empty and randomness.random() < 0.5)
-    texts = (
-        (_text(randomness, background, aspect),) if randomness.random() < 0.4 and background.kind != "clutter" else ()
-    )
+    written = randomness.random() < text_part and background.kind != "clutter"
+    texts = (_text(randomness, background, aspect),) if written else ()
     if empty:
         return Scene(background, (), texts, aspect)
     return _with_objects(randomness, Scene(background, (), texts, aspect), _object)
@@ -164,9 +167,9 @@ def light_scene(seed):
     return _light_scene(np.random.default_rng([seed, 1]))
 
 
-def _light_scene(randomness):
+def _light_scene(randomness, text_part=TEXT_PART):
     background = _light_background(randomness)
-    texts = (_text(randomness, background, 1.0, light=True),) if randomness.random() < 0.4 else ()
+    texts = (_text(randomness, background, 1.0, light=True),) if randomness.random() < text_part else ()
     return _with_objects(randomness, Scene(background, (), texts), _light_object)
 
 
@@ -186,14 +189,15 @@ def _with_objects(randomness, scene, make):
                 return replace(scene, objects=tuple(sorted(objects, key=lambda thing: thing.x)))
 
 
-def page(seed, wide=False):
+def page(seed, aspects=None):
     """Return a scene of text alone, line under line: to practise reading.
 
     Parameters
     ----------
     seed : int
-    wide : bool
-        Whether it is at least as wide as high, unless it is of the light world: squeezed letters are the hard ones.
+    aspects : (float, float), optional
+        Between which powers of `MOST_ASPECT` its aspect is chosen, unless it is of the light world; by default it is
+        that of any scene. Squeezed letters are the hard ones.
 
     Returns
     -------
@@ -203,8 +207,8 @@ def page(seed, wide=False):
     light = randomness.random() < LIGHT_PART
     background = _light_background(randomness) if light else _background(randomness)
     aspect, texts, top = 1.0 if light else _aspect(randomness), [], 0.0
-    if wide and not light:
-        aspect = float(MOST_ASPECT ** randomness.uniform(0, 1))
+    if aspects and not light:
+        aspect = float(MOST_ASPECT ** randomness.uniform(*aspects))
     while True:
         text = _text(randomness, background, aspect, light)
         half = _half_room(text.text, text.size, aspect)[1]

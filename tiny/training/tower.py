@@ -97,9 +97,9 @@ def _cut(picture_YX, per_side, patch):
     return picture_YX.reshape(per_side, patch, per_side, patch).swapaxes(1, 2)
 
 
-def scene_of(seed, page_every, wide_pages=False):
+def scene_of(seed, page_every, page_aspects=None):
     """Return what the tower practises on: scenes, and, one in so many, pages of text, for there are many letters."""
-    return scenes.page(seed, wide_pages) if seed % page_every == 0 else scenes.scene(seed)
+    return scenes.page(seed, page_aspects) if seed % page_every == 0 else scenes.scene(seed)
 
 
 def batch(drawn, config, codebook):
@@ -173,19 +173,20 @@ class Lesson(torch.nn.Module):
             "size": (self.size(features_BTD[thing]), batch["size"][thing]),
             "place": (self.place(features_BTD[thing]), batch["place"][thing]),
             "codes": (_split(self.codes(features_BTD[thing]), CODES), batch["codes"][thing].flatten()),
+            "near": (_split(self.near(features_BTD[text]), 1 + len(CHARACTERS)), batch["near"][text].flatten()),
+            "spelt": (_split(self.spelt(features_BTD[text]), 1 + len(CHARACTERS)), batch["spelt"][text].flatten()),
         }
-        if text.any():
-            letters = _split(self.near(features_BTD[text]), 1 + len(CHARACTERS)), batch["near"][text].flatten()
-            spelt = _split(self.spelt(features_BTD[text]), 1 + len(CHARACTERS)), batch["spelt"][text].flatten()
-            asked |= {"near": letters, "spelt": spelt}
+        # In a small batch there may be no text, or no object; the mean of nothing is no number.
+        asked = {name: question for name, question in asked.items() if len(question[1])}
         losses = {name: F.cross_entropy(*question) for name, question in asked.items()}
         right = {name: (score.argmax(dim=-1) == answer).float().mean() for name, (score, answer) in asked.items()}
         losses["background"] = F.cross_entropy(self.kind(features_BTD).flatten(0, 1), batch["kind"].flatten())
         losses["inside"] = 5 * F.binary_cross_entropy_with_logits(self.inside(features_BTD), batch["inside"] / 255)
-        edge_score = _split(self.edges(features_BTD[shown]), self.config.width) @ self.waves.T
-        bins = batch["bins"][shown].flatten()
-        losses["edges"] = location_loss(edge_score, bins, narrowing(part, *SPREAD)).mean()
-        right["edges"] = (edge_score.argmax(dim=-1) - bins).abs().float().mean()
+        if shown.any():
+            edge_score = _split(self.edges(features_BTD[shown]), self.config.width) @ self.waves.T
+            bins = batch["bins"][shown].flatten()
+            losses["edges"] = location_loss(edge_score, bins, narrowing(part, *SPREAD)).mean()
+            right["edges"] = (edge_score.argmax(dim=-1) - bins).abs().float().mean()
         return sum(losses.values()), right
 
     @torch.no_grad()

@@ -51,8 +51,10 @@ class Phase:
         Whether it goes on from an earlier phase of the same kind: edges are asked for as closely as at its end.
     page_every : int
         Of the tower: one picture in so many is a page of text.
-    wide_pages : bool
-        Whether pages are wide, so that their letters are squeezed.
+    page_aspects : (float, float), optional
+        Of the tower: which aspects pages have, as `tiny.training.scenes.page` takes them.
+    text_part : float
+        Of the model: how often a picture has a text.
     asked_more : dict of str to float
         Of the model: tasks that are asked more often, or less, than `TASKS` says.
     """
@@ -63,7 +65,8 @@ class Phase:
     rate: float
     again: bool = False
     page_every: int = 3
-    wide_pages: bool = False
+    page_aspects: tuple[float, float] | None = None
+    text_part: float = scenes.TEXT_PART
     asked_more: dict = dataclasses.field(default_factory=dict)
 
     @property
@@ -86,7 +89,7 @@ PHASES = (
         again=True,
         asked_more={"position": 2.5, "yes or no": 2.0, "ocr": 3.5, "detect": 2.5, "detect two": 3.5},
     ),
-    Phase("tower once more", 2700, 32, 1.5e-3, again=True, page_every=2, wide_pages=True),
+    Phase("tower once more", 2700, 32, 1.5e-3, again=True, page_every=2, page_aspects=(0, 1)),
     Phase(
         "model once more",
         3400,
@@ -94,6 +97,16 @@ PHASES = (
         7e-4,
         again=True,
         asked_more={"position": 4.0, "yes or no": 2.0, "ocr": 5.0, "detect": 2.5, "detect two": 8.0},
+    ),
+    Phase("tower a fourth time", 4200, 32, 1.5e-3, again=True, page_every=2, page_aspects=(-1, 1)),
+    Phase(
+        "model a fourth time",
+        6500,
+        16,
+        1e-3,
+        again=True,
+        text_part=0.6,
+        asked_more={"position": 4.0, "yes or no": 2.0, "ocr": 6.0, "detect": 2.5, "detect two": 7.0},
     ),
 )
 # The rate of Muon's steps, as a multiple of AdamW's.
@@ -312,7 +325,7 @@ def teach_tower(run, phase, params, config, codebook, seeds, lesson):
     """Train the vision tower, and the lesson's layers, to say what every patch shows; return the weights."""
     weights = Weights(params.vision)
     make = functools.partial(tower.batch, config=config.vision, codebook=codebook)
-    scene_of = functools.partial(tower.scene_of, page_every=phase.page_every, wide_pages=phase.wide_pages)
+    scene_of = functools.partial(tower.scene_of, page_every=phase.page_every, page_aspects=phase.page_aspects)
     batches = Batches(seeds, phase.pictures, make, scene_of)
     fit(run, phase, torch.nn.ModuleList([lesson, weights]), batches, _narrow(run, lesson, weights, phase.again))
     return dataclasses.replace(params, vision=map_leaves(torch.detach, weights.params()))
@@ -339,7 +352,8 @@ def teach_model(run, phase, params, config, codebook, seeds):
             run.best = sum(found.values())
             conversion.save(run.folder, map_leaves(lambda x: x.cpu().numpy(), params), config)
 
-    batches = Batches(seeds, phase.pictures, lesson.batch)
+    scene_of = functools.partial(scenes.scene, text_part=phase.text_part)
+    batches = Batches(seeds, phase.pictures, lesson.batch, scene_of)
     fit(run, phase, weights, batches, _narrow(run, lesson, weights, phase.again), check)
     return map_leaves(torch.detach, weights.params())
 

@@ -45,7 +45,7 @@ class Comparison:
         self.found, self.columns = answer.logits[:ROWS], answer.logits.shape[1]
         self.right = self._run(None, ROWS)
         if self.right.shape != self.found.shape:
-            raise InputError(f"{len(self.found)} tokens do not fit the model's context behind this prompt")
+            raise InputError(f"{len(self.found)} tokens do not fit the model's context after this prompt")
         self.norm = float(np.linalg.norm(self.right))
         error = np.linalg.norm(self.found - self.right, axis=1)
         self.own_error = float(np.linalg.norm(error)) / self.norm
