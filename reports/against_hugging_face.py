@@ -221,8 +221,9 @@ def main(folder, device="cpu"):
         for run, found in rounds.items():
             whole = whole_process(run, folder, device)
             found.append(child("stages", run) | {"load": child("load", run), "whole process": whole})
-    report["runs"] = {run: middle(found) | {"rounds": found} for run, found in rounds.items()}
-    path.write_text(json.dumps(report, indent=2) + "\n")
+        # After each round, so that one that is broken off leaves the others.
+        report["runs"] = {run: middle(found) | {"rounds": found} for run, found in rounds.items()}
+        path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def middle(rounds):
