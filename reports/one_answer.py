@@ -3,7 +3,6 @@
 import ast
 import pathlib
 
-import numpy as np
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -19,49 +18,38 @@ def link(name, function):
     return f"[`{function}`](../npgemma/{name}#L{line})"
 
 
-def piece(model, id_):
-    """Return a token as it is written in the walk."""
-    shown = model.tokenizer.pieces.id_to_piece(int(id_)).replace("\u2581", " ").replace("\n", "\\n")
-    return f"`{shown}`"
-
-
-def choices(model, loaded, prompt, answer):
-    """Return for every token of an answer the most probable ones, each with its probability."""
-    from npgemma.ops import softmax
-
-    ids_BT = np.array([prompt + answer])
-    logit_BSV = model.logits(loaded.pixels_BYXC, ids_BT, prefix=len(prompt))
-    # The last tokens of the sequence choose: the prompt's last one, then each of the answer's but its own last.
-    chance_TV = softmax(logit_BSV[0, -len(answer) - 1 : -1].astype(np.float64))
-    best_TR = np.argsort(-chance_TV, axis=-1, kind="stable")[:, :SHOWN]
-    return [[(id_, chance_V[id_]) for id_ in best_R] for best_R, chance_V in zip(best_TR, chance_TV)]
-
-
-def told(model, found):
+def told(candidates):
     """Return probable tokens and their probabilities in words."""
-    return ", ".join(f"{piece(model, id_)} {chance:.1%}" for id_, chance in found)
+    return ", ".join(f"{quoted(candidate.text)} {candidate.probability:.1%}" for candidate in candidates)
+
+
+def quoted(text):
+    """Return the text of a token as code."""
+    return f"`{text}`".replace("\n", "\\n")
 
 
 def walk():
     """Return the walk as Markdown."""
     import npgemma
     from npgemma.image import load_image
+    from npgemma.tools.views import text_of, watched
 
     # float64, so that every machine writes the same digits.
     model = npgemma.load(dtype="float64")
     config, vision, text = model.config, model.config.vision, model.config.text
     width, height = Image.open(npgemma.example_image()).size
     loaded = load_image(npgemma.example_image(), vision.image_size, model.preprocessing)
-    answered = model.generate(loaded, PROMPT)
+    with watched(model, tokens=SHOWN) as passes:
+        answered = model.generate(loaded, PROMPT)
     prompt = model.tokenizer.prompt(PROMPT)
-    choice = choices(model, loaded, prompt, answered.token_ids)
+    choice = passes.candidates(0, len(answered.token_ids))
     first = loaded.pixels_BYXC[0, 0, 0]
     levels = ", ".join(str(round(float(level + 1) * 127.5)) for level in first)
     side, patch, total = vision.image_size, vision.patch_size, config.image_tokens + len(prompt)
-    ids = ", ".join(f"{piece(model, id_)} {id_}" for id_ in prompt)
+    ids = ", ".join(f"{quoted(text_of(model.tokenizer, id_))} {id_}" for id_ in prompt)
     thing = answered.objects[0]
     top = answered.token_ids[0] - model.tokenizer.pieces.piece_to_id("<loc0000>")
-    written = [f"   - {told(model, found[:1])}, before {told(model, found[1:])}" for found in choice]
+    written = [f"   - {told(found[:1])}, before {told(found[1:])}" for found in choice]
     steps = [
         f"**Pixels.** The image, {width} x {height}, is resized to {side} rows (Y) and {side} columns (X), and each of "
         f"the three channels (C) of a pixel becomes a number from -1 to 1: the first pixel, ({levels}), becomes "
@@ -79,7 +67,7 @@ def walk():
         f"**Decoder.** {config.image_tokens} + {len(prompt)} = {total} tokens (S) pass through {text.layers} blocks. "
         f"All of them belong to the prefix, so each reads from all ({link('gemma.py', 'run_blocks')}). The vector of "
         f"the last one, the newline, becomes {text.vocabulary} logits (V), one for each row of the table "
-        f"({link('gemma.py', 'unembed')}), and a softmax makes probabilities of them: {told(model, choice[0])}.",
+        f"({link('gemma.py', 'unembed')}), and a softmax makes probabilities of them: {told(choice[0])}.",
         "**Answer.** The most probable token is chosen and is the next one to be read. The blocks run again for this "
         f"one token only, since the {total} before it have left their keys and values in the cache "
         f"({link('paligemma.py', 'step')}). So it goes on:\n\n" + "\n".join(written) + "\n\n   Locations are "
