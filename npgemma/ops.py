@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from npgemma.fast.products import fast_product
-from npgemma.fast.threads import in_pieces
+from npgemma.fast.threads import elementwise, in_pieces
 
 # `npgemma.record` does not follow this file: its functions take arrays of any axes.
 RECORDED = False
@@ -88,7 +88,7 @@ def relu(x):
     return np.maximum(x, 0)
 
 
-@in_pieces
+@elementwise
 def gelu(x):
     """Gaussian error linear unit, in the tanh form that both towers were trained with.
 
@@ -130,7 +130,7 @@ def gelu(x):
     return 0.5 * x * (1 + np.tanh(inner))
 
 
-@in_pieces
+@elementwise
 def soft_cap(x, cap):
     """Soft-cap: keep numbers between -cap and cap, and small ones almost as they are: ``cap * tanh(x / cap)``.
 

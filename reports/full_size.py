@@ -86,7 +86,7 @@ def measure_hugging_face(folder, dtype):
     """Time Hugging Face's stages; the vision tower, with its projector, within the first token."""
     import torch
 
-    model, load, inputs = hugging_face(folder, dtype, "cpu")
+    model, load, inputs, _ = hugging_face(folder, dtype, "cpu")
 
     def now():
         return clock("cpu"), time.process_time()

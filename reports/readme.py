@@ -160,14 +160,19 @@ RIVALS = {
 def against_table(report):
     """Lay out a comparison with Hugging Face: seconds, and how many times Hugging Face's they are."""
     runs = report["runs"]
-    rows = [f"| | {' | '.join(runs)} |", f"|---|{'---:|' * len(runs)}"]
-    for stage in (name for name in next(iter(runs.values())) if name != "rounds"):
+    limit = runs.get("numpy float32", {}).get("least")
+    heads = [*runs, *(["the processor's limit, float32"] if limit else [])]
+    rows = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    for stage in (name for name in next(iter(runs.values())) if name not in ("rounds", "least")):
         divisor, unit = (1e9, "GB") if stage == "peak_bytes" else (1, "s")
         cells = []
         for run, found in runs.items():
             rival = runs.get(RIVALS.get(run))
             times = f" ({found[stage] / rival[stage]:.2f})" if rival else ""
             cells.append(f"{found[stage] / divisor:.2f} {unit}{times}")
+        if limit:
+            least = limit.get(stage)
+            cells.append(f"{least:.2f} s ({least / runs['Hugging Face float32'][stage]:.2f})" if least else "")
         rows.append(f"| {stage.replace('peak_bytes', 'peak memory')} | {' | '.join(cells)} |")
     machine, rounds = report["machine"], len(next(iter(runs.values()))["rounds"])
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())

@@ -145,7 +145,7 @@ class BFloat16Weight:
             return product_in_blocks([x_RK], bits_NK, _write_wide)
         # Two bfloat16 side by side are one 32-bit word, and two instructions take it apart. That leaves even and odd
         # channels in two halves, so the activations are parted alike.
-        halves = [np.ascontiguousarray(x_RK[:, half::2]) for half in (0, 1)]
+        halves = [x_RK[:, half::2].copy(order="K") for half in (0, 1)]
         return product_in_blocks(halves, bits_NK.view(np.uint32), _write_halves)
 
 

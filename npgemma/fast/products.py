@@ -33,6 +33,11 @@ FEW = 32
 # With as many rows as these, what comes out no longer fits the cache where it would be turned. Measured at K = 1152:
 # 256 rows, 88 thousand million operations a second on one core turned and 92 not; 4096 rows, 86 and 104.
 MANY = 512
+# A product with so many times more channels out than in makes an MLP's hidden channels. They stay turned in memory, one
+# channel after the other: the library writes them so at its full speed, what follows treats each number by itself, and
+# the product that ends the MLP reads them so as fast. Measured on the MLP of Gemma 2B: 262 tokens, 302 ms turned back
+# and 294 not; 1030 tokens, 1171 and 1126.
+HIDDEN = 2
 # OpenBLAS multiplies without rearranging the matrices first if that takes at most so many multiplications. Two rows are
 # then as fast as one, at 8 thousand million weights a second; the plain product reaches 2.9. With 16 rows, 4 and 2.4.
 TILE = 10**6
@@ -238,7 +243,8 @@ def product_in_blocks(parts_RK, weight_NK, widen=None):
     if R == 1 and not widen:
         # Reading is all there is to do, and the library's own threads do it at the limit.
         return (weight_NK @ parts_RK[0][0])[None]
-    y_RN = np.empty((R, N), dtype=parts_RK[0].dtype if widen else np.result_type(parts_RK[0], weight_NK))
+    dtype = parts_RK[0].dtype if widen else np.result_type(parts_RK[0], weight_NK)
+    y_RN = np.empty((N, R), dtype=dtype).T if R > FEW and N > HIDDEN * K else np.empty((R, N), dtype=dtype)
 
     def work(start, stop):
         """Multiply all rows by some of the weights."""
@@ -267,7 +273,7 @@ def _multiply_block(x_RK, block_NK, y_RN):
         y_RN[0] = block_NK @ x_RK[0]
     elif len(x_RK) <= FEW:
         y_RN[:] = _few_rows(x_RK, block_NK)
-    elif len(x_RK) < MANY:
+    elif len(x_RK) < MANY and y_RN.strides[1] < y_RN.strides[0]:
         # The library multiplies faster with the weights on the left; what comes out is turned while it is in the cache.
         y_RN[:] = (block_NK @ x_RK.T).T
     else:

@@ -112,3 +112,27 @@ def in_pieces(function):
         return found.reshape(x.shape)
 
     return wrapped
+
+
+def elementwise(function):
+    """Let a function that treats every number of its first argument by itself take a large one as `in_pieces` does.
+
+    Numbers are taken, and come out, in the order that they have in memory: an MLP's hidden channels may lie one after
+    the other there (`npgemma.fast.products.HIDDEN`).
+    """
+
+    @functools.wraps(function)
+    def wrapped(x, *others):
+        if x.size < SMALL or splitting():
+            return function(x, *others)
+        found = np.empty_like(x)
+        flat, flat_found = x.ravel(order="K"), found.ravel(order="K")
+
+        def work(start, stop):
+            """Treat some of the numbers."""
+            flat_found[start:stop] = function(flat[start:stop], *others)
+
+        split(work, x.size, even(x.size, PIECE))
+        return found
+
+    return wrapped

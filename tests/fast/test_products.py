@@ -73,6 +73,22 @@ def test_few_rows_and_many(rows, channels, out, tile, cores, block, dtype, monke
     assert_close(expected, ops.einsum("BTD,VD->BTV", x, weight), OPERATION[dtype])
 
 
+@pytest.mark.parametrize("narrowed", [False, True])
+def test_hidden_channels_stay_turned(narrowed, cores, block, rows_are):
+    """From the product that makes them, through GELU, to the product that ends the MLP."""
+    x, up, down = (random(shape, i, "float32") for i, shape in enumerate([(2, 20, 6), (40, 6), (8, 40)]))
+    if narrowed:
+        up, down = (widen(narrow(weight)) for weight in (up, down))
+    hidden = np.einsum("BTD,FD->BTF", x.astype("f8"), up)
+    expected = np.einsum("BTF,DF->BTD", ops.gelu(hidden), down).astype("float32")
+    kind = (lambda weight: BFloat16Weight(narrow(weight))) if narrowed else (lambda weight: weight)
+    found = ops.einsum("BTD,FD->BTF", x, kind(up))
+    assert found.reshape(40, 40).T.flags.c_contiguous
+    gated = ops.gelu(found)
+    assert gated.strides == found.strides
+    assert_close(expected, ops.einsum("BTF,DF->BTD", gated, kind(down)), OPERATION["float32"])
+
+
 def test_tiles_of_long_rows():
     """Where rounding could make a tile of less than four rows."""
     x, weight = np.ones((1, 32, 15625), np.float32), np.ones((9, 15625), np.float32)
@@ -182,4 +198,6 @@ def test_operations_in_pieces_give_the_same_numbers(name, dtype, cores, monkeypa
     monkeypatch.setattr(threads, "SMALL", 0)
     monkeypatch.setattr(threads, "PIECE", 50)
     np.testing.assert_array_equal(getattr(ops, name)(x, *others), whole)
-    np.testing.assert_array_equal(getattr(ops, name)(np.asfortranarray(x), *others), whole)
+    turned = np.asfortranarray(x)
+    np.testing.assert_array_equal(getattr(ops, name)(turned, *others), whole)
+    np.testing.assert_array_equal(getattr(ops, name)(turned[:, ::2], *others), whole[:, ::2])
