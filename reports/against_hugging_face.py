@@ -144,11 +144,11 @@ def load(run, folder, device):
     """
     kind, dtype = parts(run)
     if kind == "Hugging Face":
-        _, seconds, _, memory = hugging_face(folder, dtype, device, prepare)
+        _, seconds, _, memory = hugging_face(folder, dtype, device, touch)
     else:
         if kind != "numpy":
             import torch_ref  # noqa: F401  its import takes longer than touched memory may lie idle
-        memory = prepare(folder)
+        memory = touch(folder)
         seconds = ours(kind, folder, dtype, device).load_seconds
     return {"seconds": seconds, "least": memory}
 
@@ -171,7 +171,7 @@ def parts(run):
     return kind + flags, dtype
 
 
-def prepare(folder):
+def touch(folder):
     """Read the files; then twice write as much memory as the weights in float32 need, and return how long it took."""
     import numpy as np
 
@@ -193,6 +193,12 @@ def prepare(folder):
 
     write()
     return write()
+
+
+def touch_beside(folder):
+    """Do the same in a process of its own: this one's memory is then only what its model needs."""
+    command = [sys.executable, __file__, folder, "cpu", "touch", "no run"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def peak_bytes():
@@ -260,6 +266,9 @@ def middle(rounds):
 
 def one(folder, device, what, run):
     """Do what one of these processes is for, and print what was measured."""
+    if what == "touch":
+        print(touch(folder))
+        return
     work = {"stages": stages, "load": load, "answer": answer}[what]
     print(json.dumps(work(run, folder, device)))
 

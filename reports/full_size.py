@@ -3,7 +3,8 @@
 ``DIR`` is the folder that ``python -m conversion synthesize NAME DIR`` wrote. A RUN is ``"numpy float32"``, ``"numpy
 bfloat16"``, ``"numpy int8"``, ``"torch float32"``, ``"torch bfloat16"``, ``"Hugging Face float32"`` or ``"Hugging Face
 bfloat16"``. Each is a process of its own, one after the other, and takes an image, a short prompt and four tokens. A
-stage that takes less than ten seconds is done again three times, and the middle one of these counts.
+stage that takes less than ten seconds is done again three times, and the middle one of these counts. Before a load,
+files are read and memory is touched as ``against_hugging_face.py`` does.
 
 With ``--rounds`` the runs are done in turn, so often, and of every figure the middle one counts; all are kept.
 
@@ -24,7 +25,7 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "reports")]
 
-from against_hugging_face import PROMPT, clock, hugging_face, ours, parts, peak_bytes  # noqa: E402
+from against_hugging_face import PROMPT, clock, hugging_face, ours, parts, peak_bytes, touch_beside  # noqa: E402
 from readme import commit  # noqa: E402
 
 SHORT, AGAIN, STEPS = 10, 3, 4
@@ -53,6 +54,9 @@ def measure_ours(kind, folder, dtype):
     from npgemma.params import leaves
     from npgemma.tools.bench import limits
 
+    if kind != "numpy":
+        import torch_ref  # noqa: F401  its import takes longer than touched memory may lie idle
+    touch_beside(folder)
     model = ours(kind, folder, dtype, "cpu")
     backend, params, config = model.backend, model.params, model.config
     pixels_BYXC = backend.to_activation(load_pixels(npgemma.example_image(), config.vision.image_size))
@@ -86,7 +90,7 @@ def measure_hugging_face(folder, dtype):
     """Time Hugging Face's stages; the vision tower, with its projector, within the first token."""
     import torch
 
-    model, load, inputs, _ = hugging_face(folder, dtype, "cpu")
+    model, load, inputs, _ = hugging_face(folder, dtype, "cpu", touch_beside)
 
     def now():
         return clock("cpu"), time.process_time()
