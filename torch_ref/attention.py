@@ -15,9 +15,12 @@ import math
 
 import torch
 
+from torch_ref.blocks import in_blocks_of_queries
 from torch_ref.ops import einsum, softmax
 
 
+# Where there are many queries, the formula runs for a block of them at a time (blocks.py, which readers may skip).
+@in_blocks_of_queries
 def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     """For each query, average the values, weighted by the softmax of query-key similarity.
 

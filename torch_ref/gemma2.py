@@ -10,6 +10,7 @@ import math
 import torch
 
 from npgemma.config import SLIDING
+from torch_ref.blocks import in_blocks_of_queries
 from torch_ref.mask import positions, prefix_lm, sliding_window
 from torch_ref.ops import einsum, gelu, rms_norm, soft_cap, softmax
 from torch_ref.rope import angles, rotate
@@ -145,6 +146,7 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, config, cache=None):
     return out_BTD
 
 
+@in_blocks_of_queries
 def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, config):
     """For each query, average the values, weighted by the softmax of soft-capped query-key similarity.
 

@@ -34,6 +34,11 @@ def whole_arrays():
         _whole.reset(before)
 
 
+def taken_whole():
+    """Return whether `whole_arrays` is in force."""
+    return _whole.get()
+
+
 def in_blocks_of_queries(attend):
     """Let a formula of attention take many queries in blocks, on all cores.
 
@@ -53,7 +58,7 @@ def in_blocks_of_queries(attend):
     def wrapped(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None, *others, **named):
         B, T, N, _ = q_BTNH.shape
         S, K = k_BSKH.shape[1:3]
-        if _whole.get() or B * T * N * S < SMALL:
+        if taken_whole() or B * T * N * S < SMALL:
             return attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *others, **named)
         mixed_BTNH = np.empty(q_BTNH.shape, dtype=np.result_type(q_BTNH, k_BSKH, v_BSKH))
         # No more than a core's share: with one core, all of it.
@@ -102,7 +107,7 @@ def in_blocks_of_tokens(function):
     @functools.wraps(function)
     def wrapped(x_BTD, *others, **named):
         B, T, D = x_BTD.shape
-        if _whole.get() or B * T <= TOKENS:
+        if taken_whole() or B * T <= TOKENS:
             return function(x_BTD, *others, **named)
         rows = x_BTD.reshape(1, B * T, D)
         pieces = -(-B * T // TOKENS)
