@@ -199,10 +199,10 @@ def least(runs):
 
 
 def first_token(name, runs):
-    """Say how long image and prompt take, and how many times Hugging Face's time that is, if measured beside it."""
+    """Say how long image and prompt take; and how many times Hugging Face's time, of one day and processor."""
     run, rival = runs[name], runs.get(RIVALS.get(name))
     seconds = run["vision tower"] + run["prefill"]
-    beside = rival and all(run[what] == rival[what] for what in ("date", "commit"))
+    beside = rival and (run["date"], run["machine"]["processor"]) == (rival["date"], rival["machine"]["processor"])
     times = f" ({seconds / (rival['vision tower'] + rival['prefill']):.2f})" if beside else ""
     return f"{seconds:.2f} s{times}"
 
