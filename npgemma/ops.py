@@ -1,7 +1,7 @@
 """The operations that torch has as primitives, spelt out in a few lines each; the layers only compose them.
 
-What makes them fast stands in ``fast/``: large arrays are taken in pieces, on all cores (`in_pieces`), and products in
-blocks (`fast_product`). Readers may skip that folder.
+What makes them fast stands in ``fast/``: large arrays are taken in pieces, on all cores (`in_pieces`, `elementwise`),
+and products in blocks (`fast_product`). Readers may skip that folder.
 """
 
 import math

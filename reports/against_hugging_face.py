@@ -10,7 +10,7 @@ weights in float32 need: a virtual machine that must first be given memory waits
 otherwise, and which program meets that would depend on what ran before. The memory is touched last, since such a
 machine takes back within seconds what lies idle.
 
-What the processor allows is measured in the same processes and kept as ``least``: for a load in float32, the time in
+What the processor allows is measured in every round too and kept as ``least``: for a load in float32, the time in
 which that memory is written, on all cores; for the stages, what `npgemma.tools.bench.limits` says of our own runs.
 
 The machine should have nothing else to do, and memory for Hugging Face's float32 model, 17.5 GB. What was measured is
@@ -43,15 +43,15 @@ BATCHES, STEPS, WHOLE_TOKENS, ROUNDS = (1, 2, 4, 16), 6, 20, 3
 PROMPT = "caption en"
 
 
-def hugging_face(folder, dtype, device, prepare=lambda folder: None):
-    """Return the model, the time it took to load, its inputs, and what ``prepare`` returned just before the load."""
+def hugging_face(folder, dtype, device, before=lambda folder: None):
+    """Return the model, the time it took to load, and its inputs; ``before`` is called just before the load."""
     import torch
     from transformers import PaliGemmaForConditionalGeneration
 
     from npgemma.image import load_pixels
     from npgemma.tokenizer import Tokenizer
 
-    prepared = prepare(folder)
+    before(folder)
     start = time.perf_counter()
     model = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype)).eval().to(device)
     seconds = clock(device) - start
@@ -63,14 +63,14 @@ def hugging_face(folder, dtype, device, prepare=lambda folder: None):
         "attention_mask": torch.ones_like(ids, device=device),
         "pixel_values": torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, model.dtype),
     }
-    return model, seconds, inputs, prepared
+    return model, seconds, inputs
 
 
 def measure_hugging_face(folder, dtype, device):
     """Time Hugging Face's stages as `npgemma.tools.bench.measure` does ours."""
     import torch
 
-    model, load, inputs, _ = hugging_face(folder, dtype, device)
+    model, load, inputs = hugging_face(folder, dtype, device)
     found, length = {"load": load}, inputs["input_ids"].shape[1]
     with torch.inference_mode():
         # The first time memory is touched and nothing is warm.
@@ -102,18 +102,20 @@ def clock(device):
 
 def answer(run, folder, device):
     """Take an image, give an answer: all that `whole_process` times of Hugging Face."""
-    model, _, inputs, _ = hugging_face(folder, parts(run)[1], device)
+    model, _, inputs = hugging_face(folder, parts(run)[1], device)
     model.generate(**inputs, max_new_tokens=WHOLE_TOKENS, min_new_tokens=WHOLE_TOKENS, do_sample=False)
 
 
-def ours(kind, folder, dtype, device):
-    """Load a model of ours, of a kind such as ``torch --static``."""
+def ours(kind, folder, dtype, device, before=lambda folder: None):
+    """Load a model of ours, of a kind such as ``torch --static``; ``before`` is called just before the load."""
     import npgemma
 
     if kind == "numpy":
+        before(folder)
         return npgemma.load(folder, dtype=dtype)
     import torch_ref
 
+    before(folder)
     return torch_ref.load(folder, dtype=dtype, device=device, static="--static" in kind)
 
 
@@ -138,19 +140,11 @@ def stages(run, folder, device):
 
 
 def load(run, folder, device):
-    """Return how long a model takes to load, from files and into memory that were used just before.
-
-    And how long it takes to write so much memory as its weights need in float32.
-    """
+    """Return how long a model takes to load, from files and into memory that were used just before."""
     kind, dtype = parts(run)
     if kind == "Hugging Face":
-        _, seconds, _, memory = hugging_face(folder, dtype, device, touch)
-    else:
-        if kind != "numpy":
-            import torch_ref  # noqa: F401  its import takes longer than touched memory may lie idle
-        memory = touch(folder)
-        seconds = ours(kind, folder, dtype, device).load_seconds
-    return {"seconds": seconds, "least": memory}
+        return hugging_face(folder, dtype, device, touch_beside)[1]
+    return ours(kind, folder, dtype, device, touch_beside).load_seconds
 
 
 def whole_process(run, folder, device):
@@ -171,7 +165,7 @@ def parts(run):
     return kind + flags, dtype
 
 
-def touch(folder):
+def touch(run, folder, device):
     """Read the files; then twice write as much memory as the weights in float32 need, and return how long it took."""
     import numpy as np
 
@@ -196,9 +190,14 @@ def touch(folder):
 
 
 def touch_beside(folder):
-    """Do the same in a process of its own: this one's memory is then only what its model needs."""
-    command = [sys.executable, __file__, folder, "cpu", "touch", "no run"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    """Do the same in a process of its own: the calling one then has no more memory at its peak than its model needs."""
+    return child("touch", "any", folder, "cpu")
+
+
+def child(what, run, folder, device):
+    """Do a part of a run in a process of its own; return what was measured."""
+    command = [sys.executable, __file__, folder, device, what, run]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
 
 
 def peak_bytes():
@@ -241,17 +240,13 @@ def main(folder, device="cpu"):
     """Measure all runs in rounds, each in processes of its own."""
     path = ROOT / "reports" / f"against_hugging_face_{size_of(folder)}_{device}.json"
 
-    def child(what, run):
-        command = [sys.executable, __file__, folder, device, what, run]
-        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
-
     report, rounds = about(folder, device), {run: [] for run in RUNS[device]}
     for _ in range(ROUNDS):
         for run, found in rounds.items():
             whole = whole_process(run, folder, device)
-            times, load = child("stages", run), child("load", run)
-            least = times.pop("least", {}) | {"load": load["least"]}
-            found.append(times | {"load": load["seconds"], "whole process": whole, "least": least})
+            times, load = child("stages", run, folder, device), child("load", run, folder, device)
+            least = times.pop("least", {}) | {"load": touch_beside(folder)}
+            found.append(times | {"load": load, "whole process": whole, "least": least})
         # After each round, so that one that is broken off leaves the others.
         report["runs"] = {run: middle(found) | {"rounds": found} for run, found in rounds.items()}
         path.write_text(json.dumps(report, indent=2) + "\n")
@@ -266,10 +261,7 @@ def middle(rounds):
 
 def one(folder, device, what, run):
     """Do what one of these processes is for, and print what was measured."""
-    if what == "touch":
-        print(touch(folder))
-        return
-    work = {"stages": stages, "load": load, "answer": answer}[what]
+    work = {"stages": stages, "load": load, "touch": touch, "answer": answer}[what]
     print(json.dumps(work(run, folder, device)))
 
 

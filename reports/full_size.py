@@ -54,10 +54,7 @@ def measure_ours(kind, folder, dtype):
     from npgemma.params import leaves
     from npgemma.tools.bench import limits
 
-    if kind != "numpy":
-        import torch_ref  # noqa: F401  its import takes longer than touched memory may lie idle
-    touch_beside(folder)
-    model = ours(kind, folder, dtype, "cpu")
+    model = ours(kind, folder, dtype, "cpu", touch_beside)
     backend, params, config = model.backend, model.params, model.config
     pixels_BYXC = backend.to_activation(load_pixels(npgemma.example_image(), config.vision.image_size))
     prompt = model.tokenizer.prompt(PROMPT)
@@ -90,7 +87,7 @@ def measure_hugging_face(folder, dtype):
     """Time Hugging Face's stages; the vision tower, with its projector, within the first token."""
     import torch
 
-    model, load, inputs, _ = hugging_face(folder, dtype, "cpu", touch_beside)
+    model, load, inputs = hugging_face(folder, dtype, "cpu", touch_beside)
 
     def now():
         return clock("cpu"), time.process_time()

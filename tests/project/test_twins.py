@@ -12,7 +12,7 @@ from support import ROOT
 
 from npgemma.axes import suffix
 
-# Files that are not twins: what is around the functions differs, and the port has no static shapes.
+# Files that are not twins: what is around the functions differs, npgemma has its blocks in fast/, and no static shapes.
 OTHERS = ("__init__", "backend", "blocks", "static")
 TWINS = sorted(p.stem for p in (ROOT / "torch_ref").glob("*.py") if p.stem not in OTHERS)
 # Where NumPy spells out what torch has, or torch needs what NumPy does not.
