@@ -31,7 +31,8 @@ def quoted(text):
 def walk():
     """Return the walk as Markdown."""
     import npgemma
-    from npgemma.explain.passes import text_of, watched
+    from npgemma.explain.passes import watched
+    from npgemma.explain.token_names import text_of
     from npgemma.image import load_image
 
     # float64, so that every machine writes the same digits.

@@ -29,9 +29,9 @@ def functions(calls):
     Returns
     -------
     list of dict
-        ``file``, ``name``, ``paths`` (of the calls), ``doc``, and ``port`` and ``twin``: ``line`` (the first line's
-        number), ``lines`` (each a list of words with their kinds), ``changed`` (numbers of the lines that the other
-        does not have); and ``rebound``, the names that a loop binds again, each with the call and that call's result.
+        ``file``, ``name``, ``paths`` (of the calls), ``doc``; ``rebound``, the names that a loop binds again, each with
+        the call and that call's result; and ``reference`` and ``twin``: ``line`` (the first line's number), ``lines``
+        (each a list of words with their kinds), ``changed`` (numbers of the lines that the other does not have).
     """
     paths = {}
     for path, where in calls.items():
@@ -40,15 +40,16 @@ def functions(calls):
 
 
 def _function(file, name, paths):
-    port, twin = (_source(package, file, name) for package in PACKAGES)
-    sides = {"port": port, "twin": twin}
+    reference, twin = (_source(package, file, name) for package in PACKAGES)
+    sides = {"reference": reference, "twin": twin}
     codes = [side["code"] if side else [] for side in sides.values()]
     changed = _changed(*codes) if twin else ([], [])
     shown = {
         key: side and {"line": side["line"], "lines": list(map(words, side["code"])), "changed": lines}
         for (key, side), lines in zip(sides.items(), changed)
     }
-    return {"file": file, "name": name, "paths": paths, "doc": port["doc"], "rebound": port["rebound"]} | shown
+    about = {key: reference[key] for key in ("doc", "rebound")}
+    return {"file": file, "name": name, "paths": paths} | about | shown
 
 
 def _source(package, file, name):

@@ -13,13 +13,7 @@ LARGE = "*/block.*/out_BTD"
 
 
 def parity(inference, twin):
-    """Compare the run with the same on the other backend.
-
-    Parameters
-    ----------
-    inference : Inference
-    twin : npgemma.Model or None
-        The same weights on the other backend; None if there is none here.
+    """Compare the run with the same on the other backend; ``twin`` is None if there is none here.
 
     Returns
     -------
