@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from npgemma.fast.products import layout
+from npgemma.fast.products import check_axes, layout
 
 # `npgemma.record` does not follow this file: its functions take arrays of any axes.
 RECORDED = False
@@ -35,7 +35,13 @@ def einsum(formula, *operands):
     Returns
     -------
     array
+
+    Raises
+    ------
+    ValueError
+        If operands do not have the formula's axes, or one letter stands for two sizes.
     """
+    check_axes(formula, *[operand.shape for operand in operands])
     found = layout(formula)
     if not found:
         return torch.einsum(formula, *operands)
