@@ -86,5 +86,6 @@ def load(
     source = conversion.Source.of(embedded_checkpoint() if path is None else path, base, config, tokenizer)
     start = time.perf_counter()
     parts = conversion.read_checkpoint(source, dtype, progress, resize)
-    params, config, mask_params, words, preprocessing = parts
-    return Model(params, config, backend, source.path, mask_params, time.perf_counter() - start, words, preprocessing)
+    params, sizes, mask_params, words, preprocessing = parts
+    seconds = time.perf_counter() - start
+    return Model(params, sizes, backend, source.path, mask_params, seconds, words, preprocessing, source)

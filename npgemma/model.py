@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,8 @@ class Model:
     words : Tokenizer, optional
         The tokenizer, where it has been read; otherwise it is read from the folder when text first goes in or out.
     preprocessing : npgemma.image.Preprocessing
+    source : conversion.Source, optional
+        Where the checkpoint's parts lie, if it was loaded: ``conversion.read_folder(source, dtype)`` reads them again.
     """
 
     params: Params
@@ -75,6 +78,7 @@ class Model:
     load_seconds: float = 0.0
     words: Tokenizer | None = None
     preprocessing: images_of.Preprocessing = images_of.PUBLISHED
+    source: Any = None
 
     @functools.cached_property
     def tokenizer(self):

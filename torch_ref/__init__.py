@@ -62,7 +62,8 @@ def load(
     source = conversion.Source.of(npgemma.embedded_checkpoint() if path is None else path, base, config, tokenizer)
     start = time.perf_counter()
     parts = conversion.read_checkpoint(source, dtype, progress, resize)
-    params, config, mask_params, words, preprocessing = parts
+    params, sizes, mask_params, words, preprocessing = parts
     with memory_errors():
         params = to_torch(params, dtype, device)
-    return Model(params, config, backend, source.path, mask_params, time.perf_counter() - start, words, preprocessing)
+    seconds = time.perf_counter() - start
+    return Model(params, sizes, backend, source.path, mask_params, seconds, words, preprocessing, source)

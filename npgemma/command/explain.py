@@ -3,7 +3,6 @@
 import json
 import sys
 
-import npgemma
 from npgemma.command import prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling
 from npgemma.command.progress import Progress
@@ -53,14 +52,7 @@ def _twin(options, model):
     from npgemma.command.parity import twin_of
 
     if options.backend == "torch":
-        return npgemma.load(
-            options.checkpoint,
-            base=options.base,
-            config=options.config,
-            tokenizer=options.tokenizer,
-            resize=options.resize,
-            dtype=options.dtype,
-        )
+        return prepare.reference(options, options.dtype)
     try:
         prepare.import_twin()
     except InputError:
