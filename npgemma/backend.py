@@ -86,7 +86,7 @@ def numpy_backend(dtype="float32", device="cpu", static=False):
         prefill=paligemma.prefill,
         step=paligemma.step,
         make_cache=cache.KVCache,
-        generate=generate.generate,
+        generate=functools.partial(generate.generate, make_cache=cache.KVCache, step=paligemma.step),
         greedy=generate.greedy,
         sample=generate.sample,
     )

@@ -8,14 +8,13 @@ with one right answer: a box, a number. A draw by probability varies, as caption
 import torch
 
 from torch_ref import paligemma
-from torch_ref.cache import KVCache
 from torch_ref.ops import softmax
 
 # `npgemma.record` does not follow this file: it begins after the logits.
 RECORDED = False
 
 
-def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, make_cache=KVCache, step=paligemma.step):
+def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, make_cache, step):
     """Yield the answer's tokens, one for each row at a time.
 
     Parameters

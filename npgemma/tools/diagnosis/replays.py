@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from npgemma import generate, paligemma
+from npgemma.cache import KVCache
 from npgemma.errors import InputError
 from npgemma.fast.blocks import whole_arrays
 from npgemma.model import without_image_marks
@@ -112,10 +113,11 @@ class Replays:
         if "decoder" in parts or not np.array_equal(image_BPD, self.image):
             ids_BT, given = np.array([ids]), len(self.port.token_ids)
             prompt = ids_BT, ids_BT == ids_BT, self.model.params, config
-            steps = generate.generate(
-                image_BPD, *prompt, lambda logit_BV: np.array([next(rest)]), given, step=paligemma.step
-            )
-            for _ in steps:
+
+            def choose(logit_BV):
+                return np.array([next(rest)])
+
+            for _ in generate.generate(image_BPD, *prompt, choose, given, KVCache, paligemma.step):
                 pass
         return image_BPD
 

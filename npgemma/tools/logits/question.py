@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from npgemma import generate, paligemma
+from npgemma.cache import KVCache
 from npgemma.image import LoadedImage
 from npgemma.model import Model, without_image_marks
 from npgemma.tools.forced import pixels_of
@@ -65,7 +66,7 @@ class Question:
         # A port may have gone on after an end token.
         endless = dataclasses.replace(self.model.config, eos_tokens=())
         text = ids_BT, np.ones(ids_BT.shape, dtype=bool), self.model.params, endless
-        for _ in generate.generate(image_BPD, *text, choose, len(token_ids)):
+        for _ in generate.generate(image_BPD, *text, choose, len(token_ids), KVCache, paligemma.step):
             pass
         return np.array(found)
 
