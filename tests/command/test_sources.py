@@ -14,7 +14,7 @@ from conversion.folder import describe
 from npgemma.command import main
 from npgemma.command.parity import twin_of
 from npgemma.params import leaves
-from npgemma.trace import to_numpy
+from npgemma.probe.recording import to_numpy
 
 MODULE = "language_model.model.layers.1.self_attn.q_proj"
 
