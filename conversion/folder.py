@@ -109,7 +109,7 @@ def read_folder(folder, dtype="float32", progress=None):
 
 
 def open_folder(folder):
-    """Return the sizes of a checkpoint, and by our names every `StoredLeaf` with its `Tensor`: checked, not read."""
+    """Return the sizes of a checkpoint, and by our names every stored leaf with its tensor: checked, not read."""
     source = Source.of(folder)
     if source.is_npz:
         config, pairs = big_vision.open_file(source.weights, source.config)

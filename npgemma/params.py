@@ -17,7 +17,7 @@ Array = typing.Any  # numpy.ndarray here, torch.Tensor in the twin: one declarat
 
 
 def weight_axes(axes):
-    """Declare a matrix (or a table, or a kernel): what `einsum` multiplies or `embed_tokens` looks up."""
+    """Declare a matrix (or a table, or a kernel): what ``einsum`` multiplies or ``embed_tokens`` looks up."""
     return field(metadata={"axes": axes, "kind": "weight"})
 
 
