@@ -7,8 +7,8 @@ from npgemma.command import prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
+from npgemma.files.images import open_image, upright_rgb
 from npgemma.files.writing import replacing
-from npgemma.image import open_image, upright_rgb
 
 SUMMARY = "Write one HTML page that lays an answer open: what the model saw, where it looked, what it chose among."
 PROMPT = "detect red circle ; blue square"

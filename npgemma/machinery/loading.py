@@ -20,14 +20,14 @@ def example_image() -> pathlib.Path:
 
 
 def load(
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     dtype: str = "float32",
     device: str = "cpu",
     static: bool = False,
-    base: str | os.PathLike | None = None,
-    config: str | os.PathLike | None = None,
-    tokenizer: str | os.PathLike | None = None,
+    base: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     resize: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:

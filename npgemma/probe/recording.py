@@ -73,7 +73,8 @@ def record(
     """
     if sys.getprofile() is not None:
         raise RuntimeError("record() needs the profiling hook, which another profiler or record() is using")
-    trace, problems = {}, []
+    trace: dict[str, np.ndarray] = {}
+    problems: list[str] = []
     keep = sink or trace.__setitem__
 
     def found(name, value, frame):
