@@ -11,9 +11,6 @@ from npgemma import paligemma
 from npgemma.cache import KVCache
 from npgemma.ops import softmax
 
-# `npgemma.record` does not follow this file: it begins after the logits.
-RECORDED = False
-
 
 def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, make_cache=KVCache, step=paligemma.step):
     """Yield the answer's tokens, one for each row at a time.

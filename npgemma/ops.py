@@ -11,9 +11,6 @@ import numpy as np
 from npgemma.fast.products import fast_product
 from npgemma.fast.threads import elementwise, in_pieces
 
-# `npgemma.record` does not follow this file: its functions take arrays of any axes.
-RECORDED = False
-
 
 def einsum(formula, *operands):
     """Multiply, then sum over the axes that the result does not have.

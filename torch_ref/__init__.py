@@ -10,9 +10,13 @@ from collections.abc import Callable
 
 import npgemma
 from npgemma.machinery.model import Model
+from npgemma.probe.following import catch_up
 from torch_ref.backend import memory_errors, to_torch, torch_backend
 
 __all__ = ["load"]
+
+# A recording may have begun before this package was imported.
+catch_up()
 
 
 def load(

@@ -11,9 +11,6 @@ import torch.nn.functional as F
 
 from npgemma.fast.products import layout
 
-# `npgemma.record` does not follow this file: its functions take arrays of any axes.
-RECORDED = False
-
 
 def at_least_float32(x):
     """Return the array in float32 if its dtype is narrower, otherwise as it is."""

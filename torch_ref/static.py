@@ -18,12 +18,9 @@ import warnings
 import torch
 
 from npgemma.errors import InputError
-from npgemma.probe.recording import recording
+from npgemma.probe.following import sees_arrays
 from torch_ref import cache as growing
 from torch_ref import paligemma
-
-# `npgemma.record` does not follow this file: what is compiled or captured runs no Python.
-RECORDED = False
 
 
 class KVCache(growing.KVCache):
@@ -96,7 +93,7 @@ def step(ids_BT, valid_BS, p, config, cache):
     InputError
         While `npgemma.record` records.
     """
-    if recording():
+    if sees_arrays():
         raise InputError("a step of static shapes runs no Python that record() could follow: load without static")
     length = cache.length
     cache.ids_BT.copy_(ids_BT)

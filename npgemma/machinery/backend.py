@@ -72,6 +72,7 @@ def numpy_backend(dtype="float32", device="cpu", static=False):
         raise InputError(f"NumPy runs on the CPU, not on '{device}': use the torch backend with device cuda")
     if static:
         raise InputError("static shapes are an option of the torch backend: use the torch backend")
+    step = looked_up(paligemma, "step")
     return Backend(
         name="numpy",
         dtype=dtype,
@@ -80,16 +81,22 @@ def numpy_backend(dtype="float32", device="cpu", static=False):
         all_finite=lambda x: bool(np.isfinite(x).all()),
         clock=time.perf_counter,
         peak_bytes=peak_bytes,
-        encode_image=paligemma.encode_image,
-        encode_images=paligemma.encode_images,
-        logits=paligemma.logits,
-        prefill=paligemma.prefill,
-        step=paligemma.step,
+        **looked_up(paligemma, "encode_image", "encode_images", "logits", "prefill"),
+        **step,
         make_cache=cache.KVCache,
-        generate=generate.generate,
+        generate=functools.partial(generate.generate, step=step["step"]),
         greedy=generate.greedy,
         sample=generate.sample,
     )
+
+
+def looked_up(module, *names):
+    """Return functions that call what stands under a name in a module then: a probe exchanges it there."""
+
+    def late(name):
+        return lambda *arguments, **named: getattr(module, name)(*arguments, **named)
+
+    return {name: late(name) for name in names}
 
 
 def check_dtype(dtype):

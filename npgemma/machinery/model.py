@@ -16,8 +16,6 @@ from npgemma.machinery.sampling import Sampling
 from npgemma.params import MaskParams, Params, leaves
 from npgemma.tokenizer import Tokenizer, open_tokenizer
 
-# `npgemma.record` does not follow this file: it is around the forward pass.
-RECORDED = False
 IMAGE_MARK = "<image>"
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from support import ROOT
 
-from npgemma.axes import suffix
+from npgemma.probe.following import FILES
 
 # Files that are not twins: what is around the functions differs, npgemma has its blocks in fast/, and no static shapes.
 OTHERS = ("__init__", "backend", "blocks", "static")
@@ -46,23 +46,8 @@ def test_functions_arguments_and_docstrings_are_the_same(module):
             assert theirs[name][2] == names, name
 
 
-def recorded(package):
-    """Files of a package that `npgemma.record` follows and that have functions of named arrays."""
-    found = set()
-    for path in (ROOT / package).glob("*.py"):
-        tree = ast.parse(path.read_text())
-        skipped = any(isinstance(n, ast.Assign) and ast.unparse(n) == "RECORDED = False" for n in tree.body)
-        functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
-        if not skipped and any(suffix(a.arg) for function in functions for a in function.args.args):
-            found.add(path.stem)
-    return found
-
-
-def test_every_file_of_the_forward_pass_has_a_twin_and_is_recorded():
-    """Whoever adds a file of the model gets both by default; what is not to be recorded says so in the file."""
-    assert recorded("npgemma") == recorded("torch_ref")
-    assert recorded("npgemma") | {"ops", "cache", "generate"} == set(TWINS)
-    assert len(recorded("npgemma")) >= 9
+def test_every_file_of_the_forward_pass_has_a_twin():
+    assert {*FILES, "ops", "cache", "generate"} == set(TWINS)
 
 
 @pytest.mark.parametrize("package", ["npgemma", "torch_ref"])
