@@ -78,8 +78,8 @@ def find_objects(text, size, mask_params=None):
 def fraction(location):
     """Return the part of an image's side that a location means: n / 1023, for n from 0 to 1023.
 
-    The model was trained on ``round(fraction * 1023)`` (``big_vision/pp/proj/paligemma/segmentation.py``). Many programs
-    divide by 1024 instead, which moves the far edge by a thousandth of the side.
+    The model was trained on ``round(fraction * 1023)`` (``big_vision/pp/proj/paligemma/segmentation.py``). Many
+    programs divide by 1024 instead, which moves the far edge by a thousandth of the side.
     """
     return int(location) / HIGHEST_LOCATION
 

@@ -4,8 +4,8 @@ A step of the 3B model launches about a thousand small kernels, and Python takes
 run them. Compiled, what stands between two matrix products is one kernel or two, 300 in all; a captured graph launches
 all of them at once, on the same memory each time. So here everything that differs from step to step is kept in arrays
 of one shape: the newest token, how far the cache is filled, and who may be seen. The layers are those of the twin; what
-comes out is the same but for the order of sums, and for bfloat16 that is rounded less often. There is no such file in
-the port.
+comes out is the same but for the order of sums, and for bfloat16 that is rounded less often. The reference has no
+such file.
 
 Attention is the twin's formula, here too: compiled, it is three kernels. Torch's own
 (``scaled_dot_product_attention``) differs by as much as it rounds, and took longer in bfloat16, on a processor: 0.5

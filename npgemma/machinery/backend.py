@@ -1,4 +1,4 @@
-"""A backend: the functions of one package, the port's or the twin's, and its kind of arrays."""
+"""A backend: the functions of one package, the reference's or the twin's, and its kind of arrays."""
 
 import contextlib
 import functools

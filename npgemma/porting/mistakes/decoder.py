@@ -204,14 +204,14 @@ MISTAKES = (
         "The decoder's GELU is the exact one, with the error function, instead of the tanh form.",
         "configurations that say gelu and mean the tanh form (Hugging Face's first Gemma; litgpt issue 1031)",
         _BLOCK + "geglu.0/gate_BTF",
-        (in_decoders("gelu", lambda module, right: exact_gelu),),
+        ({"gemma.gelu": lambda module, right: exact_gelu},),  # Gemma 2's MLP is Gemma's
     ),
     Mistake(
         "silu",
         "The decoder's gate is SiLU instead of GELU.",
         "the MLP as Llama has it (NVIDIA/TensorRT-Model-Connect issue 720)",
         _BLOCK + "geglu.0/gate_BTF",
-        (in_decoders("gelu", lambda module, right: silu),),
+        ({"gemma.gelu": lambda module, right: silu},),
     ),
     Mistake(
         "gate-up-swapped",
