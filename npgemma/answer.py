@@ -15,8 +15,6 @@ from npgemma.segmentation import decode_masks
 _OBJECT = re.compile(r"((?:<loc\d{4}>){4})((?:<seg\d{3}>)*)\s*([^;<>]*)")
 MASK_TOKENS = 16
 HIGHEST_LOCATION = 1023
-# `npgemma.record` does not follow this file: it comes after the forward pass.
-RECORDED = False
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,6 @@ def find_objects(text: str, size: tuple[int, int], mask_params: MaskParams | Non
     list of Detection
         In the order of the answer. A box without area, which the model's authors count as wrong, is left out.
 
-    Notes
-    -----
-    A location n of 0 to 1023 means the fraction n / 1023 of the side, for the model was trained on
-    ``round(fraction * 1023)`` (``big_vision/pp/proj/paligemma/segmentation.py``). Many programs divide by 1024 instead,
-    which moves the far edge by a thousandth of the side.
-
     Examples
     --------
     Four locations are one box: top, left, bottom, right, y before x. 256 of 1023 is about a quarter, 512 about a half:
@@ -73,7 +65,7 @@ def find_objects(text: str, size: tuple[int, int], mask_params: MaskParams | Non
     columns, rows = size
     found = []
     for locations, codes, label in _OBJECT.findall(text):
-        top, left, bottom, right = (int(location) / HIGHEST_LOCATION for location in re.findall(r"\d+", locations))
+        top, left, bottom, right = map(fraction, re.findall(r"\d+", locations))
         # Tokens end at <loc1023>; a text can hold more, such as <loc9999>.
         if top < bottom <= 1 and left < right <= 1:
             box = (left * columns, top * rows, right * columns, bottom * rows)
@@ -83,6 +75,15 @@ def find_objects(text: str, size: tuple[int, int], mask_params: MaskParams | Non
             mask = place_mask(decode_masks(code_BM, mask_params)[0], box, size) if has_mask else None
             found.append(Detection(label.strip(), box, mask))
     return found
+
+
+def fraction(location: str) -> float:
+    """Return the part of an image's side that a location means: n / 1023, for n from 0 to 1023.
+
+    The model was trained on ``round(fraction * 1023)`` (``big_vision/pp/proj/paligemma/segmentation.py``). Many
+    programs divide by 1024 instead, which moves the far edge by a thousandth of the side.
+    """
+    return int(location) / HIGHEST_LOCATION
 
 
 def mask_lengths(text: str) -> list[int]:

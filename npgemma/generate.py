@@ -10,9 +10,6 @@ import numpy as np
 from npgemma import paligemma
 from npgemma.ops import softmax
 
-# `npgemma.record` does not follow this file: it begins after the logits.
-RECORDED = False
-
 
 def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, make_cache, step):
     """Yield the answer's tokens, one for each row at a time.

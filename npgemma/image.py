@@ -10,9 +10,6 @@ from PIL import Image
 
 from npgemma.files.images import open_image, upright_rgb
 
-# `npgemma.record` does not follow this file: it comes before the forward pass.
-RECORDED = False
-
 
 @dataclass(frozen=True)
 class LoadedImage:

@@ -57,21 +57,21 @@ PATH = [
 
 
 def code_lines(path):
-    """Count lines that are neither blank, comment nor docstring."""
+    """Return the lines that are neither blank, comment nor docstring."""
     text = path.read_text()
     hidden = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             hidden |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     lines = enumerate(text.splitlines(), 1)
-    return sum(bool(line.strip()) and not line.strip().startswith("#") and i not in hidden for i, line in lines)
+    return [line for i, line in lines if line.strip() and not line.strip().startswith("#") and i not in hidden]
 
 
 def changed_lines(module):
-    """Count the lines of the twin that differ from the port."""
+    """Return the lines of code that the twin has otherwise than the reference."""
     files = ROOT / "npgemma" / module, ROOT / "torch_ref" / pathlib.Path(module).name
-    ours, theirs = (file.read_text().splitlines() for file in files)
-    return sum(line[0] == "+" and line[:3] != "+++" for line in difflib.unified_diff(ours, theirs, n=0, lineterm=""))
+    ours, theirs = map(code_lines, files)
+    return [line[1:] for line in difflib.unified_diff(ours, theirs, n=0) if line[0] == "+" and line[:3] != "+++"]
 
 
 def anchor_of(name):
@@ -80,12 +80,12 @@ def anchor_of(name):
 
 
 def path_table():
-    rows = ["| file | lines (of code) | lines new or changed in the twin | teaches | try |", "|---|---:|---:|---|---|"]
+    rows = ["| file | lines (of code) | code lines changed in the twin | teaches | try |", "|---|---:|---:|---|---|"]
     attempts = {exercise["file"]: exercise["try"] for exercise in EXERCISES}
     for name, teaches in PATH:
         path = ROOT / "npgemma" / name
-        lines = f"{len(path.read_text().splitlines())} ({code_lines(path)})"
-        differs = changed_lines(name) if (ROOT / "torch_ref" / path.name).exists() else "shared"
+        lines = f"{len(path.read_text().splitlines())} ({len(code_lines(path))})"
+        differs = len(changed_lines(name)) if (ROOT / "torch_ref" / path.name).exists() else "shared"
         attempt = f"[{attempts[name]}]({DOCUMENT}#{anchor_of(name)})"
         rows.append(f"| [`{name}`](npgemma/{name}) | {lines} | {differs} | {teaches} | {attempt} |")
     return "\n".join(rows)

@@ -1,4 +1,4 @@
-"""A backend: the functions of one package, the port's or the twin's, and its kind of arrays."""
+"""A backend: the functions of one package, the reference's or the twin's, and its kind of arrays."""
 
 import contextlib
 import functools
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,7 @@ def numpy_backend(dtype: str = "float32", device: str = "cpu", static: bool = Fa
         raise InputError(f"NumPy runs on the CPU, not on '{device}': use the torch backend with device cuda")
     if static:
         raise InputError("static shapes are an option of the torch backend: use the torch backend")
+    step = looked_up(paligemma, "step")
     return Backend(
         name="numpy",
         dtype=dtype,
@@ -82,16 +84,22 @@ def numpy_backend(dtype: str = "float32", device: str = "cpu", static: bool = Fa
         all_finite=lambda x: bool(np.isfinite(x).all()),
         clock=time.perf_counter,
         peak_bytes=peak_bytes,
-        encode_image=paligemma.encode_image,
-        encode_images=paligemma.encode_images,
-        logits=paligemma.logits,
-        prefill=paligemma.prefill,
-        step=paligemma.step,
+        **looked_up(paligemma, "encode_image", "encode_images", "logits", "prefill"),
+        **step,
         make_cache=cache.KVCache,
-        generate=functools.partial(generate.generate, make_cache=cache.KVCache, step=paligemma.step),
+        generate=functools.partial(generate.generate, make_cache=cache.KVCache, step=step["step"]),
         greedy=generate.greedy,
         sample=generate.sample,
     )
+
+
+def looked_up(module: ModuleType, *names: str) -> dict[str, Any]:
+    """Return functions that call what stands under a name in a module then: a probe exchanges it there."""
+
+    def late(name: str) -> Callable[..., Any]:
+        return lambda *arguments, **named: getattr(module, name)(*arguments, **named)
+
+    return {name: late(name) for name in names}
 
 
 def check_dtype(dtype: str) -> None:

@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -13,12 +13,10 @@ from npgemma.answer import Detection, find_objects
 from npgemma.config import Config
 from npgemma.errors import InputError
 from npgemma.machinery.backend import Backend, to_numpy
-from npgemma.machinery.sampling import Sampling
+from npgemma.machinery.sampling import Sampling, Settings
 from npgemma.params import Array, MaskParams, Params, leaves
 from npgemma.tokenizer import Tokenizer, open_tokenizer
 
-# `npgemma.record` does not follow this file: it is around the forward pass.
-RECORDED = False
 IMAGE_MARK = "<image>"
 
 
@@ -89,13 +87,8 @@ class Model:
         image: images_of.AnyImage,
         prompt: str = "caption en",
         *,
-        max_new_tokens: int = 100,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int | None = None,
         watch: Callable[[Generation], None] | None = None,
+        **settings: Unpack[Settings],
     ) -> Generation:
         """Answer a prompt about an image.
 
@@ -107,10 +100,10 @@ class Model:
         prompt : str
             ``<image>`` in front, as Hugging Face's examples write it, stands for the image and is left out; elsewhere
             it is text.
-        max_new_tokens, do_sample, temperature, top_k, top_p, seed : optional
-            The fields of `npgemma.machinery.sampling.Sampling`.
         watch : callable, optional
             Called as ``watch(generation)`` with the growing answer after every token.
+        **settings
+            The fields of `npgemma.Sampling`, such as ``max_new_tokens=20``.
 
         Returns
         -------
@@ -120,30 +113,19 @@ class Model:
         ------
         InputError
             If an argument is invalid, the prompt does not fit the model's context, or a weight is not finite.
+        TypeError
+            If there is no such setting.
         """
         only = None if watch is None else lambda generations: watch(generations[0])
-        settings = Sampling(
-            max_new_tokens=max_new_tokens,
-            do_sample=do_sample,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-        )
-        return self._answer([image], [prompt], settings, only)[0]
+        return self._answer([image], [prompt], Sampling.of(**settings), only)[0]
 
     def generate_batch(
         self,
         images: Sequence[images_of.AnyImage],
         prompts: Sequence[str],
         *,
-        max_new_tokens: int = 100,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int | None = None,
         watch: Callable[[list[Generation]], None] | None = None,
+        **settings: Unpack[Settings],
     ) -> list[Generation]:
         """Answer several prompts at once: each as it would be answered alone, but every weight is read once for all.
 
@@ -153,12 +135,10 @@ class Model:
             An image for each prompt, each as for `generate`; or one, for all of them. Prompts about several images
             have equally many.
         prompts : list of str
-        max_new_tokens, do_sample, temperature, top_k, top_p : optional
-            As for `generate`, the same for all.
-        seed : int, optional
-            Prompt i is answered with the seed ``seed + i``.
         watch : callable, optional
             Called as ``watch(generations)`` after every token.
+        **settings
+            As for `generate`, the same for all; but prompt i is answered with the seed ``seed + i``.
 
         Returns
         -------
@@ -170,15 +150,7 @@ class Model:
         InputError
             As `generate`; and if there are not as many images as prompts.
         """
-        settings = Sampling(
-            max_new_tokens=max_new_tokens,
-            do_sample=do_sample,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-        )
-        return self._answer(images, prompts, settings, watch)
+        return self._answer(images, prompts, Sampling.of(**settings), watch)
 
     def logits(self, pixels: Array, ids: Array, prefix: int, valid: Array | None = None) -> Array:
         """Return the logits of the next token at every position.
@@ -286,7 +258,7 @@ class Model:
     def _loaded(self, image: images_of.AnyImage) -> images_of.LoadedImage:
         """Take an image in any form, or pixels that were already made from one; several images as a list of these.
 
-        Boxes of an answer about several images are told in the first one's size.
+        Boxes of an answer about several images are given in the first one's size.
         """
         side = self.config.vision.image_size
         if isinstance(image, images_of.LoadedImage):

@@ -2,8 +2,20 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 from npgemma.errors import InputError
+
+
+class Settings(TypedDict, total=False):
+    """The fields of `Sampling`, for type checkers: what `npgemma.Model.generate` takes as keywords."""
+
+    max_new_tokens: int
+    do_sample: bool
+    temperature: float
+    top_k: int | None
+    top_p: float
+    seed: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +50,15 @@ class Sampling:
     top_k: int | None = None
     top_p: float = 1.0
     seed: int | None = None
+
+    @classmethod
+    def of(cls, **settings: Unpack[Settings]) -> "Sampling":
+        """Return the settings that were given as keywords; raise a TypeError that lists them if one is unknown."""
+        known = list(cls.__dataclass_fields__)
+        for name in settings:
+            if name not in known:
+                raise TypeError(f"'{name}' is not a setting of an answer: expected {', '.join(known)}")
+        return cls(**settings)
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""

@@ -15,7 +15,7 @@ from npgemma.porting.diagnosis.distance import distance, same
 from npgemma.porting.diagnosis.flow import Flow
 from npgemma.porting.mistakes import MISTAKES
 from npgemma.porting.mistakes.injection import in_decoders
-from npgemma.probe.exchange import changed
+from npgemma.probe.exchange import exchanged
 from npgemma.probe.manifest import Manifest
 from npgemma.probe.recording import record
 from npgemma.probe.replay import replaying
@@ -166,7 +166,7 @@ class Replays:
             before, ways = [way for way in ways if _only_pixels(way)], [way for way in ways if not _only_pixels(way)]
         else:
             before = []
-        with whole_arrays(), replaying(choose, ways), changed(_counted_from(self.origin)):
+        with whole_arrays(), replaying(choose, ways), exchanged(_counted_from(self.origin)):
             anew = any(path.startswith("image.") for way in ways for path in way)
             pixels, ids = self.load() if anew else self.pixels, self._prompt_ids()
             for changes in before:
