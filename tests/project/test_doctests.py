@@ -9,13 +9,14 @@ import pytest
 from support import ROOT
 
 import conversion
+import npgemma.benchmarks
 import npgemma.command
 import npgemma.fast
 import npgemma.tools
 
 MODULES = [
     f"{package.__name__}.{module.name}"
-    for package in (npgemma, npgemma.command, npgemma.fast, npgemma.tools, conversion)
+    for package in (npgemma, npgemma.benchmarks, npgemma.command, npgemma.fast, npgemma.tools, conversion)
     for module in pkgutil.iter_modules(package.__path__)
     if module.name != "__main__"
 ]

@@ -93,8 +93,17 @@ def test_importing_npgemma_needs_no_torch():
 
 # The rooms from the top down, and what each may import; cli.py and every __main__.py are above all of them.
 ROOMS = {
-    "npgemma/command": {"npgemma.command", "npgemma.tools", "conversion", "torch_ref", "npgemma", "npgemma.fast"},
+    "npgemma/command": {
+        "npgemma.command",
+        "npgemma.tools",
+        "npgemma.benchmarks",
+        "conversion",
+        "torch_ref",
+        "npgemma",
+        "npgemma.fast",
+    },
     "npgemma/tools": {"npgemma.tools", "conversion", "torch_ref", "npgemma", "npgemma.fast"},
+    "npgemma/benchmarks": {"npgemma.benchmarks", "conversion", "torch_ref", "npgemma", "npgemma.fast"},
     "conversion": {"conversion", "npgemma", "npgemma.fast"},
     "torch_ref": {"torch_ref", "npgemma", "npgemma.fast"},
     "npgemma": {"npgemma", "npgemma.fast"},
@@ -118,7 +127,7 @@ def imported(path):
 def room_of(name):
     """Return the room of a module: ``npgemma.fast`` for ``npgemma.fast.int8.quantize``."""
     parts = name.split(".")
-    inner = parts[0] == "npgemma" and parts[1:2] and parts[1] in ("command", "tools", "fast")
+    inner = parts[0] == "npgemma" and parts[1:2] and parts[1] in ("benchmarks", "command", "tools", "fast")
     return ".".join(parts[: 2 if inner else 1])
 
 
