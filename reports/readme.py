@@ -48,9 +48,9 @@ PATH = [
     ("gemma2.py", "PaliGemma 2's decoder: four differences"),
     ("segmentation.py", "sixteen codes become a mask"),
     ("answer.py", "an answer becomes boxes and masks"),
-    ("sampling.py", "machinery: the settings of an answer"),
-    ("backend.py", "machinery: what runs a model, NumPy or PyTorch"),
-    ("model.py", "machinery: everything together"),
+    ("machinery/sampling.py", "machinery: the settings of an answer"),
+    ("machinery/backend.py", "machinery: what runs a model, NumPy or PyTorch"),
+    ("machinery/model.py", "machinery: everything together"),
     ("params.py", "machinery: the weights, declared once"),
 ]
 
@@ -68,8 +68,14 @@ def code_lines(path):
 
 def changed_lines(module):
     """Count the lines of the twin that differ from the port."""
-    ours, theirs = ((ROOT / package / module).read_text().splitlines() for package in ("npgemma", "torch_ref"))
+    files = ROOT / "npgemma" / module, ROOT / "torch_ref" / pathlib.Path(module).name
+    ours, theirs = (file.read_text().splitlines() for file in files)
     return sum(line[0] == "+" and line[:3] != "+++" for line in difflib.unified_diff(ours, theirs, n=0, lineterm=""))
+
+
+def anchor_of(name):
+    """Return the anchor of a file's heading in ``docs/exercises.md``."""
+    return name.replace(".", "").replace("/", "")
 
 
 def path_table():
@@ -78,8 +84,8 @@ def path_table():
     for name, teaches in PATH:
         path = ROOT / "npgemma" / name
         lines = f"{len(path.read_text().splitlines())} ({code_lines(path)})"
-        differs = changed_lines(name) if (ROOT / "torch_ref" / name).exists() else "shared"
-        attempt = f"[{attempts[name]}]({DOCUMENT}#{name.replace('.', '')})"
+        differs = changed_lines(name) if (ROOT / "torch_ref" / path.name).exists() else "shared"
+        attempt = f"[{attempts[name]}]({DOCUMENT}#{anchor_of(name)})"
         rows.append(f"| [`{name}`](npgemma/{name}) | {lines} | {differs} | {teaches} | {attempt} |")
     return "\n".join(rows)
 
@@ -253,7 +259,7 @@ def measure_speed(folder, device="cpu"):
 
 
 def bounds_table():
-    from npgemma.tools.compare import BOUNDS
+    from npgemma.porting.backends import BOUNDS
 
     rows = ["| dtype | bound | largest of a whole answer | arrays | where |", "|---|---:|---:|---:|---|"]
     for dtype, report in json.loads((ROOT / "reports" / "parity.json").read_text()).items():
@@ -317,7 +323,7 @@ def concepts_table():
         line, text = getattr(found, "lineno", 1), ast.get_docstring(found)
         code = f" `{where}`" if where else ""
         example = "yes" if ">>>" in text else "drawn" if "queries" in text and "keys" in text and where else ""
-        try_it = f"[{name}](exercises.md#{name.replace('.', '')})"
+        try_it = f"[{name}](exercises.md#{anchor_of(name)})"
         rows.append(f"| {concept} | [{name}:{line}](../npgemma/{name}#L{line}){code} | {try_it} | {example} |")
     return "\n".join(rows)
 
@@ -367,8 +373,8 @@ def supported_table():
     """Return what is read and what is refused by name, from the tables that the readers themselves use."""
     from conversion import hub_config, kinds, lora, preprocessing, summary
     from conversion.write import FILE_DTYPES
-    from npgemma import tokenizer_json
     from npgemma.config import PUBLISHED
+    from npgemma.files import tokenizer_json
 
     families = ", ".join(summary.NAMES[name] for name in hub_config.FAMILIES)
     sizes = ", ".join(f"`{name}`" for name in PUBLISHED)

@@ -16,8 +16,8 @@ import npgemma
 import torch_ref
 from npgemma.answer import find_objects
 from npgemma.image import load_image, load_pixels
-from npgemma.sampling import Sampling
-from npgemma.trace import to_numpy
+from npgemma.machinery.backend import to_numpy
+from npgemma.machinery.sampling import Sampling
 
 LOADERS = {"numpy": npgemma.load, "torch": torch_ref.load}
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import npgemma
-from npgemma.model import Model
+from npgemma.machinery.model import Model
 from torch_ref.backend import memory_errors, to_torch, torch_backend
 
 __all__ = ["load"]

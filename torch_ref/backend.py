@@ -8,10 +8,10 @@ import warnings
 import numpy as np
 import torch
 
-from npgemma.backend import Backend, check_dtype, peak_bytes
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import BFloat16Weight
 from npgemma.fast.dtypes import DTYPES
+from npgemma.machinery.backend import Backend, check_dtype, peak_bytes
 from npgemma.params import map_leaves
 from torch_ref import cache, generate, paligemma
 from torch_ref import static as static_shapes

@@ -190,7 +190,7 @@ def unembed(final_BTD, p, config):
     logit_BTV : array
         Logits: a softmax over V turns them into the probabilities of the next token. The table of the hub's files ends
         in rows that belong to no token (257152 and up); the logits of those rows are noise, and
-        `npgemma.model.Model.chooser` cuts them off.
+        `npgemma.machinery.model.Model.chooser` cuts them off.
     """
     logit_BTV = einsum("BTD,VD->BTV", final_BTD, p.embedding)
     return logit_BTV

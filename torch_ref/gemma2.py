@@ -228,7 +228,7 @@ def unembed(final_BTD, p, config):
     -------
     logit_BTV : array
         Unnormalised log-probabilities. The hub's table ends in rows that belong to no token (PaliGemma: 257152 and
-        up); their logits are noise; `npgemma.model.Model.chooser` cuts them off.
+        up); their logits are noise; `npgemma.machinery.model.Model.chooser` cuts them off.
     """
     logit_BTV = soft_cap(einsum("BTD,VD->BTV", final_BTD, p.embedding), config.final_softcap)
     return logit_BTV

@@ -18,7 +18,7 @@ import warnings
 import torch
 
 from npgemma.errors import InputError
-from npgemma.trace import recording
+from npgemma.probe.recording import recording
 from torch_ref import cache as growing
 from torch_ref import paligemma
 

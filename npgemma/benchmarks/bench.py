@@ -70,7 +70,7 @@ def limits(backend, repeats=8):
 
     Parameters
     ----------
-    backend : npgemma.backend.Backend
+    backend : npgemma.machinery.backend.Backend
     repeats : int
         The best counts: a limit is what is possible.
 

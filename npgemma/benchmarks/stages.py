@@ -60,7 +60,7 @@ class Stages:
         return self.backend.step(ids_BT, valid_BS, self.model.params, self.config, cache)
 
     def choose(self, logit_BV):
-        """Choose tokens as `npgemma.model.Model.chooser` does."""
+        """Choose tokens as `npgemma.machinery.model.Model.chooser` does."""
         self.backend.all_finite(logit_BV)
         self.backend.greedy(logit_BV).tolist()
 

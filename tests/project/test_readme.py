@@ -76,15 +76,15 @@ TESTED_ELSEWHERE = {
         "tests/project/test_checkpoint_report.py::test_the_report_of_a_run"
     ),
     "python -m pytest -m slow": "tests/project/test_checkpoint_option.py::test_the_configuration_holds_with_the_option",
-    "python cli.py explain --out page.html": "tests/tour/test_explain.py::test_the_page_is_small_and_checked",
+    "python cli.py explain --out page.html": "tests/explain/test_explain.py::test_the_page_is_small_and_checked",
     "python -m conversion SRC DST": "tests/conversion/test_convert.py::test_all_of_a_checkpoint_goes_with_it",
-    "python cli.py diagnose --logits FILE": "tests/tools/test_logits.py::test_the_command",
+    "python cli.py diagnose --logits FILE": "tests/porting/test_logits.py::test_the_command",
     "python cli.py compare PORT --map MAP": ("tests/command/test_compare_command.py::test_files_of_other_programs"),
     "python -m tiny.training evaluate": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python -m tiny.training gallery": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python -m tiny.training train": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python reports/mistakes.py measure": (
-        "tests/tools/test_witnesses.py::test_all_arrays_and_logits_show_what_the_page_says"
+        "tests/porting/test_witnesses.py::test_all_arrays_and_logits_show_what_the_page_says"
     ),
     "python reports/readme.py bench DIR cuda": "needs a quiet machine with a CUDA device; writes into the project",
     "python reports/against_hugging_face.py DIR cuda": "needs transformers and a CUDA device; writes into the project",

@@ -91,28 +91,27 @@ def test_importing_npgemma_needs_no_torch():
     assert result.stdout == "loaded\n", result.stderr
 
 
-# The rooms from the top down, and what each may import; cli.py and every __main__.py are above all of them.
+# The rooms from the bottom up, and what each may import; cli.py and every __main__.py are above all of them.
+_MODEL = {"npgemma.fast", "npgemma.files", "npgemma", "npgemma.machinery"}
+_INSIDE = _MODEL | {"torch_ref", "conversion", "npgemma.probe"}
 ROOMS = {
-    "npgemma/command": {
-        "npgemma.command",
-        "npgemma.tools",
-        "npgemma.benchmarks",
-        "conversion",
-        "torch_ref",
-        "npgemma",
-        "npgemma.fast",
-    },
-    "npgemma/tools": {"npgemma.tools", "conversion", "torch_ref", "npgemma", "npgemma.fast"},
-    "npgemma/benchmarks": {"npgemma.benchmarks", "conversion", "torch_ref", "npgemma", "npgemma.fast"},
-    "conversion": {"conversion", "npgemma", "npgemma.fast"},
-    "torch_ref": {"torch_ref", "npgemma", "npgemma.fast"},
-    "npgemma": {"npgemma", "npgemma.fast"},
     "npgemma/fast": {"npgemma.fast"},
+    "npgemma/files": {"npgemma.files", "npgemma"},
+    "npgemma": {"npgemma", "npgemma.fast", "npgemma.files"},
+    "npgemma/machinery": _MODEL,
+    "npgemma/probe": _MODEL | {"npgemma.probe"},
+    "torch_ref": _MODEL | {"npgemma.probe", "torch_ref"},
+    "conversion": _MODEL | {"conversion"},
+    "npgemma/porting": _INSIDE | {"npgemma.porting"},
+    "npgemma/explain": _INSIDE | {"npgemma.porting", "npgemma.explain"},
+    "npgemma/benchmarks": _INSIDE | {"npgemma.benchmarks"},
+    "npgemma/command": _INSIDE | {f"npgemma.{room}" for room in ("porting", "explain", "benchmarks", "command")},
 }
 # What each room imports from outside.
 LIBRARIES = {"numpy", "safetensors", "sentencepiece", "PIL"} | set(sys.stdlib_module_names)
-# The one exception: a loader knows of checkpoints, inside its function.
-LOADERS = {("npgemma", "__init__.py"), ("torch_ref", "__init__.py")}
+# The exceptions: a loader knows of checkpoints, inside its function; the package hands out what users need.
+LOADERS = {("npgemma/machinery", "loading.py"), ("torch_ref", "__init__.py")}
+PACKAGE = {("npgemma", "__init__.py"): {"npgemma.machinery", "npgemma.probe"}}
 
 
 def imported(path):
@@ -127,7 +126,7 @@ def imported(path):
 def room_of(name):
     """Return the room of a module: ``npgemma.fast`` for ``npgemma.fast.int8.quantize``."""
     parts = name.split(".")
-    inner = parts[0] == "npgemma" and parts[1:2] and parts[1] in ("benchmarks", "command", "tools", "fast")
+    inner = parts[0] == "npgemma" and "/".join(parts[:2]) in ROOMS
     return ".".join(parts[: 2 if inner else 1])
 
 
@@ -135,8 +134,9 @@ def room_of(name):
 def test_imports_run_one_way(room):
     allowed = ROOMS[room] | LIBRARIES | ({"torch"} if room == "torch_ref" else set())
     found = 0
-    for path in (ROOT / room).glob("*.py"):
-        exception = {"conversion"} if (room, path.name) in LOADERS else set()
+    for path in (ROOT / room).glob("*.py") if room == "npgemma" else (ROOT / room).rglob("*.py"):
+        place = (room, path.name)
+        exception = ({"conversion"} if place in LOADERS else set()) | PACKAGE.get(place, set())
         if path.name != "__main__.py":
             rooms = {room_of(name) for name in imported(path)}
             assert rooms <= allowed | exception, f"{path}: {sorted(rooms - allowed - exception)}"
