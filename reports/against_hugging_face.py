@@ -13,6 +13,7 @@ kept in ``reports/against_hugging_face_NAME_DEVICE.json``, NAME being the publis
 """
 
 import copy
+import importlib
 import json
 import pathlib
 import subprocess
@@ -23,7 +24,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "reports")]
 
 from npgemma.benchmarks import bench, runs  # noqa: E402
-from npgemma.benchmarks.machine import load_average, machine  # noqa: E402
+from npgemma.benchmarks.machine import machine  # noqa: E402
 from npgemma.benchmarks.stages import time_stages  # noqa: E402
 
 RUNS = {
@@ -32,21 +33,20 @@ RUNS = {
     + ["torch float32", "torch bfloat16"],
     "cuda": ["Hugging Face bfloat16", "torch bfloat16", "torch bfloat16 --static"],
 }
+# By program: what its process imports before a load.
+LIBRARIES = {
+    "numpy": "npgemma",
+    "torch": "torch_ref",
+    "Hugging Face": "transformers.models.paligemma.modeling_paligemma",
+}
 BATCHES, STEPS, WHOLE_TOKENS, ROUNDS = (1, 2, 4, 16), 6, 20, 3
 PROMPT = "caption en"
 
 
 class HuggingFace:
-    """The stages of Hugging Face's model, with the methods of `npgemma.benchmarks.stages.Stages`.
+    """The stages of Hugging Face's model, with the methods of `npgemma.benchmarks.stages.Stages`."""
 
-    Parameters
-    ----------
-    folder, dtype, device : str
-    before : callable
-        Called once all is imported, before the load.
-    """
-
-    def __init__(self, folder, dtype, device, before=lambda: None):
+    def __init__(self, folder, dtype, device):
         import torch
         from transformers import PaliGemmaForConditionalGeneration
 
@@ -56,7 +56,6 @@ class HuggingFace:
 
         self.backend = torch_backend(dtype, device)
         self.clock, self.device = self.backend.clock, device
-        before()
         start = self.clock()
         model = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype))
         self.model = model.eval().to(device)
@@ -84,17 +83,14 @@ class HuggingFace:
         cache.batch_repeat_interleave(batch)
         return cache
 
-    def next_inputs(self, cache, batch):
-        """Return what `step` takes; not timed."""
+    def step(self, cache, batch):
+        """Prepare a further token of each row; return the function that computes its logits."""
         import torch
 
+        ids = torch.full((batch, 1), 7, device=self.device)
         mask = torch.ones(batch, cache.get_seq_length() + 1, dtype=torch.long, device=self.device)
-        return torch.full((batch, 1), 7, device=self.device), mask
-
-    def step(self, cache, ids, mask):
-        """Return the logits of a further token."""
         more = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
-        return self.model(input_ids=ids, attention_mask=mask, **more).logits[:, -1]
+        return lambda: self.model(input_ids=ids, attention_mask=mask, **more).logits[:, -1]
 
     def choose(self, logits):
         """Choose the most probable tokens."""
@@ -125,19 +121,18 @@ def measure(run, folder, device, **how):
     dict
         What `npgemma.benchmarks.bench.measure` returns, and ``touch_seconds``, the least that a load can take.
     """
-    load_before, touched = load_average(), []
-    program, dtype, _ = runs.parts(run)
-
-    def touch():
-        """Read files and touch memory, in a process of its own."""
-        touched.append(runs.apart(runs.touch, folder))
-
+    load_before = machine()["load_before"]
+    program, dtype, flags = runs.parts(run)
+    # Before memory is touched, so that nothing but the load follows.
+    library = importlib.import_module(LIBRARIES[program])
+    touched = runs.apart(runs.touch, folder)
     if program == "Hugging Face":
-        found = HuggingFace(folder, dtype, device, touch).measure(**how)
+        found = HuggingFace(folder, dtype, device).measure(**how)
     else:
-        found = bench.measure(runs.load(run, folder, device, touch), **how)
+        model = library.load(folder, dtype=dtype, device=device, static="--static" in flags)
+        found = bench.measure(model, **how)
     here = found.pop("machine") | {"load_before": load_before}
-    return runs.stamp() | {"machine": here}, found | {"touch_seconds": touched[0]}
+    return runs.stamp() | {"machine": here}, found | {"touch_seconds": touched}
 
 
 def whole_process(run, folder, device):
@@ -200,7 +195,9 @@ def main(folder, device="cpu"):
         # Those of the first run, whose versions are all that there are.
         report = report or abouts[0] | {"checkpoint": checkpoint, "device": device, "runs": {}}
         report["runs"][run] = runs.middle(rounds) | {"rounds": rounds}
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        # After each round, so that one that is broken off leaves the others.
+        if run == RUNS[device][-1]:
+            path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

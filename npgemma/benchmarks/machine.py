@@ -18,16 +18,12 @@ def machine(device="cpu"):
     """
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     versions |= {name: str(sys.modules[name].__version__) for name in ("torch", "transformers") if name in sys.modules}
-    found = processor() | {"threads": threads.count(), "load_before": load_average(), "versions": versions}
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    found = processor() | {"threads": threads.count(), "load_before": load, "versions": versions}
     found |= {"kernel": blas.kernel(), "held_back_by": blas.held_back_by()}
     if device != "cpu":
         found["accelerator"] = sys.modules["torch"].cuda.get_device_name(device)
     return found
-
-
-def load_average():
-    """Return how many cores were busy in the last minute, or None where the system does not say."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def processor(path="/proc/cpuinfo"):

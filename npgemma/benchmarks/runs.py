@@ -32,17 +32,6 @@ def parts(run):
     return program, dtype, flags.split()
 
 
-def load(run, folder, device, before):
-    """Return a model of ours; ``before`` is called once all is imported."""
-    import npgemma
-
-    program, dtype, flags = parts(run)
-    if program == "torch":
-        import torch_ref as npgemma
-    before()
-    return npgemma.load(folder, dtype=dtype, device=device, static="--static" in flags)
-
-
 def touch(folder):
     """Read the files; then twice write as much memory as the weights in float32 need, and return how long it took."""
     from conversion.folder import describe

@@ -51,13 +51,10 @@ class Stages:
         cache.k_LBSKH[:], cache.v_LBSKH[:], cache.length = filled.k_LBSKH, filled.v_LBSKH, filled.length
         return cache
 
-    def next_inputs(self, cache, batch):
-        """Return what `step` takes; not timed."""
-        return self.inputs(batch, 1, cache.length + 1)
-
-    def step(self, cache, ids_BT, valid_BS):
-        """Return the logits of a further token."""
-        return self.backend.step(ids_BT, valid_BS, self.model.params, self.config, cache)
+    def step(self, cache, batch):
+        """Prepare a further token of each row; return the function that computes its logits."""
+        inputs = self.inputs(batch, 1, cache.length + 1)
+        return lambda: self.backend.step(*inputs, self.model.params, self.config, cache)
 
     def choose(self, logit_BV):
         """Choose tokens as `npgemma.machinery.model.Model.chooser` does."""
@@ -91,8 +88,7 @@ def time_stages(stages, batches=(1,), tokens=8, repeats=3, longest=math.inf, pro
         # All rows go on from the same image and prompt: what they read takes as long as if they differed.
         cache, steps, choices = stages.repeat(filled, batch), [], []
         for _ in range(tokens + 1):
-            inputs = stages.next_inputs(cache, batch)
-            step, logits = timed(partial(stages.step, cache, *inputs), stages.clock)
+            step, logits = timed(stages.step(cache, batch), stages.clock)
             choice, _ = timed(partial(stages.choose, logits), stages.clock)
             steps += step
             choices += choice
