@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from npgemma.params import MaskParams
 from npgemma.segmentation import decode_masks
 
 # ``<locYMIN><locXMIN><locYMAX><locXMAX> label``, with sixteen ``<seg>`` before the label where a mask was asked for;
@@ -13,8 +15,6 @@ from npgemma.segmentation import decode_masks
 _OBJECT = re.compile(r"((?:<loc\d{4}>){4})((?:<seg\d{3}>)*)\s*([^;<>]*)")
 MASK_TOKENS = 16
 HIGHEST_LOCATION = 1023
-# `npgemma.record` does not follow this file: it comes after the forward pass.
-RECORDED = False
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Detection:
     mask: np.ndarray | None = None
 
 
-def find_objects(text, size, mask_params=None):
+def find_objects(text: str, size: tuple[int, int], mask_params: MaskParams | None = None) -> list[Detection]:
     """Read the boxes and masks of an answer to ``detect ...`` or ``segment ...``.
 
     Parameters
@@ -52,12 +52,6 @@ def find_objects(text, size, mask_params=None):
     list of Detection
         In the order of the answer. A box without area, which the model's authors count as wrong, is left out.
 
-    Notes
-    -----
-    A location n of 0 to 1023 means the fraction n / 1023 of the side, for the model was trained on
-    ``round(fraction * 1023)`` (``big_vision/pp/proj/paligemma/segmentation.py``). Many programs divide by 1024 instead,
-    which moves the far edge by a thousandth of the side.
-
     Examples
     --------
     Four locations are one box: top, left, bottom, right, y before x. 256 of 1023 is about a quarter, 512 about a half:
@@ -71,7 +65,7 @@ def find_objects(text, size, mask_params=None):
     columns, rows = size
     found = []
     for locations, codes, label in _OBJECT.findall(text):
-        top, left, bottom, right = (int(location) / HIGHEST_LOCATION for location in re.findall(r"\d+", locations))
+        top, left, bottom, right = map(fraction, re.findall(r"\d+", locations))
         # Tokens end at <loc1023>; a text can hold more, such as <loc9999>.
         if top < bottom <= 1 and left < right <= 1:
             box = (left * columns, top * rows, right * columns, bottom * rows)
@@ -83,7 +77,16 @@ def find_objects(text, size, mask_params=None):
     return found
 
 
-def mask_lengths(text):
+def fraction(location: str) -> float:
+    """Return the part of an image's side that a location means: n / 1023, for n from 0 to 1023.
+
+    The model was trained on ``round(fraction * 1023)`` (``big_vision/pp/proj/paligemma/segmentation.py``). Many
+    programs divide by 1024 instead, which moves the far edge by a thousandth of the side.
+    """
+    return int(location) / HIGHEST_LOCATION
+
+
+def mask_lengths(text: str) -> list[int]:
     """Return how many mask tokens each object of an answer has, where it has any.
 
     Examples
@@ -94,7 +97,7 @@ def mask_lengths(text):
     return [codes.count("<seg") for _, codes, _ in _OBJECT.findall(text) if codes]
 
 
-def place_mask(mask_YX, box, size):
+def place_mask(mask_YX: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
     """Stretch a mask over its box in the image.
 
     Parameters
@@ -125,7 +128,7 @@ def place_mask(mask_YX, box, size):
     return inside
 
 
-def as_json(detection):
+def as_json(detection: Detection) -> dict[str, Any]:
     """Return an object as plain values that JSON can hold.
 
     Parameters
@@ -143,7 +146,7 @@ def as_json(detection):
     >>> as_json(Detection("dot", (1.0, 0.0, 2.0, 1.0), np.array([[False, True], [False, False]])))["mask"]
     {'size': [2, 2], 'counts': [2, 1, 1]}
     """
-    found = {"label": detection.label, "box": detection.box}
+    found: dict[str, Any] = {"label": detection.label, "box": detection.box}
     if detection.mask is not None:
         # One entry in front and one behind, so that the first and the last run have an end too.
         inside = np.concatenate([[False], detection.mask.ravel(order="F"), [not detection.mask[-1, -1]]])

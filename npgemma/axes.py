@@ -23,12 +23,15 @@ call                                                 caller says   callee says
 ``decode_masks`` calls ``residual_block``            U, W          Y, X
 ===================================================  ============  ============
 
-Three words are used throughout. The *port* is this package, PaliGemma in NumPy; its *twin* is ``torch_ref``, the same
-functions in PyTorch; the *embedded checkpoint* is the small PaliGemma in ``tiny/``, which comes with the project.
+Four words are used throughout. The *reference* is this package, PaliGemma in NumPy; its *twin* is ``torch_ref``, the
+same functions in PyTorch; the *embedded checkpoint* is the small PaliGemma in ``tiny/``, which comes with the project.
+A *port* is always another program.
 
 The letters are those of big_vision (``big_vision/models/ppp/gemma.py``), the code of the model's authors, plus what the
 other parts need.
 """
+
+from npgemma.config import Config
 
 AXES = {
     "B": "batch: one image with its prompt",
@@ -60,7 +63,7 @@ AXES = {
 }
 
 
-def suffix(name):
+def suffix(name: str) -> str | None:
     """Return the axis letters that end a variable's name, or None if it has none.
 
     Parameters
@@ -84,7 +87,7 @@ def suffix(name):
     return letters if all(letter in AXES for letter in letters) else None
 
 
-def sizes(config):
+def sizes(config: Config) -> dict[str, dict[str, int]]:
     """Return the size of every letter that a configuration fixes, tower by tower.
 
     Parameters

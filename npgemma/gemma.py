@@ -173,8 +173,8 @@ def geglu(x_BTD, p):
     Attention only averages values, which is linear in them; the MLP is where a token's features are combined into new
     ones. A column of ``up`` computes a feature; the same column of ``gate``, through GELU, is a number by which that
     feature is multiplied: near zero where what the gate looks for is absent, large where it is there. So one hidden
-    channel can say "this, if that", a product of two features; a plain MLP, which adds features up before its bend,
-    needs several channels to come near a product.
+    channel can say "this, if that", a product of two features; a plain MLP, which adds features up before its
+    nonlinearity, needs several channels to come near a product.
 
     References
     ----------

@@ -8,11 +8,8 @@ import math
 
 import numpy as np
 
-from npgemma.fast.products import fast_product
+from npgemma.fast.products import check_axes, fast_product
 from npgemma.fast.threads import elementwise, in_pieces
-
-# `npgemma.record` does not follow this file: its functions take arrays of any axes.
-RECORDED = False
 
 
 def einsum(formula, *operands):
@@ -31,6 +28,11 @@ def einsum(formula, *operands):
     -------
     array
 
+    Raises
+    ------
+    ValueError
+        If operands do not have the formula's axes, or one letter stands for two sizes.
+
     Examples
     --------
     Two tokens of two channels, and a weight that swaps the channels:
@@ -39,6 +41,7 @@ def einsum(formula, *operands):
     array([[2., 1.],
            [4., 3.]])
     """
+    check_axes(formula, *[operand.shape for operand in operands])
     # np.einsum is the definition; fast_product (npgemma/fast/, which readers may skip) gives the same numbers sooner.
     product = fast_product(formula, *operands)
     return np.einsum(formula, *operands, optimize=True) if product is None else product
@@ -104,9 +107,9 @@ def gelu(x):
 
     Notes
     -----
-    Without a bend between them (a nonlinear function, also called activation function) two matrix products would be
-    one. ReLU, ``max(x, 0)``, bends too, but stops every negative number dead, -0.01 as well as -10, and with it the
-    gradient in training. GELU bends smoothly: numbers near zero pass in part, and only large negative ones are stopped.
+    Without a nonlinearity between them (also called activation function) two matrix products would be one. ReLU,
+    ``max(x, 0)``, suffices, but stops every negative number dead, -0.01 as well as -10, and with it the gradient in
+    training. GELU is smooth: numbers near zero pass in part, and only large negative ones are stopped.
 
     The exact form, with the error function, moves the embedded model's logits by up to 7e-3: close enough to look right
     and wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.

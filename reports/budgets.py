@@ -5,7 +5,7 @@ each of their operations is calculated again in float64, from their own arrays. 
 operation, in each dtype, goes to ``reports/budgets.json``, beside the checkpoint's hash and the versions that made it.
 `npgemma.porting.bounds.LARGEST` has to agree, which tests/porting/test_bounds.py checks; docs/metrics.md has the table.
 
-At full size the float64 copy of a checkpoint is what takes memory (24 GB for 3 thousand million parameters). Own errors
+At full size the float64 copy of a checkpoint is what takes memory (24 GB for 3 billion parameters). Own errors
 do not add up over the layers, so a model of the full width with few layers serves: ``--layers N`` keeps the first N
 blocks of each tower of ``DIR``, which `python -m conversion synthesize` can have written.
 """

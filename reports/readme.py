@@ -6,7 +6,6 @@ quiet machine.
 """
 
 import ast
-import datetime
 import difflib
 import json
 import pathlib
@@ -57,21 +56,21 @@ PATH = [
 
 
 def code_lines(path):
-    """Count lines that are neither blank, comment nor docstring."""
+    """Return the lines that are neither blank, comment nor docstring."""
     text = path.read_text()
     hidden = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             hidden |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     lines = enumerate(text.splitlines(), 1)
-    return sum(bool(line.strip()) and not line.strip().startswith("#") and i not in hidden for i, line in lines)
+    return [line for i, line in lines if line.strip() and not line.strip().startswith("#") and i not in hidden]
 
 
 def changed_lines(module):
-    """Count the lines of the twin that differ from the port."""
+    """Return the lines of code that the twin has otherwise than the reference."""
     files = ROOT / "npgemma" / module, ROOT / "torch_ref" / pathlib.Path(module).name
-    ours, theirs = (file.read_text().splitlines() for file in files)
-    return sum(line[0] == "+" and line[:3] != "+++" for line in difflib.unified_diff(ours, theirs, n=0, lineterm=""))
+    ours, theirs = map(code_lines, files)
+    return [line[1:] for line in difflib.unified_diff(ours, theirs, n=0) if line[0] == "+" and line[:3] != "+++"]
 
 
 def anchor_of(name):
@@ -80,12 +79,12 @@ def anchor_of(name):
 
 
 def path_table():
-    rows = ["| file | lines (of code) | lines new or changed in the twin | teaches | try |", "|---|---:|---:|---|---|"]
+    rows = ["| file | lines (of code) | code lines changed in the twin | teaches | try |", "|---|---:|---:|---|---|"]
     attempts = {exercise["file"]: exercise["try"] for exercise in EXERCISES}
     for name, teaches in PATH:
         path = ROOT / "npgemma" / name
-        lines = f"{len(path.read_text().splitlines())} ({code_lines(path)})"
-        differs = changed_lines(name) if (ROOT / "torch_ref" / path.name).exists() else "shared"
+        lines = f"{len(path.read_text().splitlines())} ({len(code_lines(path))})"
+        differs = len(changed_lines(name)) if (ROOT / "torch_ref" / path.name).exists() else "shared"
         attempt = f"[{attempts[name]}]({DOCUMENT}#{anchor_of(name)})"
         rows.append(f"| [`{name}`](npgemma/{name}) | {lines} | {differs} | {teaches} | {attempt} |")
     return "\n".join(rows)
@@ -246,22 +245,17 @@ def measure_parity():
     (ROOT / "reports" / "parity.json").write_text(json.dumps(reports, indent=2) + "\n")
 
 
-def commit():
-    """Return the commit that is measured; a copy without its history does not know."""
-    asked = ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() or "unknown"
-
-
 def measure_speed(folder, device="cpu"):
     """Run ``cli.py bench`` once for each kind and keep the reports, with date and commit."""
-    about = {"date": str(datetime.date.today()), "commit": commit()}
+    from npgemma.benchmarks.runs import stamp
+
     for kind in BENCHED[device]:
         backend, dtype, *static = kind.split()
         command = [sys.executable, ROOT / "cli.py", "bench", "--checkpoint", folder, "--json", "--device", device]
         command += ["--backend", backend, "--dtype", dtype, "--batches", "1", "2", "4", "16", *static]
         report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         path = ROOT / "reports" / f"bench_{device}_{backend}_{dtype}{'_static' if static else ''}.json"
-        path.write_text(json.dumps(about | report | {"checkpoint": CHECKPOINT}, indent=2) + "\n")
+        path.write_text(json.dumps(stamp() | report | {"checkpoint": CHECKPOINT}, indent=2) + "\n")
 
 
 def bounds_table():

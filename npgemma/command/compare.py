@@ -9,7 +9,6 @@ import npgemma
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
 from npgemma.command.compare_tables import compare_table, inputs_table, map_table
-from npgemma.command.progress import Progress
 
 SUMMARY = "Find the first wrong operation of another program (a port) from its arrays; exit with 1 if it is wrong."
 DTYPES = ("float32", "bfloat16", "float64")
@@ -101,25 +100,9 @@ def _reference(options, token_ids):
     from npgemma.porting.reference import from_model, from_trace, with_model
 
     if options.reference:
-        return with_model(from_trace(options.reference), lambda dtype: _model(options, dtype)), None
+        return with_model(from_trace(options.reference), lambda dtype: prepare.reference(options, dtype)), None
     [(_, image)] = prepare.images(options, most=1)
-    model = _model(options, options.dtype)
+    model = prepare.reference(options, options.dtype)
     prompt_ids = model.tokenizer.prompt(npgemma.machinery.model.without_image_marks(options.prompt))
     ids = None if token_ids is None else [int(token) for token in token_ids.reshape(-1)]
     return from_model(model, image, prompt_ids, ids), model.tokenizer.size
-
-
-def _model(options, dtype):
-    """Load the reference."""
-    progress = Progress()
-    model = npgemma.load(
-        options.checkpoint,
-        base=options.base,
-        config=options.config,
-        tokenizer=options.tokenizer,
-        resize=options.resize,
-        dtype=dtype,
-        progress=lambda done, total: progress.report("loading the weights", done, total),
-    )
-    progress.clear()
-    return model

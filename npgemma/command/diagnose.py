@@ -4,11 +4,9 @@ import json
 
 import numpy as np
 
-import npgemma
 from npgemma.command import PAST_BOUND, diagnose_logits, prepare
 from npgemma.command.arguments import add_question
 from npgemma.command.compare import PROMPT
-from npgemma.command.progress import Progress
 from npgemma.command.tables import diagnosis_table, mistakes_table
 from npgemma.errors import InputError
 from npgemma.porting.bounds import LARGEST
@@ -85,15 +83,4 @@ def _reference(options):
     """Load the reference: in float64, its weights rounded as the port's."""
     from npgemma.porting.diagnosis import with_weights_of
 
-    progress = Progress()
-    model = npgemma.load(
-        options.checkpoint,
-        base=options.base,
-        config=options.config,
-        tokenizer=options.tokenizer,
-        resize=options.resize,
-        dtype="float64",
-        progress=lambda done, total: progress.report("loading the weights", done, total),
-    )
-    progress.clear()
-    return with_weights_of(model, options.dtype)
+    return with_weights_of(prepare.reference(options, "float64"), options.dtype)

@@ -1,5 +1,6 @@
 """``npgemma generate``, the default: answer a prompt about images."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -18,7 +19,7 @@ from npgemma.command.arguments import add_backend, add_question, add_sampling, a
 from npgemma.command.fonts import note_missing, open_font
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
-from npgemma.image import open_image, upright_rgb
+from npgemma.files.images import open_image, upright_rgb
 from npgemma.machinery.model import IMAGE_MARK, without_image_marks
 
 SUMMARY = "Answer a prompt about images."
@@ -90,7 +91,9 @@ def _answer(model, images, several, options, settings, progress):
 
     try:
         prompts = [options.prompt] * len(images)
-        with views.watching(options, model) as passes, progress.layers(model.config):
+        # What is compiled runs no Python that could tell of its blocks.
+        blocks = contextlib.nullcontext() if options.static else progress.layers(model.config)
+        with views.watching(options, model) as passes, blocks:
             answers = model.generate_batch([image for _, image in images], prompts, watch=watch, **settings)
         watch(answers)
         for row, (writer, answer) in enumerate(zip(writers, answers)):

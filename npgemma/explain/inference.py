@@ -57,10 +57,10 @@ class Recording:
     def __init__(self):
         self.whole, self.summaries, self.calls, self.bytes = {}, {}, {}, 0
 
-    def watch(self, name, value, frame):
+    def watch(self, name, value, statement):
         """Note which function binds an array."""
-        path = name.rpartition("/")[0]
-        self.calls.setdefault(path, (pathlib.Path(frame.f_code.co_filename).stem, frame.f_code.co_name))
+        source = statement.source
+        self.calls.setdefault(name.rpartition("/")[0], (pathlib.PurePath(source.file).stem, source.name))
 
     def sink(self, name, array):
         """Take an array."""

@@ -5,7 +5,7 @@ import numpy as np
 from npgemma.machinery.backend import to_numpy
 from npgemma.ops import softmax
 from npgemma.porting.mistakes.injection import in_decoders
-from npgemma.probe.exchange import changed
+from npgemma.probe.exchange import exchanged
 
 # Of a grid with more patches, patches are taken together in this many regions a side.
 SIDE = 8
@@ -88,7 +88,7 @@ def _step(inference, token, past, hidden):
         return lambda *given: right(*given) & allowed
 
     changes = in_decoders("prefix_lm", hiding) | {"gemma2.sliding_window": hiding}
-    with changed(changes, inference.package), backend.session():
+    with exchanged(changes, inference.package), backend.session():
         like = backend.to_activation(past[0])
         cache = backend.make_cache(model.config.text, len(hidden), total, like)
         for held, recorded in ((cache.k_LBSKH, past[0]), (cache.v_LBSKH, past[1])):

@@ -55,7 +55,7 @@ class Passes:
         self.tokens, self.attention, self.tokenizer = tokens, attention, tokenizer
         self.weights, self._places = {}, []
 
-    def watch(self, name, value, frame):
+    def watch(self, name, value, statement):
         """Take an array as it is recorded; see `npgemma.record`."""
         call, _, rest = name.partition("/")
         if rest == "logit_BV" and self.tokens:

@@ -2,8 +2,20 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 from npgemma.errors import InputError
+
+
+class Settings(TypedDict, total=False):
+    """The fields of `Sampling`, for type checkers: what `npgemma.Model.generate` takes as keywords."""
+
+    max_new_tokens: int
+    do_sample: bool
+    temperature: float
+    top_k: int | None
+    top_p: float
+    seed: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +51,16 @@ class Sampling:
     top_p: float = 1.0
     seed: int | None = None
 
-    def __post_init__(self):
+    @classmethod
+    def of(cls, **settings: Unpack[Settings]) -> "Sampling":
+        """Return the settings that were given as keywords; raise a TypeError that lists them if one is unknown."""
+        known = list(cls.__dataclass_fields__)
+        for name in settings:
+            if name not in known:
+                raise TypeError(f"'{name}' is not a setting of an answer: expected {', '.join(known)}")
+        return cls(**settings)
+
+    def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         _check_whole("max_new_tokens", self.max_new_tokens, 1)
         if not isinstance(self.do_sample, bool):
@@ -54,10 +75,10 @@ class Sampling:
             _check_whole("seed", self.seed, 0)
 
 
-def _is_number(value):
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _check_whole(name, value, least):
+def _check_whole(name: str, value: int, least: int) -> None:
     if not hasattr(value, "__index__") or isinstance(value, bool) or value < least:
         raise InputError(f"{name} should be a whole number of at least {least}, found {value!r}")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 # The largest relative L2 error of any named array of a pass, between the two backends. Rounding of a right program
-# grows with depth; a mistake is far above (tests/test_parity.py makes some). Real weights have larger activations than
-# random ones, so there is some room.
+# grows with depth; a mistake is far above (tests/porting/test_mistakes.py makes each). Real weights have larger
+# activations than random ones, so there is some room.
 BOUNDS = {
     # At three layers the largest is about 1e-14, varying with processor and BLAS (last run: reports/parity.json).
     "float64": 1e-13,

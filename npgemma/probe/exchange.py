@@ -3,7 +3,8 @@
 import contextlib
 import importlib
 from collections.abc import Callable, Mapping
-from unittest import mock
+
+from npgemma.probe.following import in_force
 
 # These modules serve both backends; all others exist once for each.
 SHARED = {
@@ -13,14 +14,14 @@ SHARED = {
     "answer": "npgemma.answer",
 }
 
-# What is exchanged, within a backend's package, such as "gemma2.attend", and how the wrong thing is made:
-# ``wrong(module, right)`` returns it, made of the right one and of others of its module.
+# What is exchanged, within a backend's package, such as "gemma2.attend", and how what replaces it is made:
+# ``wrong(module, right)`` returns it, made of the right function and of others of its module.
 Changes = Mapping[str, Callable]
 
 
 @contextlib.contextmanager
-def changed(changes, package="npgemma"):
-    """Exchange functions in everything that runs inside a ``with`` block, in all threads.
+def exchanged(changes, package="npgemma"):
+    """Exchange functions in everything that this context runs inside a ``with`` block; other threads see nothing of it.
 
     Parameters
     ----------
@@ -28,14 +29,12 @@ def changed(changes, package="npgemma"):
     package : str
         The backend: ``npgemma`` or ``torch_ref``.
     """
-    with contextlib.ExitStack() as stack:
-        for path, wrong in changes.items():
-            name, *parts = path.split(".")
-            module = importlib.import_module(SHARED.get(name, f"{package}.{name}"))
-            owner = module
-            for part in parts[:-1]:
-                owner = getattr(owner, part)
-            # The right function sees the module as it is now, whatever is exchanged in it.
-            right = getattr(owner, parts[-1])
-            stack.enter_context(mock.patch.object(owner, parts[-1], wrong(module, right)))
+    exchanges = []
+    for path, wrong in changes.items():
+        name, *parts = path.split(".")
+        owner = importlib.import_module(SHARED.get(name, f"{package}.{name}"))
+        for part in parts[:-1]:
+            owner = getattr(owner, part)
+        exchanges.append((owner, parts[-1], wrong))
+    with in_force(exchanges=exchanges):
         yield

@@ -7,7 +7,6 @@ model, which could go stale.
 
 import ast
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -100,24 +99,22 @@ class Manifest:
         # The tree is kept: an id stands for an object only as long as that object lives.
         self.params, self.weight_names = params, {id(leaf): name for name, _, leaf in leaves(params)}
         self.known = {}  # id of an array: a weak reference to it, and its first name
-        self.codes = {}  # path of a call: the code that runs there
+        self.results = {}  # path of a call: the name of the array that it returns
         self.newest = {}  # (path of a caller, function): path of its newest call
 
-    def watch(self, name, value, frame):
+    def watch(self, name, value, statement):
         """Take an array as it is recorded."""
         path, _, variable = name.rpartition("/")
-        self._enter(path, frame)
+        self._enter(path, statement.source)
         entry = Entry(name, suffix(variable), tuple(value.shape), "input", gauge=GAUGES.get(variable))
-        found = _bound(frame.f_code, variable) or self._argument(variable, path, frame)
-        if found:
-            shown, expression, scope, (code, line) = found
-            entry = dataclasses.replace(entry, file=f"{_file(code)}:{line}", formula=ast.unparse(shown))
+        if statement.written:
+            entry = dataclasses.replace(entry, file=statement.file, formula=statement.formula)
         same_as = self.name_of(value)
         if same_as:
             entry = dataclasses.replace(entry, op="same", inputs=(same_as,), same_as=same_as)
-        elif found:
-            made = _Made(self, scope or frame, path if scope is None else path.rpartition("/")[0])
-            made.visit(expression)
+        elif statement.expression:
+            made = _Made(self, statement)
+            made.visit(statement.expression)
             op = made.ops[-1] if made.ops else "opaque"
             parts = {"ops": made.ops, "inputs": made.inputs, "weights": made.weights}
             entry = dataclasses.replace(entry, op=op, **{key: tuple(dict.fromkeys(all)) for key, all in parts.items()})
@@ -131,27 +128,12 @@ class Manifest:
         # An id is used again when its object is gone.
         return name if reference and reference() is value else None
 
-    def _enter(self, path, frame):
+    def _enter(self, path, source):
         """Note a call, when the first of its arrays comes."""
-        if path not in self.codes:
-            self.codes[path] = frame.f_code
+        if path not in self.results:
+            self.results[path] = f"{path}/{source.result}"
             caller, _, call = path.rpartition("/")
             self.newest[caller, call.partition(".")[0]] = path
-
-    def _argument(self, variable, path, frame):
-        """Find what the caller wrote for an argument, if the caller is recorded too."""
-        caller_path, _, call = path.rpartition("/")
-        code, function = self.codes.get(caller_path), call.partition(".")[0]
-        caller = frame.f_back
-        while caller is not None and caller.f_code is not code:
-            caller = caller.f_back
-        if caller is None:
-            return None
-        node = _call_at(caller, function)
-        names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
-        given = dict(zip(names, node.args)) | {word.arg: word.value for word in node.keywords} if node else {}
-        expression = given.get(variable)
-        return expression and (expression, expression, caller, (caller.f_code, expression.lineno))
 
     def as_json(self, words, budget_of, **about):
         """Return the whole manifest as text.
@@ -205,18 +187,18 @@ def checkpoint_hash(params):
 
 
 class _Made(ast.NodeVisitor):
-    """What an expression is made from, in the frame that evaluates it."""
+    """What an expression is made from, in the call that evaluates it."""
 
-    def __init__(self, manifest, frame, path):
-        self.manifest, self.frame, self.path = manifest, frame, path
+    def __init__(self, manifest, statement):
+        self.manifest, self.scope, self.path = manifest, statement.scope, statement.path
+        self.assigned = statement.place.assigned
         self.ops, self.inputs, self.weights, self.expanded = [], [], [], set()
 
     def visit_Call(self, node):
         function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         called = self.manifest.newest.get((self.path, function))
         if called:
-            result = _returned(self.manifest.codes[called])
-            self.inputs.append(f"{called}/{result}")
+            self.inputs.append(self.manifest.results[called])
             return
         if isinstance(node.func, ast.Attribute):
             self.visit(node.func.value)
@@ -243,7 +225,7 @@ class _Made(ast.NodeVisitor):
         self.visit(node.orelse)
 
     def visit_Attribute(self, node):
-        value = _value(node, self.frame)
+        value = _value(node, self.scope)
         if id(value) in self.manifest.weight_names:
             self.weights.append(self.manifest.weight_names[id(value)])
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -253,7 +235,7 @@ class _Made(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_Name(self, node):
-        value = self.frame.f_locals.get(node.id)
+        value = self.scope.get(node.id)
         known = self.manifest.name_of(value)
         if known:
             self.inputs.append(known)
@@ -261,64 +243,14 @@ class _Made(ast.NodeVisitor):
             self.inputs.append(f"{self.path}/{node.id}")
         elif node.id not in self.expanded:
             self.expanded.add(node.id)
-            bound = _bound(self.frame.f_code, node.id)
-            if bound:
-                self.visit(bound[1])
+            if node.id in self.assigned:
+                self.visit(self.assigned[node.id])
 
 
-def _value(node, frame):
+def _value(node, scope):
     """Return what a chain of attributes stands for, or None."""
     if isinstance(node, ast.Name):
-        return frame.f_locals.get(node.id)
+        return scope.get(node.id)
     if isinstance(node, ast.Attribute):
-        return getattr(_value(node.value, frame), node.attr, None)
+        return getattr(_value(node.value, scope), node.attr, None)
     return None
-
-
-@functools.cache
-def _function(code):
-    """Return the syntax tree of a function, with the lines and columns of its file."""
-    tree = _tree(code.co_filename)
-    # A decorator counts as the first line of the code.
-    lines = {min([node.lineno, *(d.lineno for d in node.decorator_list)]): node for node in tree}
-    return lines.get(code.co_firstlineno)
-
-
-@functools.cache
-def _tree(filename):
-    nodes = ast.walk(ast.parse(pathlib.Path(filename).read_text(encoding="utf-8")))
-    return [node for node in nodes if isinstance(node, ast.FunctionDef)]
-
-
-@functools.cache
-def _bound(code, variable):
-    """Return the statement that first binds a variable, the expression it is bound to, and where; or None."""
-    for node in ast.walk(_function(code) or ast.Module([])):
-        if isinstance(node, ast.Assign):
-            [target] = node.targets
-            names = [getattr(each, "id", "") for each in getattr(target, "elts", [target])]
-            if variable in names:
-                values = getattr(node.value, "elts", [])
-                expression = values[names.index(variable)] if len(values) == len(names) > 1 else node.value
-                return node, expression, None, (code, node.lineno)
-    return None
-
-
-@functools.cache
-def _returned(code):
-    """Return the name of what a function returns."""
-    returns = [node for node in ast.walk(_function(code)) if isinstance(node, ast.Return)]
-    return ast.unparse(returns[-1].value)
-
-
-def _call_at(frame, function):
-    """Return the call of a function that a frame is executing."""
-    position = list(frame.f_code.co_positions())[frame.f_lasti // 2]
-    calls = [node for node in ast.walk(_function(frame.f_code)) if isinstance(node, ast.Call)]
-    there = [node for node in calls if (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset) == position]
-    return there[0] if there else None
-
-
-def _file(code):
-    path = pathlib.Path(code.co_filename)
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name

@@ -2,9 +2,6 @@
 
 import contextlib
 import fnmatch
-import inspect
-import sys
-import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,17 +10,14 @@ import numpy as np
 from npgemma.axes import suffix
 from npgemma.fast.blocks import whole_arrays
 from npgemma.machinery.backend import to_numpy
-
-# What is followed: the functions of all files of these two rooms. A file says ``RECORDED = False`` if it is not part of
-# the forward pass. Methods, generators and names with an underscore in front are passed over.
-ROOMS = ("npgemma", "torch_ref")
+from npgemma.probe.following import Probe, Statement, in_force
 
 
 @contextlib.contextmanager
 def record(
     only: str = "*",
     sink: Callable[[str, np.ndarray], None] | None = None,
-    watch: Callable[[str, Any, types.FrameType], None] | None = None,
+    watch: Callable[[str, Any, Statement], None] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Record every named array of the forward passes that run inside a ``with`` block, in the order of the data flow.
 
@@ -39,8 +33,8 @@ def record(
     sink : callable, optional
         Called as ``sink(name, array)`` for each; by default arrays are kept in the dictionary.
     watch : callable, optional
-        Called before that as ``watch(name, value, frame)``, with the backend's own array and the frame of the function
-        that bound it.
+        Called before that as ``watch(name, value, statement)``, with the backend's own array and the
+        `npgemma.probe.Statement` that bound it.
 
     Yields
     ------
@@ -53,14 +47,16 @@ def record(
         At the end, if a name's letters do not fit its array: another number of axes, or one letter with two sizes in
         one function.
     RuntimeError
-        If a profiler is active: there can be only one.
+        If the source files of the forward pass are not at hand.
 
     Notes
     -----
     A name that a loop binds again keeps its first value: the later ones are arguments and results of what the loop
-    calls. Only the thread that records is seen. It copies: a prefill of the 3B model fills 2.3 GB, so use ``only`` or a
-    ``sink`` there. In use, it makes layers take all tokens at once, so that arrays are whole: at 896 pixels one layer's
-    scores are 1.1 GB. It costs nothing when not in use.
+    calls. Only the thread that records is seen; recordings may be nested. A call through its module is recorded,
+    ``siglip.encode(...)``; that of a function which was imported by its name before, ``encode(...)``, may be missed.
+    Recording copies: a prefill of the 3B model fills 2.3 GB, so use ``only`` or a ``sink`` there. While it is in use,
+    layers take all tokens at once, so that arrays are whole: at 896 pixels one layer's scores are 1.1 GB. It costs
+    nothing when not in use.
 
     Examples
     --------
@@ -71,94 +67,39 @@ def record(
     >>> next(iter(trace))
     'encode_image.0/encode.0/block.0/self_attention.0/attend.0/weight_BKGTS'
     """
-    if sys.getprofile() is not None:
-        raise RuntimeError("record() needs the profiling hook, which another profiler or record() is using")
-    trace, problems = {}, []
-    keep = sink or trace.__setitem__
-
-    def found(name, value, frame):
-        if watch:
-            watch(name, value, frame)
-        if fnmatch.fnmatchcase(name, only):
-            keep(name, to_numpy(value))
-
-    sys.setprofile(_Recorder(found, problems))
-    try:
-        with whole_arrays():
-            yield trace
-    finally:
-        sys.setprofile(None)
+    trace: dict[str, np.ndarray] = {}
+    problems: list[str] = []
+    recorder = _Recorder(only, sink or trace.__setitem__, watch, problems)
+    with whole_arrays(), in_force(probes=[recorder]):
+        yield trace
     if problems:
         raise ValueError("; ".join(problems[:5]))
 
 
-def recording() -> bool:
-    """Say whether `record` is recording in this thread."""
-    return isinstance(sys.getprofile(), _Recorder)
+class _Recorder(Probe):
+    """Hands out copies of the arrays whose names match, and notes names that do not fit their arrays."""
 
+    def __init__(self, only, keep, watch, problems):
+        self.only, self.keep, self.watch, self.problems = only, keep, watch, problems
+        self.sizes = {}  # by call: what its letters stand for
 
-class _Call:
-    """An open call of a function of the forward pass."""
-
-    def __init__(self, path, frame):
-        self.path, self.frame = path, frame
-        self.calls = {}  # how often it has called each function
-        self.known, self.sizes = set(), {}  # names that were read already, and what their letters stand for
-
-
-class _Recorder:
-    """Follow calls and returns, and read what has been bound since: a name is bound before the next call begins."""
-
-    def __init__(self, found, problems):
-        self.found, self.problems = found, problems
-        self.open = [_Call("", None)]
-
-    def __call__(self, frame, event, argument):
-        if event not in ("call", "return"):
-            return
-        caller = self.open[-1]
-        if event == "call" and frame.f_back is caller.frame:
-            self._read(caller)
-        if not _is_forward(frame):
-            return
-        if event == "call":
-            function = frame.f_code.co_name
-            count = caller.calls[function] = caller.calls.get(function, -1) + 1
-            self.open.append(_Call(f"{caller.path}{function}.{count}/", frame))
-            self._read(self.open[-1])
-        elif frame is caller.frame:
-            self._read(self.open.pop())
-
-    def _read(self, call):
-        if call.frame is None:
-            return
-        for name, value in call.frame.f_locals.items():
-            letters = suffix(name)
-            if letters is None or name in call.known or not hasattr(value, "shape"):
-                continue
-            call.known.add(name)
-            if _fits(letters, value.shape, call.sizes):
-                self.found(call.path + name, value, call.frame)
-            else:
-                known = {letter: call.sizes[letter] for letter in letters if letter in call.sizes}
-                self.problems.append(f"{call.path}{name} has shape {tuple(value.shape)}, but its letters say {known}")
-
-
-def _is_forward(frame):
-    room, _, module = frame.f_globals.get("__name__", "").partition(".")
-    code = frame.f_code
-    return (
-        room in ROOMS
-        and module.isidentifier()
-        and frame.f_globals.get("RECORDED", True)
-        and not code.co_name.startswith(("_", "<"))
-        and not code.co_flags & inspect.CO_GENERATOR
-        and code.co_varnames[:1] != ("self",)
-    )
+    def on_bind(self, name, value, statement):
+        """Keep an array."""
+        path, _, variable = name.rpartition("/")
+        letters, sizes = suffix(variable), self.sizes.setdefault(path, {})
+        if not _fits(letters, value.shape, sizes):
+            known = {letter: sizes[letter] for letter in letters if letter in sizes}
+            self.problems.append(f"{name} has shape {tuple(value.shape)}, but its letters say {known}")
+            return value
+        if self.watch:
+            self.watch(name, value, statement)
+        if fnmatch.fnmatchcase(name, self.only):
+            self.keep(name, to_numpy(value))
+        return value
 
 
 def _fits(letters, shape, sizes):
-    """Check a shape against the letters, and against sizes that other arrays of the function gave them."""
+    """Check a shape against the letters, and against sizes that other arrays of the call gave them."""
     return len(letters) == len(shape) and all(
         sizes.setdefault(letter, size) == size for letter, size in zip(letters, shape)
     )

@@ -15,7 +15,7 @@ from npgemma.porting.logits import ROUNDING, Answer, diagnose, read_answer
 from npgemma.porting.logits.decision import mistakes_of_tokens
 from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import MISTAKES
-from npgemma.probe.exchange import changed
+from npgemma.probe.exchange import exchanged
 
 PROMPT = "a small red circle"
 
@@ -161,6 +161,6 @@ def test_the_command(question, image, gemma_2_folder, tmp_path, capsys):
 
 def test_changes_are_gone_afterwards(question):
     right = question.logits()
-    with changed(MISTAKES["silu"].ways[0]):
+    with exchanged(MISTAKES["silu"].ways[0]):
         assert not np.array_equal(question.logits(), right)
     assert np.array_equal(question.logits(), right)

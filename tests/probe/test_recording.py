@@ -1,12 +1,12 @@
-"""trace.py: names, patterns, sinks, and what it refuses."""
-
-import sys
+"""Recordings: names, patterns, sinks, and what is refused."""
 
 import numpy as np
 import pytest
 from support import CONFIGS, inputs, models
 
 import npgemma
+import torch_ref
+import torch_ref.siglip
 from npgemma.probe.recording import record
 
 CONFIG = CONFIGS["one key/value head"]
@@ -55,13 +55,17 @@ def test_only_and_sink():
     assert not trace
 
 
+def in_the_forward_pass(function):
+    """Return a function of this file as one of ``projector.py``."""
+    return type(function)(function.__code__, {"__name__": "npgemma.projector"})
+
+
 def test_a_name_that_does_not_fit_is_reported(monkeypatch):
     def project(features_BPE, p):
         wrong_BPE = features_BPE[0]
         return features_BPE @ p.linear + wrong_BPE.mean()
 
-    code = type(project)(project.__code__, {"__name__": "npgemma.projector"})
-    monkeypatch.setattr("npgemma.paligemma.project", code)
+    monkeypatch.setattr("npgemma.paligemma.project", in_the_forward_pass(project))
     model, _ = models(CONFIG)
     with pytest.raises(ValueError, match="wrong_BPE has shape"), record():
         model.logits(*inputs(CONFIG))
@@ -72,20 +76,30 @@ def test_one_letter_with_two_sizes_is_reported(monkeypatch):
         other_BPE = features_BPE[:, :-1]
         return features_BPE @ p.linear + other_BPE.mean()
 
-    code = type(project)(project.__code__, {"__name__": "npgemma.projector"})
-    monkeypatch.setattr("npgemma.paligemma.project", code)
+    monkeypatch.setattr("npgemma.paligemma.project", in_the_forward_pass(project))
     model, _ = models(CONFIG)
     with pytest.raises(ValueError, match="other_BPE has shape"), record():
         model.logits(*inputs(CONFIG))
 
 
-def test_two_at_once_are_refused():
-    with record(), pytest.raises(RuntimeError, match="profil"), record():
-        pass
-    assert sys.getprofile() is None
+@pytest.mark.parametrize("package", [npgemma, torch_ref], ids=["numpy", "torch"])
+def test_a_call_through_its_module_is_recorded(package):
+    ours, theirs = models(CONFIG)
+    model = ours if package is npgemma else theirs
+    pixels = model.backend.to_activation(inputs(CONFIG)[0])
+    with record() as trace:
+        package.siglip.encode(pixels, model.params.vision, CONFIG.vision)
+    assert next(iter(trace)) == "encode.0/pixels_BYXC"
+    assert "encode.0/block.1/self_attention.0/attend.0/weight_BKGTS" in trace
 
 
-def test_an_error_inside_leaves_no_hook():
-    with pytest.raises(npgemma.InputError), record():
-        npgemma.load("/nowhere")
-    assert sys.getprofile() is None
+def test_recordings_are_nested():
+    model, _ = models(CONFIG)
+    with record(only="*/mid_BTD") as outer:
+        model.logits(*inputs(CONFIG))
+        with record(only="*/mid_BTD") as inner:
+            model.logits(*inputs(CONFIG))
+    assert len(outer) == 2 * len(inner) > 0
+    assert {name for name in outer if name.startswith("logits.1/")} == {
+        name.replace("logits.0/", "logits.1/") for name in inner if name.startswith("logits")
+    }

@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from npgemma import generate, paligemma
+from npgemma.cache import KVCache
 from npgemma.errors import InputError
 from npgemma.fast.blocks import whole_arrays
 from npgemma.machinery.model import without_image_marks
@@ -14,7 +15,7 @@ from npgemma.porting.diagnosis.distance import distance, same
 from npgemma.porting.diagnosis.flow import Flow
 from npgemma.porting.mistakes import MISTAKES
 from npgemma.porting.mistakes.injection import in_decoders
-from npgemma.probe.exchange import changed
+from npgemma.probe.exchange import exchanged
 from npgemma.probe.manifest import Manifest
 from npgemma.probe.recording import record
 from npgemma.probe.replay import replaying
@@ -113,10 +114,11 @@ class Replays:
         if "decoder" in parts or not np.array_equal(image_BPD, self.image):
             ids_BT, given = np.array([ids]), len(self.port.token_ids)
             prompt = ids_BT, ids_BT == ids_BT, self.model.params, config
-            steps = generate.generate(
-                image_BPD, *prompt, lambda logit_BV: np.array([next(rest)]), given, step=paligemma.step
-            )
-            for _ in steps:
+
+            def choose(logit_BV):
+                return np.array([next(rest)])
+
+            for _ in generate.generate(image_BPD, *prompt, choose, given, KVCache, paligemma.step):
                 pass
         return image_BPD
 
@@ -164,7 +166,7 @@ class Replays:
             before, ways = [way for way in ways if _only_pixels(way)], [way for way in ways if not _only_pixels(way)]
         else:
             before = []
-        with whole_arrays(), replaying(choose, ways), changed(_counted_from(self.origin)):
+        with whole_arrays(), replaying(choose, ways), exchanged(_counted_from(self.origin)):
             anew = any(path.startswith("image.") for way in ways for path in way)
             pixels, ids = self.load() if anew else self.pixels, self._prompt_ids()
             for changes in before:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 from npgemma import generate, paligemma
+from npgemma.cache import KVCache
 from npgemma.image import LoadedImage
 from npgemma.machinery.model import Model, without_image_marks
 from npgemma.porting.given_tokens import pixels_of
-from npgemma.probe.exchange import changed
+from npgemma.probe.exchange import exchanged
 
 # Changes of these need other pixels, or other image tokens; those of these files, which are around the forward pass,
 # need no run: logits do not show them.
@@ -51,7 +52,7 @@ class Question:
         array (n, V)
             Row i holds the logits from which token i is to be chosen. Fewer rows, if the model's context is full.
         """
-        with changed(changes or {}):
+        with exchanged(changes or {}):
             ids_BT = np.array([self.model.tokenizer.prompt(without_image_marks(self.prompt))])
             return self._answer(self._image_tokens(changes or {}), ids_BT, self.token_ids[:rows])
 
@@ -65,7 +66,7 @@ class Question:
         # A port may have gone on after an end token.
         endless = dataclasses.replace(self.model.config, eos_tokens=())
         text = ids_BT, np.ones(ids_BT.shape, dtype=bool), self.model.params, endless
-        for _ in generate.generate(image_BPD, *text, choose, len(token_ids)):
+        for _ in generate.generate(image_BPD, *text, choose, len(token_ids), KVCache, paligemma.step):
             pass
         return np.array(found)
 

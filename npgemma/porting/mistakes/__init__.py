@@ -8,7 +8,7 @@ import types
 
 from npgemma.porting.mistakes import decoder, gemma2_only, output, preprocessing, vision, weight_layout
 from npgemma.porting.mistakes.injection import Mistake
-from npgemma.probe.exchange import changed
+from npgemma.probe.exchange import exchanged
 
 __all__ = ["MISTAKES", "Mistake", "made"]
 
@@ -33,4 +33,4 @@ def made(id, package="npgemma", way=0):
     -------
     context manager
     """
-    return changed(MISTAKES[id].ways[way], package)
+    return exchanged(MISTAKES[id].ways[way], package)

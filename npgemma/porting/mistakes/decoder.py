@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
-import threading
 
-from npgemma.porting.mistakes.injection import LeftOut, Mistake, in_decoders, leaving_out, rounded_to_bfloat16
+from npgemma.porting.mistakes.injection import (
+    LeftOut,
+    Mistake,
+    image_tokens,
+    in_decoders,
+    leaving_out,
+    rounded_to_bfloat16,
+)
 from npgemma.porting.mistakes.operations import exact_gelu, silu
-from npgemma.porting.mistakes.vision import count_image_tokens, image_tokens
-
-# The width of the residual stream in the layer that a thread runs, for attention, which does not see it.
-_layer = threading.local()
+from npgemma.probe.following import enclosing
 
 
 def _epsilon(other):
@@ -134,18 +137,11 @@ def _chunked(chunk):
     def mask(right, prefix_BS, valid_BS, new):
         total = valid_BS.shape[1]
         order = (valid_BS | True).cumsum(1) - 1
-        part = order // chunk if chunk else order >= image_tokens()
+        # A step's token stands after all chunks of the prefix.
+        part = order // chunk if chunk else order >= (image_tokens() or 0)
         return right(prefix_BS, valid_BS, new) & (part[:, None, :] <= part[:, total - new :, None])
 
-    return _masks(mask) | ({} if chunk else {"paligemma.with_image": count_image_tokens})
-
-
-def _remember_width(module, right):
-    def call(x_BTD, *others):
-        _layer.width = x_BTD.shape[-1]
-        return right(x_BTD, *others)
-
-    return call
+    return _masks(mask)
 
 
 def scale_of(q_BTNH, *config):
@@ -208,14 +204,14 @@ MISTAKES = (
         "The decoder's GELU is the exact one, with the error function, instead of the tanh form.",
         "configurations that say gelu and mean the tanh form (Hugging Face's first Gemma; litgpt issue 1031)",
         _BLOCK + "geglu.0/gate_BTF",
-        (in_decoders("gelu", lambda module, right: exact_gelu),),
+        ({"gemma.gelu": lambda module, right: exact_gelu},),  # Gemma 2's MLP is Gemma's
     ),
     Mistake(
         "silu",
         "The decoder's gate is SiLU instead of GELU.",
         "the MLP as Llama has it (NVIDIA/TensorRT-Model-Connect issue 720)",
         _BLOCK + "geglu.0/gate_BTF",
-        (in_decoders("gelu", lambda module, right: silu),),
+        ({"gemma.gelu": lambda module, right: silu},),
     ),
     Mistake(
         "gate-up-swapped",
@@ -311,10 +307,7 @@ MISTAKES = (
         "Scores are divided by the square root of the model's width instead of the head width's.",
         "ports that take the heads for slices of the width",
         _ATTENTION + "attend.0/q_BTNH",
-        (
-            in_decoders("grouped_query_attention", _remember_width)
-            | _scores_scaled(lambda H: 1 / math.sqrt(_layer.width)),
-        ),
+        (_scores_scaled(lambda H: 1 / math.sqrt(enclosing("x_BTD").shape[-1])),),
         "the model is as wide as a head",
     ),
     Mistake(

@@ -7,6 +7,7 @@ import numpy as np
 
 from npgemma.fast.bfloat16 import narrow, widen
 from npgemma.probe.exchange import Changes
+from npgemma.probe.following import enclosing
 
 DECODERS = ("gemma", "gemma2")
 
@@ -62,6 +63,12 @@ def in_decoders(function, wrong):
 
 class LeftOut:
     """Stands for the weights of a norm that is left out; `leaving_out` makes it so."""
+
+
+def image_tokens():
+    """Return the number of image tokens of the pass that runs; None in a step, which has no image."""
+    image_BPD = enclosing("image_BPD")
+    return None if image_BPD is None else image_BPD.shape[1]
 
 
 def leaving_out(module, right):

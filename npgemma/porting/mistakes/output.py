@@ -81,7 +81,7 @@ MISTAKES = (
         "A location n is taken for n / 1024 of the side instead of n / 1023.",
         "most programs that draw boxes, since there are 1024 locations",
         _BOXES,
-        ({"answer.HIGHEST_LOCATION": lambda module, right: 1024},),
+        ({"answer.fraction": lambda module, right: lambda location: int(location) / 1024},),
         _TEXT_ONLY,
     ),
     Mistake(

@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-import threading
 
 import numpy as np
 
 from npgemma.porting.mistakes.injection import (
-    DECODERS,
     LeftOut,
     Mistake,
+    image_tokens,
     in_decoders,
     leaving_out,
     library_of,
@@ -18,9 +17,6 @@ from npgemma.porting.mistakes.injection import (
     weight_to_bfloat16,
 )
 from npgemma.porting.mistakes.operations import exact_gelu
-
-# The number of image tokens of the pass that a thread runs, for mistakes that treat these apart.
-_pass = threading.local()
 
 
 def _grid_transposed(module, right):
@@ -100,25 +96,10 @@ def _rounding_of_root(width):
     return float(rounded_to_bfloat16(np.array(root))) / root
 
 
-def image_tokens():
-    """Return the number of image tokens of the pass that this thread runs, for changes with `count_image_tokens`."""
-    return _pass.image_tokens
-
-
-def count_image_tokens(module, right):
-    """Make `npgemma.paligemma.with_image` count image tokens for `image_tokens`; it stays right."""
-
-    def call(flag_BT, image_BPD):
-        _pass.image_tokens = image_BPD.shape[1]
-        return right(flag_BT, image_BPD)
-
-    return call
-
-
 def _text_first(module, right):
     def wrong(x_BTD, prefix_BS, valid_BS, *others):
         new, image = x_BTD.shape[1], image_tokens()
-        if new <= image:
+        if image is None:
             return right(x_BTD, prefix_BS, valid_BS, *others)
         order = [*range(image, new), *range(image)]
         return right(x_BTD[:, order], prefix_BS[:, order], valid_BS[:, order], *others)
@@ -227,9 +208,6 @@ MISTAKES = (
         "The prompt stands before the image tokens.",
         "ports that append the image to the text",
         "prefill.0/run_blocks.0/x_BTD",
-        (
-            {"paligemma.with_image": count_image_tokens}
-            | {f"{decoder}.run_blocks": _text_first for decoder in DECODERS},
-        ),
+        (in_decoders("run_blocks", _text_first),),
     ),
 )
