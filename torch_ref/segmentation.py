@@ -29,16 +29,6 @@ def residual_block(x_BYXC, p):
 
 
 def enlarge(x_BUWC, p):
-    """Double the rows and columns of a grid: a transposed convolution, then ReLU.
-
-    Parameters
-    ----------
-    x_BUWC : array
-    p : ConvolutionParams
-
-    Returns
-    -------
-    out_BYXO : array
-    """
+    """Double the rows and columns of a grid: a transposed convolution, then ReLU."""
     out_BYXO = relu(convolve_transposed(x_BUWC, p))
     return out_BYXO

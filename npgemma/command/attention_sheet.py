@@ -1,4 +1,4 @@
-"""Draw where an answer's tokens looked: a row for each token, a column for each of the sharpest heads."""
+"""Draw the attention of an answer's tokens: a row for each token, a column for each of the sharpest heads."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -29,9 +29,9 @@ def attention_sheet(seen, attention, answer, tokenizer):
     Returns
     -------
     PIL.Image.Image
-        Maps of the `HEADS` heads that look at the image most sharply. A patch is coloured by its weight (`heat_map`).
-        Beneath stand the shares of the whole weight that the image, ``<bos>``, the prompt and the answer so far get, in
-        percent and as a bar.
+        Maps of the `HEADS` heads with the largest weights on single patches. A patch is coloured by its weight
+        (`heat_map`). Beneath stand the shares of the whole weight that the image, ``<bos>``, the prompt and the answer
+        so far get, in percent and as a bar.
     """
     heads = attention.sharpest(HEADS)
     width = MAP * seen.width // seen.height

@@ -6,9 +6,9 @@ import os
 import numpy as np
 from PIL import Image
 
-from npgemma.command.annotate import check_image_name, save_image
 from npgemma.command.arguments import positive
 from npgemma.command.attention_sheet import HEADS, attention_sheet
+from npgemma.command.image_files import check_image_name, save_image
 from npgemma.errors import InputError
 from npgemma.explain.attention_maps import attention_of
 from npgemma.explain.passes import watched

@@ -1,4 +1,4 @@
-"""The cache: what prefill wrote, what each step adds, and how many bytes that is, here and in the 3B model."""
+"""The key/value cache: what prefill wrote, what each step added, and its size here and in a published model."""
 
 from npgemma.config import PUBLISHED
 from npgemma.explain.thumbnails import COLUMNS, levels, means

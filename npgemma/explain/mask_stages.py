@@ -4,9 +4,8 @@ import fnmatch
 
 import numpy as np
 
-from npgemma import record
+from npgemma import record, segmentation
 from npgemma.answer import MASK_TOKENS
-from npgemma.segmentation import decode_masks
 
 # The codes' vectors, what the residual blocks made of them, and each larger grid.
 STAGES = "decode_masks.0/coarse_BUWD", "decode_masks.0/enlarge.0/x_BUWC", "decode_masks.0/enlarge.*/out_BYXO"
@@ -31,6 +30,6 @@ def stages(codes, p, pack):
     if p is None or len(codes) != MASK_TOKENS or max(codes) >= len(p.code):
         return None
     with record("decode_masks.0/*") as arrays:
-        mask_BYX = decode_masks(np.array([codes]), p)
+        mask_BYX = segmentation.decode_masks(np.array([codes]), p)
     grids = [array for name, array in arrays.items() if any(fnmatch.fnmatchcase(name, stage) for stage in STAGES)]
     return [pack.floats(grid) for grid in [*(np.linalg.norm(grid[0], axis=-1) for grid in grids), mask_BYX[0]]]

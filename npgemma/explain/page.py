@@ -1,7 +1,7 @@
 """All parts of the page, collected.
 
-Each part is made by a function of the `Inference`. It returns what the page's script reads as JSON, puts arrays into
-the `Pack`, and tells `Names` of the tokens that it mentions.
+Each part is made by a function of the inference. It returns what the page's script reads as JSON, puts arrays into the
+block of `npgemma.explain.packing.Pack`, and adds the tokens that it mentions to `npgemma.explain.token_names.Names`.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ def build(model, image, original, prompt, settings, twin=None, note=lambda what:
     facts["mask"] = attention_mask.mask(inference.recording.whole, pack)
     facts["attention"] = attention_maps.attention(inference, pack)
     found = detections(inference, names, pack)
-    note("looking through the lens")
+    note("applying the logit lens")
     facts["lens"] = lens.lens(inference, names, pack)
     note("hiding patches")
     facts["knockouts"] = knockouts(inference, found, pack)

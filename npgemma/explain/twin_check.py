@@ -1,4 +1,4 @@
-"""How the run was checked: the same inference on the other backend, array by array, taking the same tokens."""
+"""Check the run against the twin: the same tokens on the other backend, compared array by array."""
 
 import math
 
@@ -7,7 +7,7 @@ from npgemma.machinery.model import without_image_marks
 from npgemma.porting import given_tokens
 from npgemma.porting.backends import BOUNDS, Comparison
 
-# Of a run with more bytes, only what its blocks and its head give is compared.
+# Of a run with more bytes, only the outputs of its blocks are compared.
 MOST_BYTES = 2**30
 LARGE = "*/block.*/out_BTD"
 

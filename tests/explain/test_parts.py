@@ -1,0 +1,132 @@
+"""The parts of the page, computed from one recorded answer with a mask."""
+
+import numpy as np
+import pytest
+from tour_page import unpacked
+
+import npgemma
+from npgemma import segmentation
+from npgemma.explain import attention_mask
+from npgemma.explain.choices import choices
+from npgemma.explain.detections import detections
+from npgemma.explain.inference import infer
+from npgemma.explain.knockouts import knockouts
+from npgemma.explain.kv_cache import cache
+from npgemma.explain.mask_stages import stages
+from npgemma.explain.packing import Pack
+from npgemma.explain.token_names import Names
+from npgemma.image import load_image
+from npgemma.ops import relu, softmax
+from npgemma.porting.mistakes.injection import in_decoders
+from npgemma.probe.exchange import exchanged
+
+
+@pytest.fixture(scope="module")
+def inference():
+    model = npgemma.load()
+    image = load_image(npgemma.example_image(), model.config.vision.image_size)
+    return infer(model, image, "segment red circle", {"max_new_tokens": 30})
+
+
+@pytest.fixture(scope="module")
+def found(inference):
+    names = Names(inference.model.tokenizer)
+    names.add(inference.answer.token_ids)
+    [detection] = detections(inference, names, Pack())
+    return detection
+
+
+def test_a_detection_is_the_answers_object(inference, found):
+    [expected] = inference.answer.objects
+    assert (found["label"], tuple(found["box"])) == (expected.label, expected.box)
+    assert found["tokens"] == [0, inference.tokens - 2]
+    columns, rows = inference.image.size
+    left, top, right, bottom = expected.box
+    assert found["shares"].mean() == pytest.approx((right - left) * (bottom - top) / (columns * rows))
+    text = "".join(f"<seg{code:03}>" for code in found["codes"])
+    assert text in inference.answer.text
+
+
+def test_the_stages_of_a_mask_are_those_of_its_decoder(inference, found):
+    p, pack = inference.model.mask_params, Pack()
+    grids = [unpacked(pack, grid) for grid in stages(found["codes"], p, pack)]
+    assert [grid.shape[0] for grid in grids] == [4, 4, 8, 16, 32, 64, 64]
+    code_BM = np.array([found["codes"]])
+    grid = p.code[code_BM].reshape(1, 4, 4, -1)
+    expected = [grid]
+    grid = relu(segmentation.convolve(grid, p.first))
+    for block in p.blocks:
+        grid = segmentation.residual_block(grid, block)
+    expected.append(grid)
+    for doubling in p.doublings:
+        grid = relu(segmentation.convolve_transposed(grid, doubling))
+        expected.append(grid)
+    for grid, right in zip(grids, expected):
+        assert np.array_equal(grid, np.linalg.norm(right[0], axis=-1))
+    assert np.array_equal(grids[-1], segmentation.decode_masks(code_BM, p)[0])
+    assert stages(found["codes"][1:], p, pack) is None
+    assert stages([len(p.code)] * 16, p, pack) is None
+    assert stages(found["codes"], None, pack) is None
+
+
+def test_the_mask_is_that_of_the_whole_sequence(inference):
+    pack, prefix, total = Pack(), inference.prefix, inference.prefix + inference.tokens - 1
+    place = np.arange(total)
+    expected = (place[None] <= place[:, None]) | (place[None] < prefix)
+    assert np.array_equal(unpacked(pack, attention_mask.mask(inference.recording.whole, pack)), expected)
+
+
+def test_choices_have_the_probabilities_of_all_tokens(inference):
+    pack, names = Pack(), Names(inference.model.tokenizer)
+    shown = choices(inference, names, pack)
+    ids, logits, total = (unpacked(pack, shown[key]) for key in ("ids", "logits", "total"))
+    assert ids[:, 0].tolist() == inference.answer.token_ids
+    for token in range(inference.tokens):
+        right = softmax(inference.logits(token))[ids[token]]
+        np.testing.assert_allclose(np.exp(logits[token] - total[token]), right, rtol=1e-5)
+    assert set(ids[:, :300].ravel()) == set(names.names)
+
+
+def hiding_the_image(module, right):
+    """A mask whose last row hides the image."""
+
+    def mask(*given):
+        mask_BTS = right(*given)
+        mask_BTS[:, -1, : npgemma.load().config.image_tokens] = False
+        return mask_BTS
+
+    return mask
+
+
+def test_knock_outs_are_those_of_one_pass_without_a_cache(inference, found):
+    """Column 0 hides nothing, and the answer so far is empty where the first token is chosen."""
+    pack = Pack()
+    shown = knockouts(inference, [found], pack)
+    probability = unpacked(pack, shown["probability"])
+    chosen = [softmax(inference.logits(token))[i] for token, i in enumerate(inference.answer.token_ids)]
+    np.testing.assert_allclose(probability[:, 0], chosen, atol=1e-5)
+    groups = dict(zip(shown["groups"], probability[:, -len(shown["groups"]) :].T))
+    assert list(groups) == ["image", "bos", "prompt", "answer", "object.0"]
+    assert groups["answer"][0] == probability[0, 0]
+    model, ids = inference.model, inference.answer.token_ids
+    with exchanged(in_decoders("prefix_lm", hiding_the_image)):
+        for token in (0, 5):
+            text = [[*inference.prompt_ids, *ids[:token]]]
+            logits = model.logits(inference.image.pixels_BYXC, text, len(inference.prompt_ids))[0, -1]
+            right = softmax(logits[: model.tokenizer.size].astype(np.float64))[ids[token]]
+            assert groups["image"][token] == pytest.approx(right, abs=1e-5)
+            assert abs(right - chosen[token]) > 0.01
+
+
+def test_the_cache_has_a_row_for_every_token_that_was_read(inference):
+    pack = Pack()
+    shown = cache(inference, pack)
+    assert (shown["prefill"], shown["held"]) == (inference.prefix, inference.prefix + inference.tokens - 1)
+    for layer, keys in enumerate(shown["keys"]):
+        levels, key_SKH = unpacked(pack, keys), inference.past(inference.tokens - 1, layer, "k_BTKH")
+        assert len(levels) == len(key_SKH) == shown["held"]
+        key_SC = key_SKH.reshape(len(key_SKH), -1)
+        edges = np.arange(1, levels.shape[1]) * key_SC.shape[1] // levels.shape[1]
+        means = np.stack([part.mean(axis=1) for part in np.split(key_SC, edges, axis=1)], axis=1)
+        expected = (means - means.min()) / (means.max() - means.min()) * 255
+        np.testing.assert_allclose(levels, expected, atol=0.51)
