@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# The weights of the decoder's blocks, in a recording.
+WEIGHTS = "*/grouped_query_attention.0/attend.0/weight_BKGTS"
 # Where an answer's tokens read from, in the order of the sequence.
 PARTS = ("image", "<bos>", "prompt", "answer")
 # If all weights on the page would take more bytes, those of neighbouring patches are added up.

@@ -8,6 +8,7 @@ import numpy as np
 
 from npgemma import record
 from npgemma.axes import suffix
+from npgemma.explain.attention_maps import WEIGHTS
 from npgemma.explain.attention_mask import MASKS
 from npgemma.explain.thumbnails import thumbnail
 from npgemma.machinery.model import without_image_marks
@@ -21,7 +22,7 @@ WHOLE = (
     "*/run_blocks.0/block.*/out_BTD",
     "*/grouped_query_attention.0/k_BTKH",
     "*/grouped_query_attention.0/v_BTKH",
-    "*/grouped_query_attention.0/attend.0/weight_BKGTS",
+    WEIGHTS,
     "prefill.0/logit_BV",
     "step.*/logit_BV",
 )
@@ -29,7 +30,7 @@ WHOLE = (
 
 @dataclass(frozen=True)
 class Summary:
-    """What the page says of an array: its numbers are of all of it."""
+    """What the page says of an array: numbers of the whole array, and a thumbnail."""
 
     shape: tuple[int, ...]
     dtype: str

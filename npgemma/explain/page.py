@@ -69,8 +69,7 @@ def build(model, image, original, prompt, settings, twin=None, note=lambda what:
 
 def _question(inference, names, pack):
     """Return what was asked and answered, and the sizes of the model."""
-    model, answer = inference.model, inference.answer
-    config = model.config
+    model, answer, config = inference.model, inference.answer, inference.model.config
     return {
         "version": npgemma.__version__,
         "prompt": inference.prompt,

@@ -1,18 +1,17 @@
 """What is kept while an answer is made: the most probable tokens, and the attention weights of each pass."""
 
 import contextlib
-import re
+import fnmatch
 from dataclasses import dataclass
 
 import numpy as np
 
+from npgemma.explain.attention_maps import WEIGHTS
 from npgemma.explain.choices import most_probable
 from npgemma.explain.token_names import text_of
 from npgemma.machinery.backend import to_numpy
 from npgemma.ops import softmax
 from npgemma.probe.recording import record
-
-LAYER = re.compile(r".*/run_blocks\.0/block\.(\d+)/grouped_query_attention\.0/attend\.0/weight_BKGTS")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Passes:
             id_BR = most_probable(logit_BV, self.tokens)
             logit_BR, probability_BR = (np.take_along_axis(x, id_BR, -1) for x in (logit_BV, softmax(logit_BV)))
             self._places.append((id_BR, logit_BR, probability_BR))
-        elif self.attention and LAYER.fullmatch(name):
+        elif self.attention and fnmatch.fnmatchcase(name, WEIGHTS):
             weight_BKGS = to_numpy(value[:, :, :, -1])
             B, K, G, S = weight_BKGS.shape
             self.weights.setdefault(call, []).append(weight_BKGS.reshape(B, K * G, S))

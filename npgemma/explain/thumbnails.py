@@ -1,4 +1,4 @@
-"""A thumbnail: any array as a small grey image, for the eye; its exact numbers stand beside it."""
+"""Thumbnails: any array as a small grey image of 8 bits; the page shows its exact numbers beside it."""
 
 import numpy as np
 

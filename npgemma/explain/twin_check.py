@@ -3,7 +3,6 @@
 import math
 
 from npgemma import record
-from npgemma.machinery.model import without_image_marks
 from npgemma.porting import given_tokens
 from npgemma.porting.backends import BOUNDS, Comparison
 
@@ -24,21 +23,19 @@ def parity(inference, twin):
         return None
     only = "*" if inference.recording.bytes <= MOST_BYTES else LARGE
     with record(only) as expected:
-        ours = _choices(inference, inference.model)
+        ours = _most_probable(inference, inference.model)
     comparison = Comparison(expected, BOUNDS[inference.model.backend.dtype])
     with record(only, sink=comparison.sink):
-        theirs = _choices(inference, twin)
+        theirs = _most_probable(inference, twin)
     report = comparison.report(ours, theirs)
     report["places"] = [{key: _finite(value) for key, value in place.items()} for place in report["places"]]
     return report | {"backend": twin.backend.name, "dtype": inference.model.backend.dtype, "only": only}
 
 
-def _choices(inference, model):
+def _most_probable(inference, model):
     """Return which tokens a model finds most probable while it takes those of the answer."""
-    tokenizer = model.tokenizer
-    prompt_ids = tokenizer.prompt(without_image_marks(inference.prompt))
-    rows = given_tokens.run(model, given_tokens.pixels_of(inference.image), prompt_ids, inference.answer.token_ids)
-    return rows[:, : tokenizer.size].argmax(axis=-1).tolist()
+    rows = given_tokens.run(model, inference.image.pixels_BYXC, inference.prompt_ids, inference.answer.token_ids)
+    return rows[:, : model.tokenizer.size].argmax(axis=-1).tolist()
 
 
 def _finite(value):
