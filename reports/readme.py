@@ -259,7 +259,7 @@ def measure_speed(folder, device="cpu"):
 
 
 def bounds_table():
-    from npgemma.porting.backends import BOUNDS
+    from npgemma.porting.bounds import BOUNDS
 
     rows = ["| dtype | bound | largest of a whole answer | arrays | where |", "|---|---:|---:|---:|---|"]
     for dtype, report in json.loads((ROOT / "reports" / "parity.json").read_text()).items():
