@@ -3,7 +3,7 @@
 import json
 import re
 
-from generated import ROOT, concepts, exercises, metrics, overview, porting, reading_path, speed, supported
+from generated import ROOT, concepts, exercises, metrics, mistakes, overview, porting, reading_path, speed, supported
 from tiny.training import card, gallery
 
 BLOCKS = {
@@ -16,6 +16,7 @@ BLOCKS = {
     "docs/concepts.md": {"concepts": concepts.concepts_table},
     "docs/porting.md": {"walk": porting.walk_output, "bounds": porting.bounds_table},
     "docs/metrics.md": {"budgets": metrics.budgets_table, "diagnosis": metrics.diagnosis_table},
+    "docs/mistakes.md": {"mistakes": mistakes.table},
     "docs/supported.md": {"supported": supported.supported_table},
     "docs/speed.md": {
         "speed": lambda: speed.each_device(speed.speed_table, "bench"),

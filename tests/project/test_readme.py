@@ -80,9 +80,6 @@ TESTED_ELSEWHERE = {
     "python -m tiny.training evaluate": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python -m tiny.training gallery": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python -m tiny.training train": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
-    "python reports/mistakes.py measure": (
-        "tests/porting/test_witnesses.py::test_all_arrays_and_logits_show_what_the_page_says"
-    ),
     "python reports/readme.py bench DIR cuda": "needs a quiet machine with a CUDA device; writes into the project",
     "python reports/against_hugging_face.py DIR cuda": "needs transformers and a CUDA device; writes into the project",
 }
