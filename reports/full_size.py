@@ -9,7 +9,7 @@ files are read and memory is touched as ``against_hugging_face.py`` does.
 With ``--rounds`` the runs are done in turn, so often, and of every figure the middle one counts; all are kept.
 
 ``reports/full_size_NAME.json`` keeps every run, those of earlier commands too, each with its date, its commit and how
-busy the machine was. The machine should have nothing else to do. In float32 a model of 3 thousand million parameters
+busy the machine was. The machine should have nothing else to do. In float32 a model of 3 billion parameters
 needs 12 GB of memory here, and 17.5 GB in Hugging Face's transformers.
 """
 
