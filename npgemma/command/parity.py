@@ -8,10 +8,12 @@ import npgemma
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling
 from npgemma.command.tables import parity_table
-from npgemma.porting.backends import BOUNDS, DEVICE_FACTOR, Comparison
+from npgemma.porting.backends import Comparison
+from npgemma.porting.bounds import BOUNDS, DEVICE_FACTOR
 from npgemma.porting.diagnosis import Port, Replays
-from npgemma.porting.diagnosis.own_errors import fits, in_float64, own_errors
+from npgemma.porting.exact import exact
 from npgemma.porting.given_tokens import pixels_of
+from npgemma.porting.own_errors import own_errors
 
 SUMMARY = "Run both backends, whatever --backend says, on one input; exit with 1 past a bound."
 
@@ -54,10 +56,10 @@ def run(options):
 
 def _own_errors(model, image, options, found, token_ids):
     """Judge every operation of the twin by itself; of int8, which is no rounding of the twin's, nothing is judged."""
-    if options.dtype == "int8" or not fits(model):
+    if options.dtype == "int8":
         return {"own_errors": [], "past_limit": []}
     port = Port(found, token_ids, options.dtype)
-    replays = Replays(in_float64(model), lambda: pixels_of(image), options.prompt, port)
+    replays = Replays(exact(model), lambda: pixels_of(image), options.prompt, port)
     return {"own_errors": own_errors(replays), "past_limit": replays.wrong(replays.right)}
 
 

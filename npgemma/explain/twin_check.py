@@ -4,7 +4,8 @@ import math
 
 from npgemma import record
 from npgemma.porting import given_tokens
-from npgemma.porting.backends import BOUNDS, Comparison
+from npgemma.porting.backends import Comparison
+from npgemma.porting.bounds import BOUNDS
 
 # Of a run with more bytes, only the outputs of its blocks are compared.
 MOST_BYTES = 2**30
