@@ -1,11 +1,14 @@
 """The parts of the page, computed from one recorded answer with a mask."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from tour_page import unpacked
 
 import npgemma
-from npgemma import segmentation
+from npgemma import Generation, segmentation
+from npgemma.answer import find_objects
 from npgemma.explain import attention_mask
 from npgemma.explain.choices import choices
 from npgemma.explain.detections import detections
@@ -23,7 +26,7 @@ from npgemma.probe.exchange import exchanged
 
 @pytest.fixture(scope="module")
 def inference():
-    model = npgemma.load()
+    model = npgemma.load(dtype="float64")
     image = load_image(npgemma.example_image(), model.config.vision.image_size)
     return infer(model, image, "segment red circle", {"max_new_tokens": 30})
 
@@ -45,6 +48,19 @@ def test_a_detection_is_the_answers_object(inference, found):
     assert found["shares"].mean() == pytest.approx((right - left) * (bottom - top) / (columns * rows))
     text = "".join(f"<seg{code:03}>" for code in found["codes"])
     assert text in inference.answer.text
+
+
+def test_boxes_without_area_are_shown_but_are_no_objects(inference):
+    flat = "<loc0900><loc0001><loc0001><loc0500> flat ; <loc0001><loc0500><loc0900><loc0500> narrow ; "
+    text = flat + "<loc0000><loc0000><loc0100><loc0100><loc0000><loc0000><loc1023><loc1023> all"
+    names, ids = Names(inference.model.tokenizer), inference.model.tokenizer.encode(text)
+    names.add(ids)
+    answer = Generation(text, ids, objects=find_objects(text, inference.image.size))
+    shown = detections(dataclasses.replace(inference, answer=answer), names, Pack())
+    assert [bool(one["box"]) for one in shown] == [False, False, True, True]
+    assert [one["label"] for one in shown] == ["", "", "", "all"]
+    assert shown[3]["locations"] == [0, 0, 1023, 1023]
+    assert (shown[3]["shares"] == 1).all()
 
 
 def test_the_stages_of_a_mask_are_those_of_its_decoder(inference, found):
@@ -87,35 +103,39 @@ def test_choices_have_the_probabilities_of_all_tokens(inference):
     assert set(ids[:, :300].ravel()) == set(names.names)
 
 
-def hiding_the_image(module, right):
-    """A mask whose last row hides the image."""
+def without(inference, token, hidden):
+    """The probability of an answer token where the position that chooses it may not see some others: in one pass."""
 
-    def mask(*given):
-        mask_BTS = right(*given)
-        mask_BTS[:, -1, : npgemma.load().config.image_tokens] = False
-        return mask_BTS
+    def hiding(module, right):
+        def mask(*given):
+            mask_BTS = right(*given)
+            mask_BTS[:, -1, hidden] = False
+            return mask_BTS
 
-    return mask
+        return mask
 
-
-def test_knock_outs_are_those_of_one_pass_without_a_cache(inference, found):
-    """Column 0 hides nothing, and the answer so far is empty where the first token is chosen."""
-    pack = Pack()
-    shown = knockouts(inference, [found], pack)
-    probability = unpacked(pack, shown["probability"])
-    chosen = [softmax(inference.logits(token))[i] for token, i in enumerate(inference.answer.token_ids)]
-    np.testing.assert_allclose(probability[:, 0], chosen, atol=1e-5)
-    groups = dict(zip(shown["groups"], probability[:, -len(shown["groups"]) :].T))
-    assert list(groups) == ["image", "bos", "prompt", "answer", "object.0"]
-    assert groups["answer"][0] == probability[0, 0]
     model, ids = inference.model, inference.answer.token_ids
-    with exchanged(in_decoders("prefix_lm", hiding_the_image)):
-        for token in (0, 5):
-            text = [[*inference.prompt_ids, *ids[:token]]]
-            logits = model.logits(inference.image.pixels_BYXC, text, len(inference.prompt_ids))[0, -1]
-            right = softmax(logits[: model.tokenizer.size].astype(np.float64))[ids[token]]
-            assert groups["image"][token] == pytest.approx(right, abs=1e-5)
-            assert abs(right - chosen[token]) > 0.01
+    text = [[*inference.prompt_ids, *ids[:token]]]
+    with exchanged(in_decoders("prefix_lm", hiding)):
+        logits = model.logits(inference.image.pixels_BYXC, text, len(inference.prompt_ids))[0, -1]
+    return softmax(logits[: model.tokenizer.size].astype(np.float64))[ids[token]]
+
+
+# Not the first token: where a token of the prefix changes, one pass changes those that attend to it as well.
+@pytest.mark.parametrize("token", [1, 5])
+def test_knock_outs_are_those_of_one_pass_without_a_cache(inference, found, token):
+    pack, patches, prefix = Pack(), inference.patches, inference.prefix
+    shown = knockouts(inference, [found], pack)
+    probability, region = unpacked(pack, shown["probability"])[token], unpacked(pack, shown["region"])
+    newest = prefix + token - 1
+    hidden = [[], *(np.flatnonzero(region == i) for i in range(64))]
+    hidden += [range(patches), [patches], range(patches + 1, prefix), range(prefix, newest)]
+    hidden += [np.flatnonzero(found["shares"] >= 0.5)]
+    assert len(probability) == len(hidden)
+    for place in (0, 20, *range(65, len(hidden))):
+        # The newest token is never hidden.
+        others = [i for i in hidden[place] if i != newest]
+        assert probability[place] == pytest.approx(without(inference, token, others), abs=1e-6), place
 
 
 def test_the_cache_has_a_row_for_every_token_that_was_read(inference):
