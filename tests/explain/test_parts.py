@@ -108,7 +108,7 @@ def without(inference, token, hidden):
 
     def hiding(module, right):
         def mask(*given):
-            mask_BTS = right(*given)
+            mask_BTS = right(*given).copy()
             mask_BTS[:, -1, hidden] = False
             return mask_BTS
 
@@ -116,26 +116,36 @@ def without(inference, token, hidden):
 
     model, ids = inference.model, inference.answer.token_ids
     text = [[*inference.prompt_ids, *ids[:token]]]
-    with exchanged(in_decoders("prefix_lm", hiding)):
+    with exchanged(in_decoders("prefix_lm", hiding) | {"gemma2.sliding_window": hiding}):
         logits = model.logits(inference.image.pixels_BYXC, text, len(inference.prompt_ids))[0, -1]
     return softmax(logits[: model.tokenizer.size].astype(np.float64))[ids[token]]
 
 
+@pytest.fixture(params=["Gemma", "Gemma 2"])
+def either(request, inference):
+    """The inference of either decoder."""
+    if request.param == "Gemma":
+        return inference
+    model = npgemma.load(request.getfixturevalue("gemma_2_folder"), dtype="float64")
+    image = load_image(npgemma.example_image(), model.config.vision.image_size)
+    return infer(model, image, "ocr", {"max_new_tokens": 6})
+
+
 # Not the first token: where a token of the prefix changes, one pass changes those that attend to it as well.
 @pytest.mark.parametrize("token", [1, 5])
-def test_knock_outs_are_those_of_one_pass_without_a_cache(inference, found, token):
-    pack, patches, prefix = Pack(), inference.patches, inference.prefix
-    shown = knockouts(inference, [found], pack)
+def test_knock_outs_are_those_of_one_pass_without_a_cache(either, token):
+    pack, patches, prefix = Pack(), either.patches, either.prefix
+    shares = np.arange(patches) / patches
+    shown = knockouts(either, [{"box": None}, {"box": [0, 0, 9, 9], "shares": shares}], pack)
+    assert shown["groups"] == ["image", "bos", "prompt", "answer", "object.1"]
     probability, region = unpacked(pack, shown["probability"])[token], unpacked(pack, shown["region"])
-    newest = prefix + token - 1
-    hidden = [[], *(np.flatnonzero(region == i) for i in range(64))]
-    hidden += [range(patches), [patches], range(patches + 1, prefix), range(prefix, newest)]
-    hidden += [np.flatnonzero(found["shares"] >= 0.5)]
+    hidden = [[], *(np.flatnonzero(region == i) for i in range(shown["side"] ** 2))]
+    hidden += [range(patches), [patches], range(patches + 1, prefix), range(prefix, prefix + token)]
+    hidden += [np.flatnonzero(shares >= 0.5)]
     assert len(probability) == len(hidden)
-    for place in (0, 20, *range(65, len(hidden))):
-        # The newest token is never hidden.
-        others = [i for i in hidden[place] if i != newest]
-        assert probability[place] == pytest.approx(without(inference, token, others), abs=1e-6), place
+    for place in (0, 1, *range(len(hidden) - 5, len(hidden))):
+        others = [i for i in hidden[place] if i < prefix + token - 1]  # the newest token is never hidden
+        assert probability[place] == pytest.approx(without(either, token, others), rel=1e-6), place
 
 
 def test_the_cache_has_a_row_for_every_token_that_was_read(inference):
@@ -150,3 +160,5 @@ def test_the_cache_has_a_row_for_every_token_that_was_read(inference):
         means = np.stack([part.mean(axis=1) for part in np.split(key_SC, edges, axis=1)], axis=1)
         expected = (means - means.min()) / (means.max() - means.min()) * 255
         np.testing.assert_allclose(levels, expected, atol=0.51)
+    assert shown["numbers"] == 2 * inference.layers * key_SC.shape[1]
+    assert shown["bytes_each"] == 8
