@@ -9,7 +9,7 @@ from tour_page import unpacked
 import npgemma
 from npgemma import Generation, segmentation
 from npgemma.answer import find_objects
-from npgemma.explain import attention_mask
+from npgemma.explain import attention_mask, lens
 from npgemma.explain.choices import choices
 from npgemma.explain.detections import detections
 from npgemma.explain.inference import infer
@@ -162,3 +162,22 @@ def test_the_cache_has_a_row_for_every_token_that_was_read(inference):
         np.testing.assert_allclose(levels, expected, atol=0.51)
     assert shown["numbers"] == 2 * inference.layers * key_SC.shape[1]
     assert shown["bytes_each"] == 8
+
+
+def test_the_lens_applies_the_output_head_to_every_layer(inference, monkeypatch):
+    pack, names, first = Pack(), Names(inference.model.tokenizer), inference.prefix - 1
+    shown = lens.lens(inference, names, pack)
+    ids, probabilities = unpacked(pack, shown["ids"]), unpacked(pack, shown["probabilities"])
+    assert shown["first"] == 0
+    assert ids[first:, -1, 0].tolist() == inference.answer.token_ids
+    for token in range(inference.tokens):
+        best = softmax(inference.logits(token))[ids[first + token, -1]]
+        np.testing.assert_allclose(probabilities[first + token, -1], best, atol=1e-6)
+    for layer, place in enumerate(["x_BTD", "block.0/out_BTD", "block.1/out_BTD"]):
+        state_TD = inference.recording.whole[f"step.2/run_blocks.0/{place}"][0]
+        expected = softmax(lens.logits_of(inference, state_TD))[0]
+        assert ids[first + 3, layer].tolist() == np.argsort(-expected, kind="stable")[:5].tolist()
+    monkeypatch.setattr(lens, "LARGE", 0)
+    shown = lens.lens(inference, names, pack)
+    assert shown["first"] == first
+    assert np.array_equal(unpacked(pack, shown["ids"]), ids[first:])
