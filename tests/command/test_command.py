@@ -560,6 +560,7 @@ def test_an_output_that_cannot_show_the_characters(random_folder, image):
     assert (process.returncode, err) == (0, "")
 
 
+@pytest.mark.slow
 def test_too_little_memory_for_the_weights(copied, image):
     """The system's own limit: float64 weights that the address space cannot hold."""
     import resource

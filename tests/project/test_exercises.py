@@ -26,6 +26,7 @@ def test_changes_are_short_and_fit(exercise):
     assert all(lines.count(old) == 1 and "\n" not in new for old, new in exercise["change"])
 
 
+@pytest.mark.slow
 def test_a_change_shows_what_is_claimed(outputs):
     for exercise, runs in zip(exercises.EXERCISES, outputs):
         assert all(before for before, _ in runs), exercise["file"]
@@ -34,6 +35,7 @@ def test_a_change_shows_what_is_claimed(outputs):
             assert False in exercise["same"], exercise["file"]
 
 
+@pytest.mark.slow
 def test_the_page_is_up_to_date(outputs):
     """But for digits: a broken model may choose another location where two are equally probable."""
     expected, found = exercises.document(outputs), (ROOT / exercises.DOCUMENT).read_text()

@@ -75,7 +75,10 @@ TESTED_ELSEWHERE = {
     "python -m pytest tests/project/test_checkpoint.py --checkpoint DIR --report FILE": (
         "tests/project/test_checkpoint_report.py::test_the_report_of_a_run"
     ),
-    "python -m pytest -m slow": "tests/project/test_checkpoint_option.py::test_the_configuration_holds_with_the_option",
+    "python -m pytest -m slow": ".ci/run does",
+    "python -m pytest -m full_size": (
+        "tests/project/test_checkpoint_option.py::test_the_configuration_holds_with_the_option"
+    ),
     "python cli.py explain --out page.html": "tests/tour/test_explain.py::test_the_page_is_small_and_checked",
     "python -m conversion SRC DST": "tests/conversion/test_convert.py::test_all_of_a_checkpoint_goes_with_it",
     "python cli.py diagnose --logits FILE": "tests/tools/test_logits.py::test_the_command",

@@ -54,8 +54,8 @@ def compare(model, golden, count):
 
 @pytest.mark.parametrize("backend", [npgemma, torch_ref], ids=["numpy", "torch"])
 def test_the_first_scenes_are_answered_as_hugging_face_does(golden, backend):
-    differ, _, compared = compare(backend.load(), golden[0], 20)
-    assert compared > 170
+    differ, _, compared = compare(backend.load(), golden[0], 5)
+    assert compared > 40
     assert differ == []
 
 

@@ -49,6 +49,7 @@ def model():
 # The checkpoint
 
 
+@pytest.mark.slow
 def test_a_small_sample_is_answered_as_well_as_the_card_says(stated):
     found = evaluate(FOLDER, count=25)
     for task, numbers in stated["tasks"].items():
@@ -452,6 +453,7 @@ def whole(short, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_checkpoint_can_be_made(tmp_path, short, whole):
     folder = tmp_path / "made"
     shutil.copytree(whole, folder)
@@ -476,9 +478,8 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize(
-    "phase", ["tower", pytest.param("codebook", marks=pytest.mark.slow), pytest.param("model", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["tower", "codebook", "model"])
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, short, whole, monkeypatch, phase):
     """Stopped after each phase's first save; the weights are the same to the last bit."""
     save = short.Run.save
