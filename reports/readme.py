@@ -6,6 +6,7 @@ quiet machine.
 """
 
 import ast
+import contextlib
 import datetime
 import difflib
 import json
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from exercises import DOCUMENT, EXERCISES
+from exercises import DOCUMENT, EXERCISES, Kept
 from one_answer import walk as one_answer
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -416,9 +417,12 @@ def walk_output():
 
 
 def command(line, folder):
-    """Run a line of a document in a folder; return what it prints."""
-    words = [str(ROOT / word) if word.endswith(".py") else word for word in shlex.split(line)]
-    return subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, cwd=folder).stdout
+    """Run a line of a document, ``python cli.py ...``, in a folder; return what it prints."""
+    from npgemma.command import main
+
+    with contextlib.chdir(folder), contextlib.redirect_stdout(Kept()) as out, contextlib.redirect_stderr(Kept()):
+        main(shlex.split(line)[2:])
+    return out.getvalue()
 
 
 def budgets_table():

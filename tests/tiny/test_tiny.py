@@ -106,6 +106,7 @@ def test_every_task_is_right_on_the_example_image(model):
     assert [task for task, tally in asked.items() if tally.right < tally.asked] == []
 
 
+@pytest.mark.slow
 def test_the_gallery_shows_what_the_model_says(model):
     shown = json.loads((FOLDER / gallery.FOLDER / gallery.FILE).read_text(encoding="utf-8"))
     items = gallery.items(model, codebook_of(FOLDER))
