@@ -21,7 +21,7 @@ from conversion.layout import StoredLeaf, stored_leaves
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import widen
-from npgemma.files import read_json, refuse_pointer
+from npgemma.files.reading import read_json, refuse_pointer
 
 PREFIX = "params/"
 _BLOCK = "img/Transformer/encoderblock/"

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 
 from npgemma.errors import InputError
-from npgemma.files import refuse_pointer
+from npgemma.files.reading import refuse_pointer
 from npgemma.params import ConvolutionParams, MaskBlockParams, MaskParams
 
 FILE = "vae-oid.npz"

@@ -13,9 +13,9 @@ from conversion.preprocessing import read_preprocessing
 from conversion.source import Source
 from conversion.write import FILE_DTYPES, cast, write_folder, write_json
 from npgemma.errors import InputError
-from npgemma.files import replacing
+from npgemma.files.tokenizer_files import JSON, MODEL
+from npgemma.files.writing import replacing
 from npgemma.tokenizer import open_tokenizer
-from npgemma.tokenizer_files import JSON, MODEL
 
 TOKENIZER_FILES = MODEL, JSON, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 # Hugging Face gives the table a row for the image token and one more, and then whole groups of rows.

@@ -16,10 +16,10 @@ from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen_in_pieces
 from npgemma.fast.dtypes import DTYPES
 from npgemma.fast.int8 import quantize
-from npgemma.files import read_json
+from npgemma.files.reading import read_json
+from npgemma.files.tokenizer_files import has_tokenizer
 from npgemma.params import build
 from npgemma.tokenizer import open_tokenizer
-from npgemma.tokenizer_files import has_tokenizer
 
 INDEX = "model.safetensors.index.json"
 # A tensor's dtype, in the file's words.

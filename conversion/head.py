@@ -4,8 +4,8 @@ import numpy as np
 
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import narrow, widen
+from npgemma.files.tokenizer_files import has_tokenizer
 from npgemma.tokenizer import Tokenizer
-from npgemma.tokenizer_files import has_tokenizer
 
 HEADS = "lm_head.weight", "language_model.lm_head.weight"
 # Rows that are compared at once: tables have hundreds of megabytes.

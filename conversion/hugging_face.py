@@ -8,7 +8,7 @@ import json
 
 import sentencepiece
 
-from npgemma.files import replacing
+from npgemma.files.writing import replacing
 
 # Hugging Face's image token, one id after the last piece.
 IMAGE = "<image>"

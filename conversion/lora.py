@@ -16,7 +16,7 @@ from conversion import safetensors_file
 from conversion.layout import canonical
 from conversion.source import ADAPTER
 from npgemma.errors import InputError
-from npgemma.files import read_json
+from npgemma.files.reading import read_json
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."

@@ -9,7 +9,7 @@ import dataclasses
 from PIL import Image
 
 from npgemma.errors import InputError
-from npgemma.files import read_json
+from npgemma.files.reading import read_json
 from npgemma.image import Preprocessing
 
 FILTERS = {"bicubic": int(Image.Resampling.BICUBIC), "bilinear": int(Image.Resampling.BILINEAR)}

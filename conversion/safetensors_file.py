@@ -18,7 +18,8 @@ import safetensors
 from conversion.kinds import check_metadata
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import widen
-from npgemma.files import refuse_pointer, replacing
+from npgemma.files.reading import refuse_pointer
+from npgemma.files.writing import replacing
 
 # The file's words for dtypes. bfloat16 is held as its bits: see conversion/bfloat16.py.
 NUMPY = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from conversion.hub_cache import cache_of, locate
 from npgemma.errors import InputError
-from npgemma.files import read_json
+from npgemma.files.reading import read_json
 
 ADAPTER = "adapter_config.json"
 

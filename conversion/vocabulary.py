@@ -9,7 +9,7 @@ import io
 
 import sentencepiece
 
-from npgemma.files import replacing
+from npgemma.files.writing import replacing
 
 LOCATIONS = [f"<loc{i:04}>" for i in range(1024)]
 SEGMENTS = [f"<seg{i:03}>" for i in range(128)]

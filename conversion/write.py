@@ -11,7 +11,7 @@ from conversion.layout import stored_leaves
 from npgemma.fast import dtypes
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow
 from npgemma.fast.int8 import HIGHEST, Int8Weight
-from npgemma.files import replacing
+from npgemma.files.writing import replacing
 from npgemma.image import PUBLISHED
 from npgemma.params import build, leaves
 

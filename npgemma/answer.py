@@ -13,12 +13,10 @@ from npgemma.segmentation import decode_masks
 _OBJECT = re.compile(r"((?:<loc\d{4}>){4})((?:<seg\d{3}>)*)\s*([^;<>]*)")
 MASK_TOKENS = 16
 HIGHEST_LOCATION = 1023
-# `npgemma.record` does not follow this file: it comes after the forward pass.
-RECORDED = False
 
 
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """An object in an image.
 
     Parameters
@@ -49,14 +47,8 @@ def find_objects(text, size, mask_params=None):
 
     Returns
     -------
-    list of Found
+    list of Detection
         In the order of the answer. A box without area, which the model's authors count as wrong, is left out.
-
-    Notes
-    -----
-    A location n of 0 to 1023 means the fraction n / 1023 of the side, for the model was trained on
-    ``round(fraction * 1023)`` (``big_vision/pp/proj/paligemma/segmentation.py``). Many programs divide by 1024 instead,
-    which moves the far edge by a thousandth of the side.
 
     Examples
     --------
@@ -66,12 +58,12 @@ def find_objects(text, size, mask_params=None):
     >>> [round(edge) for edge in found.box]
     [320, 120, 640, 240]
     >>> find_objects("<loc0000><loc0000><loc1023><loc1023> cat", (640, 480))
-    [Found(label='cat', box=(0.0, 0.0, 640.0, 480.0), mask=None)]
+    [Detection(label='cat', box=(0.0, 0.0, 640.0, 480.0), mask=None)]
     """
     columns, rows = size
     found = []
     for locations, codes, label in _OBJECT.findall(text):
-        top, left, bottom, right = (int(location) / HIGHEST_LOCATION for location in re.findall(r"\d+", locations))
+        top, left, bottom, right = map(fraction, re.findall(r"\d+", locations))
         # Tokens end at <loc1023>; a text can hold more, such as <loc9999>.
         if top < bottom <= 1 and left < right <= 1:
             box = (left * columns, top * rows, right * columns, bottom * rows)
@@ -79,8 +71,17 @@ def find_objects(text, size, mask_params=None):
             is_mask = code_BM.size == MASK_TOKENS
             has_mask = mask_params is not None and is_mask and code_BM.max() < len(mask_params.code)
             mask = place_mask(decode_masks(code_BM, mask_params)[0], box, size) if has_mask else None
-            found.append(Found(label.strip(), box, mask))
+            found.append(Detection(label.strip(), box, mask))
     return found
+
+
+def fraction(location):
+    """Return the part of an image's side that a location means: n / 1023, for n from 0 to 1023.
+
+    The model was trained on ``round(fraction * 1023)`` (``big_vision/pp/proj/paligemma/segmentation.py``). Many
+    programs divide by 1024 instead, which moves the far edge by a thousandth of the side.
+    """
+    return int(location) / HIGHEST_LOCATION
 
 
 def mask_lengths(text):
@@ -125,12 +126,12 @@ def place_mask(mask_YX, box, size):
     return inside
 
 
-def as_json(thing):
+def as_json(detection):
     """Return an object as plain values that JSON can hold.
 
     Parameters
     ----------
-    thing : Found
+    detection : Detection
 
     Returns
     -------
@@ -140,14 +141,14 @@ def as_json(thing):
 
     Examples
     --------
-    >>> as_json(Found("dot", (1.0, 0.0, 2.0, 1.0), np.array([[False, True], [False, False]])))["mask"]
+    >>> as_json(Detection("dot", (1.0, 0.0, 2.0, 1.0), np.array([[False, True], [False, False]])))["mask"]
     {'size': [2, 2], 'counts': [2, 1, 1]}
     """
-    found = {"label": thing.label, "box": thing.box}
-    if thing.mask is not None:
+    found = {"label": detection.label, "box": detection.box}
+    if detection.mask is not None:
         # One entry in front and one behind, so that the first and the last run have an end too.
-        inside = np.concatenate([[False], thing.mask.ravel(order="F"), [not thing.mask[-1, -1]]])
+        inside = np.concatenate([[False], detection.mask.ravel(order="F"), [not detection.mask[-1, -1]]])
         (changes,) = np.nonzero(inside[1:] != inside[:-1])
         counts = np.diff(np.concatenate([[0], changes]))
-        found["mask"] = {"size": list(thing.mask.shape), "counts": counts.tolist()}
+        found["mask"] = {"size": list(detection.mask.shape), "counts": counts.tolist()}
     return found

@@ -23,8 +23,9 @@ call                                                 caller says   callee says
 ``decode_masks`` calls ``residual_block``            U, W          Y, X
 ===================================================  ============  ============
 
-Three words are used throughout. The *port* is this package, PaliGemma in NumPy; its *twin* is ``torch_ref``, the same
-functions in PyTorch; the *embedded checkpoint* is the small PaliGemma in ``tiny/``, which comes with the project.
+Four words are used throughout. The *reference* is this package, PaliGemma in NumPy; its *twin* is ``torch_ref``, the
+same functions in PyTorch; the *embedded checkpoint* is the small PaliGemma in ``tiny/``, which comes with the project.
+A *port* is always another program.
 
 The letters are those of big_vision (``big_vision/models/ppp/gemma.py``), the code of the model's authors, plus what the
 other parts need.

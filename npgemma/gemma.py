@@ -173,8 +173,8 @@ def geglu(x_BTD, p):
     Attention only averages values, which is linear in them; the MLP is where a token's features are combined into new
     ones. A column of ``up`` computes a feature; the same column of ``gate``, through GELU, is a number by which that
     feature is multiplied: near zero where what the gate looks for is absent, large where it is there. So one hidden
-    channel can say "this, if that", a product of two features; a plain MLP, which adds features up before its bend,
-    needs several channels to come near a product.
+    channel can say "this, if that", a product of two features; a plain MLP, which adds features up before its
+    nonlinearity, needs several channels to come near a product.
 
     References
     ----------
@@ -202,7 +202,7 @@ def unembed(final_BTD, p, config):
     logit_BTV : array
         Logits: a softmax over V turns them into the probabilities of the next token. The table of the hub's files ends
         in rows that belong to no token (257152 and up); the logits of those rows are noise, and
-        `npgemma.model.Model.chooser` cuts them off.
+        `npgemma.machinery.model.Model.chooser` cuts them off.
     """
     logit_BTV = einsum("BTD,VD->BTV", final_BTD, p.embedding)
     return logit_BTV

@@ -11,9 +11,6 @@ from npgemma import paligemma
 from npgemma.cache import KVCache
 from npgemma.ops import softmax
 
-# `npgemma.record` does not follow this file: it begins after the logits.
-RECORDED = False
-
 
 def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, make_cache=KVCache, step=paligemma.step):
     """Yield the answer's tokens, one for each row at a time.
@@ -30,7 +27,7 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, mak
     config : Config
     choose : callable
         Takes ``logit_BV`` and returns ``id_B``: `greedy`, or `sample` with its settings bound. It must pass over rows
-        of the vocabulary that belong to no token; `npgemma.model.Model.chooser` makes one that does.
+        of the vocabulary that belong to no token; `npgemma.machinery.model.Model.chooser` makes one that does.
     max_new_tokens : int
         The most tokens to add; fewer if the context ends before, none if the prompt fills it.
     make_cache, step : callable

@@ -11,9 +11,6 @@ import numpy as np
 from npgemma.fast.products import fast_product
 from npgemma.fast.threads import elementwise, in_pieces
 
-# `npgemma.record` does not follow this file: its functions take arrays of any axes.
-RECORDED = False
-
 
 def einsum(formula, *operands):
     """Multiply, then sum over the axes that the result does not have.
@@ -104,9 +101,9 @@ def gelu(x):
 
     Notes
     -----
-    Without a bend between them (a nonlinear function, also called activation function) two matrix products would be
-    one. ReLU, ``max(x, 0)``, bends too, but stops every negative number dead, -0.01 as well as -10, and with it the
-    gradient in training. GELU bends smoothly: numbers near zero pass in part, and only large negative ones are stopped.
+    Without a nonlinearity between them (also called activation function) two matrix products would be one. ReLU,
+    ``max(x, 0)``, suffices, but stops every negative number dead, -0.01 as well as -10, and with it the gradient in
+    training. GELU is smooth: numbers near zero pass in part, and only large negative ones are stopped.
 
     The exact form, with the error function, moves the embedded model's logits by up to 7e-3: close enough to look right
     and wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.

@@ -261,7 +261,7 @@ def map_leaves(function, tree):
 
     Examples
     --------
-    The twin's weights are the port's, seen by torch: ``map_leaves(torch.from_numpy, params)``.
+    The twin's weights are the reference's, seen by torch: ``map_leaves(torch.from_numpy, params)``.
     """
     children = {}
     for entry in dataclasses.fields(tree):

@@ -68,8 +68,8 @@ def embed_patches(patch_BTCyx, p):
     """Map each patch to a vector and add the learned position embedding.
 
     588 numbers (14 x 14 pixels of 3 channels) go through one matrix and become a vector of the tower's width. Why
-    patches and not pixels: attention compares every token with every other. 224 x 224 pixels would have 2.5 thousand
-    million scores in each head of each block, 256 patches have 65,536. Published code writes the matrix as a
+    patches and not pixels: attention compares every token with every other. 224 x 224 pixels would have 2.5 billion
+    scores in each head of each block, 256 patches have 65,536. Published code writes the matrix as a
     convolution whose stride is its kernel's size; such a convolution sees every patch once and apart from the others,
     which is this matrix product. To attention the patches are a set without order, so a learned vector for each place
     is added. (An image has the same places every time; text has no fixed length, so the decoder uses rotations,

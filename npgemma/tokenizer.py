@@ -12,9 +12,9 @@ front of the text's.
 
 import itertools
 
-from npgemma.added_tokens import Matcher
 from npgemma.errors import InputError
-from npgemma.tokenizer_files import JSON, MODEL, read_pieces
+from npgemma.files.added_tokens import Matcher
+from npgemma.files.tokenizer_files import JSON, MODEL, read_pieces
 
 
 class Tokenizer:

@@ -11,7 +11,7 @@ otherwise, and which program meets that would depend on what ran before. The mem
 machine takes back within seconds what lies idle.
 
 What the processor allows is measured in every round too and kept as ``least``: for a load in float32, the time in
-which that memory is written, on all cores; for the stages, what `npgemma.tools.bench.limits` says of our own runs.
+which that memory is written, on all cores; for the stages, what `npgemma.benchmarks.bench.limits` says of our own runs.
 
 The machine should have nothing else to do, and memory for Hugging Face's float32 model, 17.5 GB. What was measured is
 kept in ``reports/against_hugging_face_NAME_DEVICE.json``, NAME being the published size.
@@ -67,7 +67,7 @@ def hugging_face(folder, dtype, device, before=lambda folder: None):
 
 
 def measure_hugging_face(folder, dtype, device):
-    """Time Hugging Face's stages as `npgemma.tools.bench.measure` does ours."""
+    """Time Hugging Face's stages as `npgemma.benchmarks.bench.measure` does ours."""
     import torch
 
     model, load, inputs = hugging_face(folder, dtype, device)
@@ -121,7 +121,7 @@ def ours(kind, folder, dtype, device, before=lambda folder: None):
 
 def measure_ours(kind, folder, dtype, device):
     """Time our own stages."""
-    from npgemma.tools.bench import measure
+    from npgemma.benchmarks.bench import measure
 
     report = measure(ours(kind, folder, dtype, device), BATCHES, STEPS - 1, repeats=1)
     seconds = {stage: numbers["seconds"] for stage, numbers in report["stages"].items()}
@@ -211,7 +211,7 @@ def about(folder, device):
     import transformers
 
     from conversion.folder import describe
-    from npgemma.tools.bench import machine
+    from npgemma.benchmarks.bench import machine
 
     held, here = describe(folder), machine(device)
     here["versions"]["transformers"] = transformers.__version__

@@ -3,7 +3,7 @@
 Three right programs, Hugging Face's transformers, the twin and the NumPy backend, answer one question about one image;
 each of their operations is calculated again in float64, from their own arrays. The largest own error of each kind of
 operation, in each dtype, goes to ``reports/budgets.json``, beside the checkpoint's hash and the versions that made it.
-`npgemma.tools.budgets.LARGEST` has to agree, which tests/tools/test_budgets.py checks; docs/metrics.md has the table.
+`npgemma.porting.bounds.LARGEST` has to agree, which tests/porting/test_bounds.py checks; docs/metrics.md has the table.
 
 At full size the float64 copy of a checkpoint is what takes memory (24 GB for 3 thousand million parameters). Own errors
 do not add up over the layers, so a model of the full width with few layers serves: ``--layers N`` keeps the first N
@@ -27,14 +27,14 @@ import npgemma  # noqa: E402
 from npgemma.command.compare import PROMPT  # noqa: E402
 from npgemma.command.parity import twin_of  # noqa: E402
 from npgemma.image import load_image  # noqa: E402
-from npgemma.tools import forced  # noqa: E402
-from npgemma.tools.budgets import LARGEST, MARGIN, kind_of  # noqa: E402
-from npgemma.tools.diagnosis import Port, Replays, with_weights_of  # noqa: E402
-from npgemma.tools.diagnosis.own import in_float64, judged  # noqa: E402
-from npgemma.tools.manifest import checkpoint_hash  # noqa: E402
-from npgemma.tools.port.coverage import cover  # noqa: E402
-from npgemma.tools.port.name_map import read_map  # noqa: E402
-from npgemma.tools.port.reference import from_model  # noqa: E402
+from npgemma.porting import given_tokens  # noqa: E402
+from npgemma.porting.bounds import LARGEST, MARGIN, kind_of  # noqa: E402
+from npgemma.porting.coverage import cover  # noqa: E402
+from npgemma.porting.diagnosis import Port, Replays, with_weights_of  # noqa: E402
+from npgemma.porting.diagnosis.own_errors import in_float64, judged  # noqa: E402
+from npgemma.porting.name_map import read_map  # noqa: E402
+from npgemma.porting.reference import from_model  # noqa: E402
+from npgemma.probe.manifest import checkpoint_hash  # noqa: E402
 
 RESULTS = ROOT / "reports" / "budgets.json"
 # Written with --layers 2 and --out, from random weights of paligemma-3b-224's widths.
@@ -90,7 +90,7 @@ def measure(folder, dtype, layers=None):
 
 def _ours(model, image, prompt):
     with npgemma.record() as arrays:
-        forced.run(model, forced.pixels_of(image), prompt, TOKENS)
+        given_tokens.run(model, given_tokens.pixels_of(image), prompt, TOKENS)
     return arrays
 
 
@@ -111,7 +111,7 @@ def _hugging_face(folder, dtype, model, image, prompt):
 def own_errors(model, image, prompt, arrays, tokens, dtype):
     """Return the largest own error of each kind of operation."""
     arrays = {name: array for name, array in arrays.items() if not name.endswith("masked_BKGTS")}
-    replays = Replays(model, lambda: forced.pixels_of(image), prompt, Port(arrays, tokens, dtype))
+    replays = Replays(model, lambda: given_tokens.pixels_of(image), prompt, Port(arrays, tokens, dtype))
     largest = dict.fromkeys(LARGEST[dtype], 0.0)
     for _, entry, place in judged(replays):
         kind = kind_of(entry)

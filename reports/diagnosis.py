@@ -24,12 +24,12 @@ from support import GEMMA_2, write_random_folder  # noqa: E402
 
 import npgemma  # noqa: E402
 from npgemma.image import load_image  # noqa: E402
-from npgemma.tools import logits  # noqa: E402
-from npgemma.tools.diagnosis import Port, Replays, diagnose, with_weights_of  # noqa: E402
-from npgemma.tools.logits.question import Question  # noqa: E402
-from npgemma.tools.port.coverage import cover  # noqa: E402
-from npgemma.tools.port.name_map import read_map  # noqa: E402
-from npgemma.tools.port.reference import from_model  # noqa: E402
+from npgemma.porting import logits  # noqa: E402
+from npgemma.porting.coverage import cover  # noqa: E402
+from npgemma.porting.diagnosis import Port, Replays, diagnose, with_weights_of  # noqa: E402
+from npgemma.porting.logits.question import Question  # noqa: E402
+from npgemma.porting.name_map import read_map  # noqa: E402
+from npgemma.porting.reference import from_model  # noqa: E402
 
 REPORT = ROOT / "reports" / "diagnosis_hugging_face.json"
 EMBEDDED, RANDOM = "embedded", "random PaliGemma 2"

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from npgemma.command.attention_sheet import HEAT, heat_map, pale_of, write  # noqa: E402
-from npgemma.tools.views import as_seen, attention_of, text_of, watched  # noqa: E402
+from npgemma.explain.passes import as_seen, attention_of, text_of, watched  # noqa: E402
 
 FOLDER = "docs/figures"
 # Of the image in patches.png, times the model's own; and of a map in attention.png, in pixels.

@@ -49,10 +49,10 @@ def measure_ours(kind, folder, dtype):
     import numpy as np
 
     import npgemma
+    from npgemma.benchmarks.bench import limits
     from npgemma.fast.dtypes import DTYPES
     from npgemma.image import load_pixels
     from npgemma.params import leaves
-    from npgemma.tools.bench import limits
 
     model = ours(kind, folder, dtype, "cpu", touch_beside)
     backend, params, config = model.backend, model.params, model.config
@@ -130,7 +130,7 @@ def report(load, vision, prefill, tokens, peak, weights):
 def measure(folder, run):
     """Measure one run in this process."""
     kind, dtype = parts(run)
-    from npgemma.tools.bench import machine
+    from npgemma.benchmarks.bench import machine
 
     before = machine()["load_before"]
     found = measure_hugging_face(folder, dtype) if kind == "Hugging Face" else measure_ours(kind, folder, dtype)

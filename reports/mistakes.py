@@ -1,7 +1,7 @@
 """Asks every witness about every known mistake: ``python reports/mistakes.py`` writes docs/mistakes.md.
 
 ``python reports/mistakes.py measure`` measures first (``reports/mistakes.json``): about fifteen minutes on one core.
-``tests/tools/test_witnesses.py`` measures a sample again, and all of it with ``-m slow``.
+``tests/porting/test_witnesses.py`` measures a sample again, and all of it with ``-m slow``.
 """
 
 import json
@@ -12,8 +12,8 @@ import tempfile
 from tests_under_mistakes import fails
 from witnesses import NUMPY, ROOT, TWIN, Checkpoint, in_arrays, in_goldens, shared
 
-from npgemma.tools.logits.question import AROUND, touches
-from npgemma.tools.mistakes import MISTAKES
+from npgemma.porting.logits.question import AROUND, touches
+from npgemma.porting.mistakes import MISTAKES
 
 DTYPES = ("float64", "float32", "bfloat16")
 EMBEDDED, RANDOM, RANDOM_2 = "embedded", "random PaliGemma 1", "random PaliGemma 2"
@@ -75,7 +75,7 @@ def sides(id, dtype, number):
     """Return the backends in which a mistake is made.
 
     What is made in a file that serves both cannot be made in one. In float64 the backends take turns: both are exact
-    there, and ``tests/tools/test_mistakes.py`` makes every mistake in both.
+    there, and ``tests/porting/test_mistakes.py`` makes every mistake in both.
     """
     if shared(id):
         return (TWIN,)

@@ -22,9 +22,9 @@ from mistakes import (
 )
 from witnesses import NUMPY, ROOT, TWIN
 
-from npgemma.tools import mistakes as library
-from npgemma.tools.diagnosis.verdict import NEAR_ONE, RIGHT_IF_NARROW, SURE, VISIBLE, stands_out
-from npgemma.tools.mistakes import MISTAKES
+from npgemma.porting import mistakes as library
+from npgemma.porting.diagnosis.naming import NEAR_ONE, RIGHT_IF_NARROW, SURE, VISIBLE, stands_out
+from npgemma.porting.mistakes import MISTAKES
 
 DOCUMENT = "docs/mistakes.md"
 INTRODUCTION = (ROOT / "reports" / "mistakes.md").read_text()
@@ -35,12 +35,12 @@ VERDICTS = ("not", "seen", "as", "one of", "named")
 # A mistake must not hide in the margin of the goldens' bound.
 SURE_GOLDENS = 2
 PARTS = {
-    "Inputs": library.inputs,
+    "Inputs": library.preprocessing,
     "Vision tower, and where image and text meet": library.vision,
     "Decoder and cache": library.decoder,
-    "PaliGemma 2": library.gemma2,
+    "PaliGemma 2": library.gemma2_only,
     "Answer and sampling": library.output,
-    "Conversion": library.conversion,
+    "Conversion": library.weight_layout,
 }
 
 

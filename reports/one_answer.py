@@ -31,8 +31,8 @@ def quoted(text):
 def walk():
     """Return the walk as Markdown."""
     import npgemma
+    from npgemma.explain.passes import text_of, watched
     from npgemma.image import load_image
-    from npgemma.tools.views import text_of, watched
 
     # float64, so that every machine writes the same digits.
     model = npgemma.load(dtype="float64")

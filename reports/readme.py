@@ -50,38 +50,44 @@ PATH = [
     ("gemma2.py", "PaliGemma 2's decoder: four differences"),
     ("segmentation.py", "sixteen codes become a mask"),
     ("answer.py", "an answer becomes boxes and masks"),
-    ("sampling.py", "machinery: the settings of an answer"),
-    ("backend.py", "machinery: what runs a model, NumPy or PyTorch"),
-    ("model.py", "machinery: everything together"),
+    ("machinery/sampling.py", "machinery: the settings of an answer"),
+    ("machinery/backend.py", "machinery: what runs a model, NumPy or PyTorch"),
+    ("machinery/model.py", "machinery: everything together"),
     ("params.py", "machinery: the weights, declared once"),
 ]
 
 
 def code_lines(path):
-    """Count lines that are neither blank, comment nor docstring."""
+    """Return the lines that are neither blank, comment nor docstring."""
     text = path.read_text()
     hidden = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             hidden |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     lines = enumerate(text.splitlines(), 1)
-    return sum(bool(line.strip()) and not line.strip().startswith("#") and i not in hidden for i, line in lines)
+    return [line for i, line in lines if line.strip() and not line.strip().startswith("#") and i not in hidden]
 
 
 def changed_lines(module):
-    """Count the lines of the twin that differ from the port."""
-    ours, theirs = ((ROOT / package / module).read_text().splitlines() for package in ("npgemma", "torch_ref"))
-    return sum(line[0] == "+" and line[:3] != "+++" for line in difflib.unified_diff(ours, theirs, n=0, lineterm=""))
+    """Return the lines of code that the twin has otherwise than the reference."""
+    files = ROOT / "npgemma" / module, ROOT / "torch_ref" / pathlib.Path(module).name
+    ours, theirs = map(code_lines, files)
+    return [line[1:] for line in difflib.unified_diff(ours, theirs, n=0) if line[0] == "+" and line[:3] != "+++"]
+
+
+def anchor_of(name):
+    """Return the anchor of a file's heading in ``docs/exercises.md``."""
+    return name.replace(".", "").replace("/", "")
 
 
 def path_table():
-    rows = ["| file | lines (of code) | lines new or changed in the twin | teaches | try |", "|---|---:|---:|---|---|"]
+    rows = ["| file | lines (of code) | code lines changed in the twin | teaches | try |", "|---|---:|---:|---|---|"]
     attempts = {exercise["file"]: exercise["try"] for exercise in EXERCISES}
     for name, teaches in PATH:
         path = ROOT / "npgemma" / name
-        lines = f"{len(path.read_text().splitlines())} ({code_lines(path)})"
-        differs = changed_lines(name) if (ROOT / "torch_ref" / name).exists() else "shared"
-        attempt = f"[{attempts[name]}]({DOCUMENT}#{name.replace('.', '')})"
+        lines = f"{len(path.read_text().splitlines())} ({len(code_lines(path))})"
+        differs = len(changed_lines(name)) if (ROOT / "torch_ref" / path.name).exists() else "shared"
+        attempt = f"[{attempts[name]}]({DOCUMENT}#{anchor_of(name)})"
         rows.append(f"| [`{name}`](npgemma/{name}) | {lines} | {differs} | {teaches} | {attempt} |")
     return "\n".join(rows)
 
@@ -260,7 +266,7 @@ def measure_speed(folder, device="cpu"):
 
 
 def bounds_table():
-    from npgemma.tools.compare import BOUNDS
+    from npgemma.porting.backends import BOUNDS
 
     rows = ["| dtype | bound | largest of a whole answer | arrays | where |", "|---|---:|---:|---:|---|"]
     for dtype, report in json.loads((ROOT / "reports" / "parity.json").read_text()).items():
@@ -324,7 +330,7 @@ def concepts_table():
         line, text = getattr(found, "lineno", 1), ast.get_docstring(found)
         code = f" `{where}`" if where else ""
         example = "yes" if ">>>" in text else "drawn" if "queries" in text and "keys" in text and where else ""
-        try_it = f"[{name}](exercises.md#{name.replace('.', '')})"
+        try_it = f"[{name}](exercises.md#{anchor_of(name)})"
         rows.append(f"| {concept} | [{name}:{line}](../npgemma/{name}#L{line}){code} | {try_it} | {example} |")
     return "\n".join(rows)
 
@@ -374,8 +380,8 @@ def supported_table():
     """Return what is read and what is refused by name, from the tables that the readers themselves use."""
     from conversion import hub_config, kinds, lora, preprocessing, summary
     from conversion.write import FILE_DTYPES
-    from npgemma import tokenizer_json
     from npgemma.config import PUBLISHED
+    from npgemma.files import tokenizer_json
 
     families = ", ".join(summary.NAMES[name] for name in hub_config.FAMILIES)
     sizes = ", ".join(f"`{name}`" for name in PUBLISHED)

@@ -7,7 +7,7 @@ import io
 import pytest
 from witnesses import NUMPY, ROOT, TWIN, making, shared
 
-from npgemma.tools.mistakes import made
+from npgemma.porting.mistakes import made
 
 
 @dataclasses.dataclass

@@ -1,7 +1,7 @@
 """The witnesses of the tests of the tests: what sees a known mistake, and by how much.
 
 A witness is asked about one mistake, made in one of its ways, on one checkpoint, in one dtype, and in one of the two
-backends. `npgemma.tools.mistakes` makes the mistakes; `reports/mistakes.py` asks all witnesses and writes the table.
+backends. `npgemma.porting.mistakes` makes the mistakes; `reports/mistakes.py` asks all witnesses and writes the table.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ import npgemma  # noqa: E402
 import torch_ref  # noqa: E402
 from npgemma.command.parity import twin_of  # noqa: E402
 from npgemma.image import load_image  # noqa: E402
-from npgemma.tools import forced  # noqa: E402
-from npgemma.tools.compare import BOUNDS, Comparison  # noqa: E402
-from npgemma.tools.diagnosis import Port, Replays  # noqa: E402
-from npgemma.tools.diagnosis.hypotheses import ask  # noqa: E402
-from npgemma.tools.diagnosis.own import in_float64  # noqa: E402
-from npgemma.tools.logits import Answer, diagnose  # noqa: E402
-from npgemma.tools.logits.question import Question  # noqa: E402
-from npgemma.tools.mistakes import MISTAKES, made  # noqa: E402
-from npgemma.tools.mistakes.making import SHARED  # noqa: E402
+from npgemma.porting import given_tokens  # noqa: E402
+from npgemma.porting.backends import BOUNDS, Comparison  # noqa: E402
+from npgemma.porting.diagnosis import Port, Replays  # noqa: E402
+from npgemma.porting.diagnosis.hypotheses import ask  # noqa: E402
+from npgemma.porting.diagnosis.own_errors import in_float64  # noqa: E402
+from npgemma.porting.logits import Answer, diagnose  # noqa: E402
+from npgemma.porting.logits.question import Question  # noqa: E402
+from npgemma.porting.mistakes import MISTAKES, made  # noqa: E402
+from npgemma.probe.exchange import SHARED  # noqa: E402
 
 NUMPY, TWIN = "npgemma", "torch_ref"
 PROMPT = "detect red circle ; blue square"
@@ -74,7 +74,7 @@ class Checkpoint:
         """Return the trace of an answer, and the logits of its tokens."""
         model = self.model(dtype, side)
         with npgemma.record() as trace:
-            rows = forced.run(model, self.load().pixels_BYXC, model.tokenizer.prompt(PROMPT), TOKENS)
+            rows = given_tokens.run(model, self.load().pixels_BYXC, model.tokenizer.prompt(PROMPT), TOKENS)
         return trace, rows
 
     @functools.cache  # noqa: B019
@@ -120,9 +120,9 @@ def in_arrays(checkpoint, id, way, dtype, side, logits=True):
     -------
     dict
         ``end_to_end``: the largest relative L2 error against the other backend's right arrays, in bounds of
-        `npgemma.tools.compare`; ``unequal``: the first array that cannot be near, such as ids or a mask; ``own``: the
-        largest own error, in percent of its limit; ``wrong``: arrays past their limits; ``c``, ``z`` and ``visible``,
-        of the projection; ``logits``: what `diagnose --logits` says.
+        `npgemma.porting.backends`; ``unequal``: the first array that cannot be near, such as ids or a mask; ``own``:
+        the largest own error, in percent of its limit; ``wrong``: arrays past their limits; ``c``, ``z`` and
+        ``visible``, of the projection; ``logits``: what `diagnose --logits` says.
     """
     with making(id, side, way):
         found, rows = checkpoint.run(dtype, side)

@@ -14,7 +14,7 @@ import published
 
 from conversion.folder import describe
 from npgemma.errors import InputError
-from npgemma.files import replacing
+from npgemma.files.writing import replacing
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("npgemma", "numpy", "torch", "safetensors", "sentencepiece", "pillow", "pytest")

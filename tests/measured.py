@@ -12,12 +12,11 @@ from PIL import Image
 
 import npgemma
 from conversion.folder import open_folder, plain
-from npgemma.backend import numpy_backend
 from npgemma.command.parity import twin_of
 from npgemma.image import load_pixels
+from npgemma.machinery.backend import numpy_backend, to_numpy
 from npgemma.params import build, map_leaves
-from npgemma.tools.compare import BOUNDS, DEVICE_FACTOR, Comparison
-from npgemma.trace import to_numpy
+from npgemma.porting.backends import BOUNDS, DEVICE_FACTOR, Comparison
 from torch_ref.backend import to_torch, torch_backend
 
 PROMPTS = ("caption en", "answer en how many objects", "detect red circle")

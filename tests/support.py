@@ -19,10 +19,9 @@ import conversion
 import npgemma
 from conversion import safetensors_file
 from conversion.vocabulary import write_tokenizer
-from npgemma.backend import numpy_backend
 from npgemma.config import FULL, SLIDING, Config, Gemma2Config, TextConfig, VisionConfig
-from npgemma.tools.compare import difference
-from npgemma.trace import to_numpy
+from npgemma.machinery.backend import numpy_backend, to_numpy
+from npgemma.porting.backends import difference
 from torch_ref.backend import to_torch, torch_backend
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

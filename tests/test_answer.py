@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageColor, ImageFont
 
 from conversion.codebook import CODES, layout, read_codebook
-from npgemma.answer import Found, as_json, find_objects, mask_lengths, place_mask
+from npgemma.answer import Detection, as_json, find_objects, mask_lengths, place_mask
 from npgemma.command import fonts
 from npgemma.command.annotate import annotate, choose_colours, mask_name, place_label, write_masks
 from npgemma.segmentation import decode_masks
@@ -21,7 +21,7 @@ def test_the_order_is_top_left_bottom_right():
 
 def test_several_objects_and_other_text():
     text = "here: <loc0000><loc0000><loc0500><loc0500> a cat ; <loc0001><loc0002><loc0003><loc0004> dog<eos> and more"
-    assert [thing.label for thing in find_objects(text, SIZE)] == ["a cat", "dog"]
+    assert [detection.label for detection in find_objects(text, SIZE)] == ["a cat", "dog"]
 
 
 def test_what_was_encoded_is_decoded_within_half_a_location():
@@ -51,9 +51,9 @@ def test_what_is_no_box_is_left_out(text):
 
 def test_boxes_are_drawn_where_they_are_and_the_image_is_left_alone():
     image = Image.new("RGB", (300, 300), "white")
-    things = [Found("cat", (50, 100, 250, 200)), Found("", (10, 10, 20, 20))]
-    drawn = np.asarray(annotate(image, things))
-    colour = ImageColor.getrgb(choose_colours(image, things)[0])
+    detections = [Detection("cat", (50, 100, 250, 200)), Detection("", (10, 10, 20, 20))]
+    drawn = np.asarray(annotate(image, detections))
+    colour = ImageColor.getrgb(choose_colours(image, detections)[0])
     rows, columns = np.nonzero((drawn == colour).all(axis=-1))
     assert (columns.min(), columns.max(), rows.max()) == (50, 250, 200)
     assert rows.min() < 100  # the label stands on the box
@@ -63,7 +63,9 @@ def test_boxes_are_drawn_where_they_are_and_the_image_is_left_alone():
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (3000, 40)])
 def test_images_of_any_size_can_be_drawn_on(size):
-    drawn = annotate(Image.new("RGB", size), [Found("a long label", (0, 0, *size), np.ones(size[::-1], dtype=bool))])
+    drawn = annotate(
+        Image.new("RGB", size), [Detection("a long label", (0, 0, *size), np.ones(size[::-1], dtype=bool))]
+    )
     times = drawn.width // size[0]
     assert drawn.size == (times * size[0], times * size[1])
     assert max(drawn.size) >= 240
@@ -76,7 +78,7 @@ def test_a_mask_can_be_seen_on_any_background(background):
     mask = np.zeros((300, 300), dtype=bool)
     mask[100:200, 60:190] = True
     image = Image.new("RGB", (300, 300), background)
-    drawn = np.asarray(annotate(image, [Found("", (60, 100, 190, 200), mask)])).astype(float)
+    drawn = np.asarray(annotate(image, [Detection("", (60, 100, 190, 200), mask)])).astype(float)
     differs = np.linalg.norm(drawn - np.array(ImageColor.getrgb(background)), axis=-1)
     assert differs[110:190, 70:180].min() > 442 / 6
     # The edge is a line of the whole colour, and another one beside it.
@@ -86,8 +88,8 @@ def test_a_mask_can_be_seen_on_any_background(background):
 
 def test_objects_have_colours_of_their_own():
     image = Image.new("RGB", (300, 300), "white")
-    things = [Found(str(i), (i * 30, 0, i * 30 + 20, 40)) for i in range(4)]
-    assert len(set(choose_colours(image, things))) == 4
+    detections = [Detection(str(i), (i * 30, 0, i * 30 + 20, 40)) for i in range(4)]
+    assert len(set(choose_colours(image, detections))) == 4
 
 
 def test_labels_stay_inside_and_beside_each_other():
@@ -165,12 +167,12 @@ def test_without_a_codebook_or_with_fewer_codes_there_is_a_box_alone(mask_params
         [found] = find_objects(segment_text([3] * count), SIZE, mask_params)
         assert (found.label, found.mask) == ("cat", None)
         assert mask_lengths(segment_text([3] * count)) == [count]
-    assert [thing.mask for thing in find_objects(segment_text([*range(15), 128]), SIZE, mask_params)] == [None]
+    assert [detection.mask for detection in find_objects(segment_text([*range(15), 128]), SIZE, mask_params)] == [None]
 
 
 def test_several_masks_are_read(mask_params):
     text = segment_text(range(16)) + " ; " + segment_text(range(1, 17))
-    assert [thing.mask is not None for thing in find_objects(text, SIZE, mask_params)] == [True, True]
+    assert [detection.mask is not None for detection in find_objects(text, SIZE, mask_params)] == [True, True]
 
 
 @pytest.mark.parametrize("box", [(0, 0, 100, 200), (99.7, 199.8, 100, 200), (10.2, 20.1, 10.3, 20.2), (0, 0, 0.1, 0.1)])
@@ -182,7 +184,7 @@ def test_a_mask_has_at_least_one_pixel_and_stays_inside(box):
 def test_json_says_masks_as_coco_does():
     mask = np.random.default_rng(0).random((5, 7)) > 0.5
     for inside in (mask, ~mask, mask | True, mask & False):
-        said = as_json(Found("x", (0, 0, 1, 1), inside))["mask"]
+        said = as_json(Detection("x", (0, 0, 1, 1), inside))["mask"]
         rows, columns = said["size"]
         values = np.repeat(np.arange(len(said["counts"])) % 2, said["counts"])
         np.testing.assert_array_equal(values.reshape(columns, rows).T.astype(bool), inside)
@@ -192,12 +194,12 @@ def test_masks_are_drawn_half_transparent_and_written(tmp_path):
     mask = np.zeros((300, 300), dtype=bool)
     mask[100:200, 60:90] = True
     image = Image.new("RGB", (300, 300), "white")
-    things = [Found("a/cat", (50, 50, 250, 250), mask), Found("dog", (0, 0, 9, 9))]
-    drawn = np.asarray(annotate(image, things))
-    colour = np.array(ImageColor.getrgb(choose_colours(image, things)[0]))
+    detections = [Detection("a/cat", (50, 50, 250, 250), mask), Detection("dog", (0, 0, 9, 9))]
+    drawn = np.asarray(annotate(image, detections))
+    colour = np.array(ImageColor.getrgb(choose_colours(image, detections)[0]))
     np.testing.assert_allclose(drawn[150, 75], (colour + 255) / 2, atol=1)
     assert tuple(drawn[150, 120]) == (255, 255, 255)
-    [path] = write_masks(tmp_path / "made", "/images/photo.jpg", things)
+    [path] = write_masks(tmp_path / "made", "/images/photo.jpg", detections)
     assert path == str(tmp_path / "made" / "photo-1-a-cat.png")
     np.testing.assert_array_equal(np.asarray(Image.open(path).convert("L")) == 255, mask)
 
@@ -208,7 +210,7 @@ def test_masks_are_drawn_half_transparent_and_written(tmp_path):
 def test_any_label_makes_a_file_name(tmp_path, label):
     mask = np.ones((4, 4), dtype=bool)
     image = "i" * 240 + ".png"
-    [path] = write_masks(tmp_path, image, [Found(label, (0, 0, 4, 4), mask)])
+    [path] = write_masks(tmp_path, image, [Detection(label, (0, 0, 4, 4), mask)])
     name = mask_name(image, 1, label)
     assert path == str(tmp_path / name)
     assert (tmp_path / name).exists()
@@ -216,5 +218,5 @@ def test_any_label_makes_a_file_name(tmp_path, label):
 
 
 def test_without_a_mask_no_folder_is_made(tmp_path):
-    assert write_masks(tmp_path / "masks", "a.png", [Found("x", (0, 0, 1, 1))]) == []
+    assert write_masks(tmp_path / "masks", "a.png", [Detection("x", (0, 0, 1, 1))]) == []
     assert not (tmp_path / "masks").exists()

@@ -11,8 +11,8 @@ from test_golden import GOLDEN, VARIANTS, arguments, load, load_backend
 from conversion.folder import read_tensors
 from conversion.layout import canonical
 from npgemma.config import Gemma2Config
-from npgemma.tools.compare import BOUNDS, difference
-from npgemma.trace import to_numpy
+from npgemma.machinery.backend import to_numpy
+from npgemma.porting.backends import BOUNDS, difference
 
 
 def restated(variant):

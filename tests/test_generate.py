@@ -7,7 +7,7 @@ from support import CONFIGS, inputs, models, random, tensor
 
 import torch_ref.generate as twin
 from npgemma import generate
-from npgemma.trace import to_numpy
+from npgemma.machinery.backend import to_numpy
 
 CONFIG = CONFIGS["two key/value heads"]
 

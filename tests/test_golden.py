@@ -19,9 +19,9 @@ from conversion import safetensors_file
 from npgemma.config import FULL, Gemma2Config
 from npgemma.fast import bfloat16
 from npgemma.image import load_pixels
+from npgemma.machinery.backend import to_numpy
 from npgemma.params import leaves
-from npgemma.tools.compare import difference
-from npgemma.trace import to_numpy
+from npgemma.porting.backends import difference
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 ABOUT = json.loads((GOLDEN / "about.json").read_text())

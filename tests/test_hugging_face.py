@@ -16,8 +16,8 @@ import torch_ref
 from conversion.hub_config import FAMILIES, VISION, from_hub, to_hub
 from conversion.layout import stored_leaves
 from npgemma.config import PUBLISHED
-from npgemma.tools.compare import difference
-from npgemma.trace import to_numpy
+from npgemma.machinery.backend import to_numpy
+from npgemma.porting.backends import difference
 
 transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'npgemma[oracle]'")
 

@@ -2,9 +2,9 @@
 
 import concurrent.futures
 import dataclasses
-import inspect
 import itertools
 import json
+import typing
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ import npgemma
 import torch_ref
 from npgemma.answer import find_objects
 from npgemma.image import load_image, load_pixels
-from npgemma.sampling import Sampling
-from npgemma.trace import to_numpy
+from npgemma.machinery.backend import to_numpy
+from npgemma.machinery.sampling import Sampling, Settings
 
 LOADERS = {"numpy": npgemma.load, "torch": torch_ref.load}
 
@@ -285,14 +285,15 @@ def test_settings_of_another_type_are_refused(settings):
         npgemma.Sampling(**settings)
 
 
-def test_the_settings_stand_in_one_order_everywhere():
-    fields = [field.name for field in dataclasses.fields(npgemma.Sampling)]
-    for method in (npgemma.Model.generate, npgemma.Model.generate_batch):
-        parameters = inspect.signature(method).parameters
-        only = [name for name, parameter in parameters.items() if parameter.kind == inspect.Parameter.KEYWORD_ONLY]
-        assert only == [*fields, "watch"]
-        defaults = {name: parameters[name].default for name in fields}
-        assert npgemma.Sampling(**defaults) == npgemma.Sampling()
+def test_type_checkers_know_the_settings():
+    fields = {field.name: field.type for field in dataclasses.fields(Sampling)}
+    assert typing.get_type_hints(Settings) == fields
+
+
+@pytest.mark.parametrize("ask", ["generate", "generate_batch"])
+def test_an_unknown_setting_is_refused(model, image, ask):
+    with pytest.raises(TypeError, match=r"'max_length' is not a setting.*max_new_tokens, do_sample, .*, seed$"):
+        getattr(model, ask)([image], ["caption en"], max_length=5)
 
 
 @pytest.mark.parametrize(

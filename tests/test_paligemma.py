@@ -7,9 +7,9 @@ from support import CONFIGS, assert_close, inputs, models, on_numpy, on_torch
 import npgemma
 import torch_ref
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen
+from npgemma.machinery.backend import to_numpy
 from npgemma.params import build, leaves, map_leaves
-from npgemma.tools.compare import BOUNDS, DEVICE_FACTOR, Comparison, difference
-from npgemma.trace import to_numpy
+from npgemma.porting.backends import BOUNDS, DEVICE_FACTOR, Comparison, difference
 from torch_ref.backend import to_torch
 
 

@@ -1,7 +1,8 @@
 """The PyTorch twin of ``npgemma``, for CPU and CUDA: the same functions under the same names.
 
-``diff npgemma/gemma.py torch_ref/gemma.py`` is short, and is the lesson. Sizes, the declaration of the weights,
-images, text and tracing are the port's own.
+A file explains only what differs from the reference's file of the same name; it is a lesson how little that is:
+``diff npgemma/gemma.py torch_ref/gemma.py | grep '^>'``. Sizes, the declaration of the weights, images, text and
+tracing are the reference's own.
 """
 
 import os
@@ -9,10 +10,14 @@ import time
 from collections.abc import Callable
 
 import npgemma
-from npgemma.model import Model
+from npgemma.machinery.model import Model
+from npgemma.probe.following import catch_up
 from torch_ref.backend import memory_errors, to_torch, torch_backend
 
 __all__ = ["load"]
+
+# A recording may have begun before this package was imported.
+catch_up()
 
 
 def load(
@@ -27,25 +32,14 @@ def load(
     resize: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
-    """Load a checkpoint folder for the torch backend.
+    """Load a checkpoint folder for the torch backend, as `npgemma.load` does for NumPy.
 
     Parameters
     ----------
-    path : str or os.PathLike, optional
-        A folder in the layout of Hugging Face's hub, or the hub's id of one that its cache holds, or a LoRA
-        adapter; by default the embedded checkpoint.
     dtype, device, static
         As for `torch_ref.backend.torch_backend`.
-    base : str or os.PathLike, optional
-        The checkpoint that a LoRA adapter was trained on, where ``path`` is an adapter's folder; by default the one
-        that lies beside it.
-    config, tokenizer : str or os.PathLike, optional
-        For big_vision's ``.npz``, which carries neither: a hub ``config.json`` (published sizes are recognised without
-        it) and a tokenizer file.
-    resize : str, optional
-        Filter that resizes images, ``bicubic`` or ``bilinear``; by default the folder's own, mostly bicubic.
-    progress : callable, optional
-        Called as ``progress(done, total)`` in bytes while weights are read.
+    path, base, config, tokenizer, resize, progress
+        As for `npgemma.load`.
 
     Returns
     -------

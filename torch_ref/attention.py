@@ -1,15 +1,4 @@
-"""Attention: the one operation in which tokens read from each other. Both towers use this formula.
-
-Everything else in a transformer treats each token by itself. In attention, three learned matrices each make a new
-vector of a token's vector: a *query*, which says what the token looks for; a *key*, which says what the token can be
-found by; and a *value*, which is what the token hands over. The dot product of a query with a key is large where the
-two point the same way. A token then takes the mean of all values, weighted by the softmax of these products: tokens
-whose keys match its query count, others hardly.
-
-Several *heads* do this side by side, each with queries of its own. One head makes one mean, with the same weights for
-all its channels: looking at two places at once, it hands over a blend of two values. Several heads fetch several means
-and keep them apart, on different channels.
-"""
+"""The twin of ``npgemma/attention.py``, which explains what both do."""
 
 import math
 
@@ -22,34 +11,7 @@ from torch_ref.ops import einsum, softmax
 # Where there are many queries, the formula runs for a block of them at a time (blocks.py, which readers may skip).
 @in_blocks_of_queries
 def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
-    """For each query, average the values, weighted by the softmax of query-key similarity.
-
-    ``softmax(q k / sqrt(H)) v`` for each head. There may be fewer key/value heads than query heads (grouped-query
-    attention): then G = N / K query heads in a row share one, and a cache holds G times fewer keys and values. What is
-    lost is variety: the G heads ask different questions of the same keys.
-
-    Parameters
-    ----------
-    q_BTNH, k_BSKH, v_BSKH : arrays
-        Queries, keys and values; in Gemma the first two are rotated already (`npgemma.rope.rotate`).
-    mask_BTS : bool array, optional
-        True where query t may read from key s. None lets every query read from every key, as the vision tower does.
-
-    Returns
-    -------
-    mixed_BTNH : array
-        For each query head the weighted mean of the values.
-
-    Notes
-    -----
-    Why ``/ sqrt(H)``: a dot product of H independent terms of variance 1 has variance H. Undivided, the scores of wide
-    heads would lie so far apart that the softmax picks one key before anything is learned; and where a softmax is that
-    sure, its gradient is nearly zero, so that the queries could not learn to look elsewhere.
-
-    References
-    ----------
-    Vaswani et al., arXiv 1706.03762, equation 1; Ainslie et al., arXiv 2305.13245, section 2.2 (grouped queries).
-    """
+    """For each query, average the values, weighted by the softmax of query-key similarity."""
     (B, T, N, H), K = q_BTNH.shape, k_BSKH.shape[2]
     # Query head n reads key/value head n // G. Splitting the axis N into (K, G) lines them up: with N = 6 and K = 2,
     # query heads 0, 1, 2 become row 0 and share key/value head 0; query heads 3, 4, 5 become row 1 and share head 1.

@@ -8,16 +8,13 @@ import warnings
 import numpy as np
 import torch
 
-from npgemma.backend import Backend, check_dtype, peak_bytes
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import BFloat16Weight
 from npgemma.fast.dtypes import DTYPES
+from npgemma.machinery.backend import Backend, check_dtype, looked_up, peak_bytes
 from npgemma.params import map_leaves
 from torch_ref import cache, generate, paligemma
 from torch_ref import static as static_shapes
-
-# `npgemma.record` does not follow this file: it is around the forward pass.
-RECORDED = False
 
 
 def torch_backend(dtype="float32", device="cpu", static=False):
@@ -51,7 +48,7 @@ def torch_backend(dtype="float32", device="cpu", static=False):
         # A copy, since torch warns of arrays that cannot be written to.
         return (x if isinstance(x, torch.Tensor) else torch.from_numpy(np.array(x))).to(device)
 
-    step, make_cache = paligemma.step, cache.KVCache
+    step, make_cache = looked_up(paligemma, "step")["step"], cache.KVCache
     if static:
         step, make_cache = static_shapes.step, static_shapes.KVCache
     return Backend(
@@ -64,10 +61,7 @@ def torch_backend(dtype="float32", device="cpu", static=False):
         clock=functools.partial(_clock, device),
         peak_bytes=peak_bytes if device == "cpu" else torch.cuda.max_memory_allocated,
         session=functools.partial(session, device),
-        encode_image=paligemma.encode_image,
-        encode_images=paligemma.encode_images,
-        logits=paligemma.logits,
-        prefill=paligemma.prefill,
+        **looked_up(paligemma, "encode_image", "encode_images", "logits", "prefill"),
         step=step,
         make_cache=make_cache,
         generate=functools.partial(generate.generate, make_cache=make_cache, step=step),

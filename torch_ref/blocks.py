@@ -9,9 +9,6 @@ import torch
 
 from npgemma.fast.blocks import cut, taken_whole
 
-# `npgemma.record` does not follow this file: it is around a layer, and who records takes arrays whole.
-RECORDED = False
-
 # Queries of a block, of all heads in it. Of fewer, the keys would be rearranged for too few products; of more, the
 # scores would not fit the caches. Attention of the 3B model in bfloat16 on two cores, whole and in blocks: the vision
 # tower, 1024 tokens, 120 and 33 ms, 4096 tokens, 2.8 and 0.8 s; the decoder, 4102 tokens, 1.6 and 0.7 s.

@@ -1,33 +1,10 @@
-"""The key/value cache: the keys and values of past tokens, kept so that none is computed twice.
-
-Nothing that is computed later changes what was computed before: image and prompt are computed in one call and read from
-each other only, and each token of the answer reads from what stands before it. So the keys and values of a token stay
-right for the rest of the answer. (A query serves only its own token's output, which is computed once.) A step then runs
-*one* new token through the blocks and reads the rest from here. Without a cache the tenth step would run the decoder
-over 256 image tokens, the prompt and the answer so far again: for the 3B model nearly three hundred times the work.
-
-The price is memory: 2 L K H numbers a token, for the 3B model 2 x 18 x 1 x 256 = 9216, in float32 37 kB, and 302 MB for
-all 8192 tokens of a full context. With a key/value head for each of its eight query heads that would be 2.4 GB.
-
-The cache holds the only arrays that change from one step to the next. Their memory is taken once, at full length.
-"""
+"""The twin of ``npgemma/cache.py``, which explains what both do."""
 
 import torch
 
 
 class KVCache:
-    """Keys and values of all layers, filled from the left to one common level.
-
-    Parameters
-    ----------
-    config : TextConfig
-    batch : int
-        B, images with prompts.
-    capacity : int
-        The most tokens it can hold: image, prompt and answer.
-    like : array
-        An array of the dtype (and, in the twin, on the device) that the cache is to have.
-    """
+    """Keys and values of all layers, filled from the left to one common level."""
 
     def __init__(self, config, batch, capacity, like):
         shape = (config.layers, batch, capacity, config.key_value_heads, config.head_width)
@@ -51,18 +28,7 @@ class LayerCache:
         self.cache, self.i = cache, i
 
     def extend(self, k_BTKH, v_BTKH):
-        """Store the keys and values of new tokens after the old ones, and return all of them.
-
-        Parameters
-        ----------
-        k_BTKH, v_BTKH : arrays
-            Of this call's tokens.
-
-        Returns
-        -------
-        k_BSKH, v_BSKH : arrays
-            Views of the cache: past tokens and these.
-        """
+        """Store the keys and values of new tokens after the old ones, and return all of them."""
         start = self.cache.length
         end = start + k_BTKH.shape[1]
         self.cache.k_LBSKH[self.i, :, start:end] = k_BTKH

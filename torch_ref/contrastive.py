@@ -1,38 +1,10 @@
-"""What the models were trained with: SigLIP's loss (and CLIP's, which it replaced), and PaliGemma's loss on answers.
-
-Inference never calls these. The sigmoid loss gave SigLIP its name (*sig*moid loss for *l*anguage-*i*mage
-*p*re-training). Beside it stands the loss of CLIP, an earlier model: there all captions of a batch compete for an
-image, and all images for a caption, while the sigmoid loss judges each pair by itself. Caption b belongs to image b and
-to no other image of the batch. PaliGemma as a whole then learned to predict the next token of its answers
-(`next_token_loss`).
-"""
+"""The twin of ``npgemma/contrastive.py``, which explains what both do."""
 
 import torch
 
 
 def sigmoid_loss(image_BD, text_BD, scale, bias):
-    """Ask of every pair of image and caption, by itself: do they belong together?
-
-    ``-sum(log sigmoid(z * (scale * image . text + bias))) / B``, where z is 1 on the diagonal and -1 elsewhere.
-
-    Parameters
-    ----------
-    image_BD, text_BD : arrays
-        Pooled vectors of images and captions, of length 1.
-    scale : float
-        The paper's t = exp(t'), learned; starts at 10.
-    bias : float
-        The paper's b, learned; starts at -10, since nearly all pairs are wrong ones.
-
-    Returns
-    -------
-    scalar
-        The loss for one image, summed over the captions.
-
-    References
-    ----------
-    Zhai et al., arXiv 2303.15343, section 3.2 and algorithm 1; ``big_vision/trainers/proj/image_text/siglip.py``.
-    """
+    """Ask of every pair of image and caption, by itself: do they belong together?"""
     logit_BB = scale * (image_BD @ text_BD.T) + bias
     label_BB = 2 * torch.eye(len(image_BD), dtype=image_BD.dtype, device=image_BD.device) - 1
     # log sigmoid(x) = -log(1 + exp(-x)), written so that exp never overflows.
@@ -41,27 +13,7 @@ def sigmoid_loss(image_BD, text_BD, scale, bias):
 
 
 def softmax_loss(image_BD, text_BD, scale):
-    """Ask of every image: which of the captions is yours? And of every caption: which image? (CLIP's loss.)
-
-    ``-(mean(log softmax over captions) + mean(log softmax over images)) / 2``, both of the diagonal. Each term needs
-    the whole batch for its sum, and with it all vectors in one place. Batches of tens of thousands of pairs are spread
-    over many machines; the sigmoid loss can be computed pair by pair, wherever the pair is.
-
-    Parameters
-    ----------
-    image_BD, text_BD : arrays
-        Pooled vectors of images and captions, of length 1.
-    scale : float
-        Inverse temperature, learned; CLIP caps it at 100.
-
-    Returns
-    -------
-    scalar
-
-    References
-    ----------
-    Radford et al., arXiv 2103.00020, figure 3; Zhai et al., arXiv 2303.15343, section 3.1.
-    """
+    """Ask of every image: which of the captions is yours? And of every caption: which image? (CLIP's loss.)"""
     logit_BB = scale * (image_BD @ text_BD.T)
     caption_B = _log_sum_exp(logit_BB) - torch.diagonal(logit_BB)
     image_B = _log_sum_exp(logit_BB.T) - torch.diagonal(logit_BB)
@@ -69,29 +21,7 @@ def softmax_loss(image_BD, text_BD, scale):
 
 
 def next_token_loss(logit_BTV, id_BT, answer_BT):
-    """Cross-entropy of the answer's tokens: how surprised is the model by each, given all tokens before it?
-
-    ``-mean(log softmax(logit[t - 1])[id[t]])`` over the tokens t of the answer.
-
-    Parameters
-    ----------
-    logit_BTV : array
-        Of the text tokens, in one pass: position t - 1 predicts token t. The P image positions that
-        `npgemma.paligemma.logits` puts in front are left out.
-    id_BT : int array
-        The same tokens.
-    answer_BT : bool array
-        Tokens that count: the answer with its ``<eos>``. Image and prompt are given, not predicted, so a model is not
-        taught to ask questions.
-
-    Returns
-    -------
-    scalar
-
-    References
-    ----------
-    Beyer et al., arXiv 2407.07726, section 3.2.2 (the suffix alone has a loss).
-    """
+    """Cross-entropy of the answer's tokens: how surprised is the model by each, given all tokens before it?"""
     before = logit_BTV[:, :-1]
     chosen = torch.take_along_dim(before, id_BT[:, 1:, None], dim=-1)[..., 0]
     loss = _log_sum_exp(before) - chosen

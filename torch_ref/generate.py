@@ -1,9 +1,4 @@
-"""From logits to an answer: read the image and the prompt once, then add one token at a time.
-
-The model gives every token of the vocabulary a logit, and a softmax makes probabilities of them; which token is written
-is decided here. Taking the most probable token each time (greedy) gives the same answer every time, and suits questions
-with one right answer: a box, a number. A draw by probability varies, as captions may.
-"""
+"""The twin of ``npgemma/generate.py``, which explains what both do."""
 
 import torch
 
@@ -11,38 +6,9 @@ from torch_ref import paligemma
 from torch_ref.cache import KVCache
 from torch_ref.ops import softmax
 
-# `npgemma.record` does not follow this file: it begins after the logits.
-RECORDED = False
-
 
 def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, make_cache=KVCache, step=paligemma.step):
-    """Yield the answer's tokens, one for each row at a time.
-
-    Parameters
-    ----------
-    image_BPD : array
-        From `npgemma.paligemma.encode_image`: the image is encoded once for the whole answer.
-    ids_BT : int array
-        ``<bos>``, prompt, newline; shorter rows padded on the left.
-    valid_BT : bool array
-        Text tokens that are not padding.
-    p : Params
-    config : Config
-    choose : callable
-        Takes ``logit_BV`` and returns ``id_B``: `greedy`, or `sample` with its settings bound. It must pass over rows
-        of the vocabulary that belong to no token; `npgemma.model.Model.chooser` makes one that does.
-    max_new_tokens : int
-        The most tokens to add; fewer if the context ends before, none if the prompt fills it.
-    make_cache, step : callable
-        `npgemma.cache.KVCache` and `npgemma.paligemma.step`, or others that do the same.
-
-    Yields
-    ------
-    id_B : int array
-        The newest token of each answer. An answer's last token is an end token (``config.eos_tokens``), unless
-        ``max_new_tokens`` or the context ends it first; one that has ended goes on with ``<pad>`` while others still
-        run.
-    """
+    """Yield the answer's tokens, one for each row at a time."""
     prompt_tokens = image_BPD.shape[1] + ids_BT.shape[1]
     most = min(max_new_tokens, config.text.context_length - prompt_tokens)
     if most < 1:
@@ -64,56 +30,12 @@ def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, mak
 
 
 def greedy(logit_BV):
-    """Choose the most probable token; of several, the one with the lowest id.
-
-    Parameters
-    ----------
-    logit_BV : array
-
-    Returns
-    -------
-    id_B : int array
-    """
+    """Choose the most probable token; of several, the one with the lowest id."""
     return logit_BV.argmax(dim=-1)
 
 
 def sample(logit_BV, uniform_B, temperature=1.0, top_k=None, top_p=1.0):
-    """Draw a token by its probability, with the improbable ones left out.
-
-    The settings apply in this order, as in Hugging Face's ``generate``: temperature, top-k, top-p (of the probabilities
-    that top-k has left).
-
-    Parameters
-    ----------
-    logit_BV : array
-    uniform_B : float64 array
-        One random number from [0, 1) for each row; it alone decides the draw.
-    temperature : float
-        Above 0; the logits are divided by it. Below 1 the probable tokens gain, above 1 they lose
-        (`npgemma.ops.softmax` shows numbers).
-    top_k : int, optional
-        Keep only that many of the most probable tokens.
-    top_p : float
-        In (0, 1]. Keep the fewest most probable tokens that together reach this probability.
-
-    Returns
-    -------
-    id_B : int array
-
-    Notes
-    -----
-    Why cut off: hundreds of thousands of tokens are improbable, each by itself, but together they are drawn
-    now and then, and one is enough to derail an answer. Top-k keeps a fixed number of tokens; top-p keeps few where the
-    model is sure and many where it is not.
-
-    The draw itself inverts the cumulative distribution: the kept probabilities are laid end to end on a line, and the
-    token is the one on whose piece the random number falls. Pieces are as long as their tokens are probable.
-
-    References
-    ----------
-    Holtzman et al., arXiv 1904.09751, section 3.1 (top-p, there nucleus sampling; their V^(p) keeps the token that
-    crosses p, and so does this).
-    """
+    """Draw a token by its probability, with the improbable ones left out."""
     # R is the rank of a token, from the most probable down: all V of them, or top_k.
     order_BR = torch.argsort(-logit_BV, dim=-1, stable=True)[:, :top_k]
     # float64: sums over a large vocabulary decide here.

@@ -1,58 +1,10 @@
-"""Which token may attend to which: the prefix-LM mask, and the positions that go with it.
-
-Image and prompt are given: no token of them has to be predicted, so all of them may read from each other in both
-directions. An image token then knows what the prompt asks for before the decoder has said a word. The answer is
-different. Each of its tokens is predicted from what stands before it, and in training the whole answer is there at
-once: a token that could read from later ones would only have to copy. So in training the answer is *causal*: its
-tokens read from earlier ones only. It must be so here too: otherwise each new token would change the vectors of those
-before it, which never happened in training.
-"""
+"""The twin of ``npgemma/mask.py``, which explains what both do."""
 
 import torch
 
 
 def prefix_lm(prefix_BS, valid_BS, new):
-    """Return the mask of a prefix language model (prefix-LM): which tokens each of the newest tokens may attend to.
-
-    A query may attend to a key if the key is a real token, and comes no later or belongs to the prefix as the query
-    does::
-
-                                     keys
-                             0  1  2  3  4  5
-        queries  0 image     1  1  .  1  .  .
-                 1 image     1  1  .  1  .  .
-                 2 padding   1  1  .  .  .  .
-                 3 prompt    1  1  .  1  .  .
-                 4 answer    1  1  .  1  1  .
-                 5 answer    1  1  .  1  1  1
-
-    Parameters
-    ----------
-    prefix_BS : bool array
-        Tokens of the prefix (image and prompt), among all so far.
-    valid_BS : bool array
-        Real tokens; False marks padding, which no token attends to. In a batch shorter prompts are padded between image
-        and prompt, so that all prompts end together; an answer that has ended is padded on the right while others run
-        on. A padding token attends to the image, so that no row of the softmax is empty; what is computed for padding
-        is never read.
-    new : int
-        How many of the S tokens are new, at the end: the queries of this call.
-
-    Returns
-    -------
-    mask_BTS : bool array
-        True where query t may attend to key s.
-
-    Notes
-    -----
-    With a causal mask in place of this one answers still read well, and some are wrong: the embedded model captions its
-    example as before, but asked to detect the red circle it finds nothing, for the image tokens never see the prompt.
-
-    References
-    ----------
-    Beyer et al., PaliGemma, arXiv 2407.07726, section 3.2.2 and figure 2;
-    ``big_vision/models/proj/paligemma/paligemma.py``, ``make_attn_mask``.
-    """
+    """Return the mask of a prefix language model (prefix-LM): which tokens each of the newest tokens may attend to."""
     total = valid_BS.shape[1]
     key_S = torch.arange(total, device=valid_BS.device)
     query_T = key_S[total - new :]
@@ -63,46 +15,7 @@ def prefix_lm(prefix_BS, valid_BS, new):
 
 
 def sliding_window(prefix_BS, valid_BS, new, window):
-    """Return the mask of Gemma 2's blocks with a sliding window: outside the prefix, only the last tokens are seen.
-
-    Of what `prefix_lm` allows, a query sees the last ``window`` keys, its own included; inside the prefix nothing is
-    taken away. With a window of 2::
-
-                                     keys
-                             0  1  2  3  4  5
-        queries  0 image     1  1  1  .  .  .
-                 1 image     1  1  1  .  .  .
-                 2 prompt    1  1  1  .  .  .
-                 3 answer    .  .  1  1  .  .
-                 4 answer    .  .  .  1  1  .
-                 5 answer    .  .  .  .  1  1
-
-    Parameters
-    ----------
-    prefix_BS, valid_BS, new
-        As for `prefix_lm`.
-    window : int
-        4096 in Gemma 2: with images of up to 448 pixels an answer of 3000 tokens still sees all, at 896 no answer does.
-
-    Returns
-    -------
-    mask_BTS : bool array
-        True where query t may see key s.
-
-    Notes
-    -----
-    Why a window: most of what a token needs stands near it, so half of the layers look no further, and their cost need
-    no longer grow with the text; the layers between them still see everything. (Here nothing is saved: the cache keeps
-    every token in all layers, and the window is only a mask.) Why none inside the prefix: an image has no near and far
-    in reading order, and PaliGemma 2 was trained without any window (big_vision has none); Hugging Face, and so this
-    function, keeps Gemma 2's for the answer.
-
-    Tokens are counted by position, so that padding does not push anything out of the window.
-
-    References
-    ----------
-    Gemma Team, arXiv 2408.00118, section 2 (local sliding window and global attention).
-    """
+    """Return the mask of Gemma 2's blocks with a sliding window: outside the prefix, only the last tokens are seen."""
     total = valid_BS.shape[1]
     position_BS = positions(valid_BS, total)
     distance_BTS = position_BS[:, total - new :, None] - position_BS[:, None, :]
@@ -112,22 +25,7 @@ def sliding_window(prefix_BS, valid_BS, new, window):
 
 
 def positions(valid_BS, new):
-    """Return the position of each of the newest tokens: the number of real tokens before that token.
-
-    Padding takes no position, so a padded row is rotated by the same angles as the same row alone.
-
-    Parameters
-    ----------
-    valid_BS : bool array
-        Real tokens so far.
-    new : int
-        How many of the S tokens are new, at the end.
-
-    Returns
-    -------
-    position_BT : int array
-        Counted from 0. Padding has its left neighbour's position (or 0); no token reads from it.
-    """
+    """Return the position of each of the newest tokens: the number of real tokens before that token."""
     position_BS = torch.clamp(torch.cumsum(valid_BS, dim=1) - 1, min=0)
     position_BT = position_BS[:, valid_BS.shape[1] - new :]
     return position_BT

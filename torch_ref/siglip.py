@@ -1,40 +1,11 @@
-"""SigLIP's vision tower: encodes an image as one vector for each of its patches.
-
-A vision transformer (Dosovitskiy et al., arXiv 2010.11929). Every patch has a vector of D channels, its place in the
-*residual stream*, and every block only adds to that vector: first what attention gathered from all patches, then what
-an MLP made of the patch itself. Adding keeps a direct path from the first block to the last: what an early block found
-out stays unless a later one takes it away, and in training the gradient reaches the early blocks undiminished.
-
-The tower was trained to tell which caption belongs to which image (``contrastive.py``). For that, a pooling head on top
-of it, an attention with one learned query, gathered all patches in one vector, which was compared with a caption's
-vector from a tower for text. The pooled vector is made of a weighted mean of what the patches hold, so for it to tell a
-red cat from a blue one, some patch's vector has to say "cat" and "red": the training reaches every patch through it.
-PaliGemma drops that head and takes all patch vectors after the last norm: one pooled vector says *what* is in an image,
-while the decoder must also be told *where*. Other vision transformers pool with a *class token*, an extra token among
-the patches; beside a pooling head none is needed.
-
-Official code: ``big_vision/models/vit.py`` (variant So400m/14).
-"""
+"""The twin of ``npgemma/siglip.py``, which explains what both do."""
 
 from torch_ref.attention import attend
 from torch_ref.ops import einsum, gelu, layer_norm
 
 
 def encode(pixels_BYXC, p, config):
-    """Run the whole tower.
-
-    Parameters
-    ----------
-    pixels_BYXC : array
-        Square images, RGB, from -1 (black) to 1 (white); Y and X are ``config.image_size``.
-    p : VisionParams
-    config : VisionConfig
-
-    Returns
-    -------
-    features_BTD : array
-        One vector for each patch, in reading order: left to right, then top to bottom.
-    """
+    """Run the whole tower."""
     stream_BTD = embed_patches(patchify(pixels_BYXC, config.patch_size), p)
     for block_params in p.blocks:
         stream_BTD = block(stream_BTD, block_params, config)
@@ -43,19 +14,7 @@ def encode(pixels_BYXC, p, config):
 
 
 def patchify(pixels_BYXC, patch_size):
-    """Cut images into square patches, in reading order; what is left at the right and below is dropped.
-
-    Parameters
-    ----------
-    pixels_BYXC : array
-    patch_size : int
-        14 in every published PaliGemma.
-
-    Returns
-    -------
-    patch_BTCyx : array
-        Patch t with its channels first: the order of a convolution's kernel.
-    """
+    """Cut images into square patches, in reading order; what is left at the right and below is dropped."""
     B, Y, X, C = pixels_BYXC.shape
     U, W = Y // patch_size, X // patch_size
     whole = pixels_BYXC[:, : U * patch_size, : W * patch_size]
@@ -65,50 +24,14 @@ def patchify(pixels_BYXC, patch_size):
 
 
 def embed_patches(patch_BTCyx, p):
-    """Map each patch to a vector and add the learned position embedding.
-
-    588 numbers (14 x 14 pixels of 3 channels) go through one matrix and become a vector of the tower's width. Why
-    patches and not pixels: attention compares every token with every other. 224 x 224 pixels would have 2.5 thousand
-    million scores in each head of each block, 256 patches have 65,536. Published code writes the matrix as a
-    convolution whose stride is its kernel's size; such a convolution sees every patch once and apart from the others,
-    which is this matrix product. To attention the patches are a set without order, so a learned vector for each place
-    is added. (An image has the same places every time; text has no fixed length, so the decoder uses rotations,
-    ``rope.py``, and there image tokens are simply numbered in reading order.)
-
-    Parameters
-    ----------
-    patch_BTCyx : array
-    p : VisionParams
-
-    Returns
-    -------
-    embedded_BTD : array
-        The residual stream.
-    """
+    """Map each patch to a vector and add the learned position embedding."""
     projected_BTD = einsum("BTCyx,CyxD->BTD", patch_BTCyx, p.patch_embedding) + p.patch_embedding_bias
     embedded_BTD = projected_BTD + p.position_embedding
     return embedded_BTD
 
 
 def block(x_BTD, p, config):
-    """Pre-norm transformer block: residual self-attention, then residual MLP.
-
-    ``mid = x + attention(norm(x)); out = mid + mlp(norm(mid))``
-
-    The norm stands before each of the two ("pre-norm") and not after it. However far the residual stream has grown,
-    attention and MLP then see numbers of the size for which their weights were learned, while the stream itself passes
-    unchanged.
-
-    Parameters
-    ----------
-    x_BTD : array
-    p : VisionBlockParams
-    config : VisionConfig
-
-    Returns
-    -------
-    out_BTD : array
-    """
+    """Pre-norm transformer block: residual self-attention, then residual MLP."""
     attn_out_BTD = self_attention(layer_norm(x_BTD, p.attn_norm, config.epsilon), p.attn)
     mid_BTD = x_BTD + attn_out_BTD
     mlp_out_BTD = mlp(layer_norm(mid_BTD, p.mlp_norm, config.epsilon), p.mlp)
@@ -117,22 +40,7 @@ def block(x_BTD, p, config):
 
 
 def self_attention(x_BTD, p):
-    """Self-attention: every patch gathers values from all patches, with several heads.
-
-    What the heads gathered, N x H numbers side by side, goes through the matrix ``o``, which brings them back to D
-    channels. Each head has its own rows of ``o``, and so its own directions in the residual stream: later blocks can
-    tell apart what different heads brought. What one head has averaged stays mixed.
-
-    Parameters
-    ----------
-    x_BTD : array
-        Normalised residual stream.
-    p : VisionAttentionParams
-
-    Returns
-    -------
-    out_BTD : array
-    """
+    """Self-attention: every patch gathers values from all patches, with several heads."""
     q_BTNH = einsum("BTD,DNH->BTNH", x_BTD, p.q) + p.q_bias
     k_BTKH = einsum("BTD,DKH->BTKH", x_BTD, p.k) + p.k_bias
     v_BTKH = einsum("BTD,DKH->BTKH", x_BTD, p.v) + p.v_bias
@@ -142,21 +50,7 @@ def self_attention(x_BTD, p):
 
 
 def mlp(x_BTD, p):
-    """MLP: transform each patch by itself, ``gelu(x @ up) @ down``, with biases.
-
-    Attention moves information between patches; the MLP is where the features of one patch are combined into new ones:
-    "reddish" and "round edge" into "apple", say.
-
-    Parameters
-    ----------
-    x_BTD : array
-        Normalised residual stream.
-    p : VisionMLPParams
-
-    Returns
-    -------
-    out_BTD : array
-    """
+    """MLP: transform each patch by itself, ``gelu(x @ up) @ down``, with biases."""
     hidden_BTF = gelu(einsum("BTD,DF->BTF", x_BTD, p.up) + p.up_bias)
     out_BTD = einsum("BTF,FD->BTD", hidden_BTF, p.down) + p.down_bias
     return out_BTD

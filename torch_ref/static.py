@@ -4,8 +4,8 @@ A step of the 3B model launches about a thousand small kernels, and Python takes
 run them. Compiled, what stands between two matrix products is one kernel or two, 300 in all; a captured graph launches
 all of them at once, on the same memory each time. So here everything that differs from step to step is kept in arrays
 of one shape: the newest token, how far the cache is filled, and who may be seen. The layers are those of the twin; what
-comes out is the same but for the order of sums, and for bfloat16 that is rounded less often. There is no such file in
-the port.
+comes out is the same but for the order of sums, and for bfloat16 that is rounded less often. The reference has no
+such file.
 
 Attention is the twin's formula, here too: compiled, it is three kernels. Torch's own
 (``scaled_dot_product_attention``) differs by as much as it rounds, and took longer in bfloat16, on a processor: 0.5
@@ -18,12 +18,9 @@ import warnings
 import torch
 
 from npgemma.errors import InputError
-from npgemma.trace import recording
+from npgemma.probe.following import sees_arrays
 from torch_ref import cache as growing
 from torch_ref import paligemma
-
-# `npgemma.record` does not follow this file: what is compiled or captured runs no Python.
-RECORDED = False
 
 
 class KVCache(growing.KVCache):
@@ -96,7 +93,7 @@ def step(ids_BT, valid_BS, p, config, cache):
     InputError
         While `npgemma.record` records.
     """
-    if recording():
+    if sees_arrays():
         raise InputError("a step of static shapes runs no Python that record() could follow: load without static")
     length = cache.length
     cache.ids_BT.copy_(ids_BT)

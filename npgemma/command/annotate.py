@@ -8,10 +8,10 @@ import re
 import numpy as np
 from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter
 
-from npgemma.answer import Found
+from npgemma.answer import Detection
 from npgemma.command.fonts import font_for
 from npgemma.errors import InputError
-from npgemma.files import replacing
+from npgemma.files.writing import replacing
 
 # Told apart by most people who see colours differently (Okabe and Ito's palette).
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -34,7 +34,7 @@ def annotate(image, objects, font=None):
     ----------
     image : PIL.Image.Image
         Mode RGB, the right way up.
-    objects : list of npgemma.answer.Found
+    objects : list of npgemma.answer.Detection
     font : str, optional
         Font file for the labels; by default Pillow's own font, or one of the system's that has a label's letters.
 
@@ -47,19 +47,19 @@ def annotate(image, objects, font=None):
     image, objects = _enlarged(image, objects)
     drawn, colours = image.copy(), choose_colours(image, objects)
     thickness = line_width(image.size)
-    for thing, colour in zip(objects, colours):
-        if thing.mask is not None:
-            _draw_mask(drawn, thing.mask, colour, thickness)
+    for detection, colour in zip(objects, colours):
+        if detection.mask is not None:
+            _draw_mask(drawn, detection.mask, colour, thickness)
     pen, labels = ImageDraw.Draw(drawn), []
-    for thing, colour in zip(objects, colours):
-        left, top, right, bottom = thing.box
+    for detection, colour in zip(objects, colours):
+        left, top, right, bottom = detection.box
         outside = (left - 1, top - 1, right + 1, bottom + 1)
         pen.rectangle(outside, outline=_beside(colour), width=thickness + 2)
-        pen.rectangle(thing.box, outline=colour, width=thickness)
+        pen.rectangle(detection.box, outline=colour, width=thickness)
     # Last, so that no box crosses a label.
-    for thing, colour in zip(objects, colours):
-        if thing.label:
-            labels.append(_draw_label(drawn, thing, colour, labels, font))
+    for detection, colour in zip(objects, colours):
+        if detection.label:
+            labels.append(_draw_label(drawn, detection, colour, labels, font))
     return drawn
 
 
@@ -70,9 +70,9 @@ def _enlarged(image, objects):
         return image, objects
     larger = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
     scaled = []
-    for thing in objects:
-        mask = None if thing.mask is None else thing.mask.repeat(times, axis=0).repeat(times, axis=1)
-        scaled.append(Found(thing.label, tuple(edge * times for edge in thing.box), mask))
+    for detection in objects:
+        mask = None if detection.mask is None else detection.mask.repeat(times, axis=0).repeat(times, axis=1)
+        scaled.append(Detection(detection.label, tuple(edge * times for edge in detection.box), mask))
     return larger, scaled
 
 
@@ -93,7 +93,7 @@ def choose_colours(image, objects):
     ----------
     image : PIL.Image.Image
         Mode RGB.
-    objects : list of npgemma.answer.Found
+    objects : list of npgemma.answer.Detection
 
     Returns
     -------
@@ -101,8 +101,8 @@ def choose_colours(image, objects):
         Of `COLOURS`.
     """
     level_YXC, chosen = np.asarray(image).astype(np.float32), []
-    for thing in objects:
-        beneath_PC = _beneath(level_YXC, thing)
+    for detection in objects:
+        beneath_PC = _beneath(level_YXC, detection)
         far = {}
         for colour in COLOURS:
             distance_P = np.linalg.norm(beneath_PC - np.array(ImageColor.getrgb(colour)), axis=-1)
@@ -111,11 +111,11 @@ def choose_colours(image, objects):
     return chosen
 
 
-def _beneath(level_YXC, thing):
+def _beneath(level_YXC, detection):
     """Return the pixels (any number, 3) that an object's mask covers; without one, those of its box."""
-    if thing.mask is not None and thing.mask.any():
-        return level_YXC[thing.mask]
-    left, top, right, bottom = (max(0, int(edge)) for edge in thing.box)
+    if detection.mask is not None and detection.mask.any():
+        return level_YXC[detection.mask]
+    left, top, right, bottom = (max(0, int(edge)) for edge in detection.box)
     return level_YXC[top : max(bottom, top + 1), left : max(right, left + 1)].reshape(-1, 3)
 
 
@@ -140,18 +140,18 @@ def _draw_mask(drawn, mask, colour, thickness):
     drawn.paste(colour, (0, 0), ImageChops.subtract(whole, narrow))
 
 
-def _draw_label(drawn, thing, colour, others, font):
+def _draw_label(drawn, detection, colour, others, font):
     """Write a label where it covers no other one; return the rectangle that it takes."""
     size, pen = font_size(drawn.size), ImageDraw.Draw(drawn)
     while True:
-        chosen, _ = font_for(thing.label, size, font)
-        across, down = (math.ceil(edge) for edge in pen.textbbox((0, 0), thing.label, font=chosen)[2:])
+        chosen, _ = font_for(detection.label, size, font)
+        across, down = (math.ceil(edge) for edge in pen.textbbox((0, 0), detection.label, font=chosen)[2:])
         if across <= drawn.width or size <= 8:
             break
         size -= 1
-    place = place_label(thing.box, (across + 2, down + 2), drawn.size, others)
+    place = place_label(detection.box, (across + 2, down + 2), drawn.size, others)
     pen.rectangle(place, fill=colour)
-    pen.text((place[0] + 1, place[1] + 1), thing.label, font=chosen, fill=_beside(colour))
+    pen.text((place[0] + 1, place[1] + 1), detection.label, font=chosen, fill=_beside(colour))
     return place
 
 
@@ -207,7 +207,7 @@ def write_masks(folder, path, objects):
         Made if it is not there and there is a mask to write.
     path : str
         Of the image that was asked about.
-    objects : list of npgemma.answer.Found
+    objects : list of npgemma.answer.Detection
 
     Returns
     -------
@@ -215,11 +215,11 @@ def write_masks(folder, path, objects):
         The files written: ``example-1-red-circle.png``.
     """
     written = []
-    for i, thing in enumerate(objects, 1):
-        if thing.mask is not None:
+    for i, detection in enumerate(objects, 1):
+        if detection.mask is not None:
             os.makedirs(folder, exist_ok=True)
-            written.append(os.path.join(folder, mask_name(path, i, thing.label)))
-            save_image(Image.fromarray(thing.mask), written[-1])
+            written.append(os.path.join(folder, mask_name(path, i, detection.label)))
+            save_image(Image.fromarray(detection.mask), written[-1])
     return written
 
 

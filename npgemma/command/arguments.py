@@ -156,7 +156,7 @@ def add_static(parser):
 
 
 def add_sampling(parser, max_new_tokens):
-    """Add the sampling arguments: the fields of `npgemma.sampling.Sampling`."""
+    """Add the sampling arguments: the fields of `npgemma.machinery.sampling.Sampling`."""
     parser.add_argument(
         "--max-new-tokens",
         "--max-tokens",
@@ -205,7 +205,7 @@ def positive(word):
 
 def mistake(word):
     """Read the id of a known mistake."""
-    from npgemma.tools.mistakes import MISTAKES
+    from npgemma.porting.mistakes import MISTAKES
 
     if word in MISTAKES:
         return word

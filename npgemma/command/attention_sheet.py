@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from npgemma.command.fonts import font_for
-from npgemma.tools.views import PARTS, text_of
+from npgemma.explain.passes import PARTS, text_of
 
 # Height of a map in pixels, of the letters, between cells, and the width of the tokens' column.
 MAP, LETTERS, GAP, WORDS = 128, 12, 8, 120
@@ -21,7 +21,7 @@ def attention_sheet(seen, attention, answer, tokenizer):
     ----------
     seen : PIL.Image.Image
         The square that the model saw; of several images, the squares side by side.
-    attention : npgemma.tools.views.Attention
+    attention : npgemma.explain.passes.Attention
     answer : npgemma.Generation
     tokenizer : npgemma.tokenizer.Tokenizer
 

@@ -3,13 +3,13 @@
 import json
 
 import npgemma
+from npgemma.benchmarks.bench import measure
 from npgemma.command import prepare
 from npgemma.command.arguments import add_backend, add_static, positive
 from npgemma.command.progress import Progress
 from npgemma.command.tables import bench_table
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
-from npgemma.tools.bench import measure
 
 SUMMARY = "Measure a model's speed beside the limits of this machine."
 

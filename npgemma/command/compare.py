@@ -44,9 +44,9 @@ def add_arguments(parser):
 
 def run(options):
     """Print coverage, the first wrong operation and the verdict."""
-    from npgemma.tools.arrays import read_arrays, read_manifest, read_metadata
-    from npgemma.tools.port.compare import TOKENS, compare
-    from npgemma.tools.port.name_map import read_map
+    from npgemma.porting.arrays import read_arrays, read_manifest, read_metadata
+    from npgemma.porting.comparing import TOKENS, compare
+    from npgemma.porting.name_map import read_map
 
     rules = read_map(options.map) if options.map else []
     port = read_arrays(options.port)
@@ -73,7 +73,7 @@ def _finite(report):
 
 
 def _check_inputs(options, port):
-    from npgemma.tools.port.inputs import check_inputs
+    from npgemma.porting.input_set import check_inputs
 
     report = check_inputs(options.inputs, port, options.resized_as)
     print(json.dumps(report) if options.json else inputs_table(report), flush=True)
@@ -81,7 +81,7 @@ def _check_inputs(options, port):
 
 
 def _check_map(options, reference, port, rules):
-    from npgemma.tools.port.coverage import cover, suggest
+    from npgemma.porting.coverage import cover, suggest
 
     coverage = cover(reference, port, rules)
     report = {
@@ -98,13 +98,13 @@ def _check_map(options, reference, port, rules):
 
 def _reference(options, token_ids):
     """Return what to compare with, and how many rows of the vocabulary belong to tokens (None if unknown)."""
-    from npgemma.tools.port.reference import from_model, from_trace, with_model
+    from npgemma.porting.reference import from_model, from_trace, with_model
 
     if options.reference:
         return with_model(from_trace(options.reference), lambda dtype: _model(options, dtype)), None
     [(_, image)] = prepare.images(options, most=1)
     model = _model(options, options.dtype)
-    prompt_ids = model.tokenizer.prompt(npgemma.model.without_image_marks(options.prompt))
+    prompt_ids = model.tokenizer.prompt(npgemma.machinery.model.without_image_marks(options.prompt))
     ids = None if token_ids is None else [int(token) for token in token_ids.reshape(-1)]
     return from_model(model, image, prompt_ids, ids), model.tokenizer.size
 

@@ -18,7 +18,7 @@ def run(options):
     """Write the set for the checkpoint's tokenizer, image size and preprocessing."""
     from conversion.folder import open_folder, tokenizer_of
     from conversion.preprocessing import read_preprocessing
-    from npgemma.tools.port.inputs import write_set
+    from npgemma.porting.input_set import write_set
 
     source = prepare.checkpoint(options)
     config, _ = open_folder(source)

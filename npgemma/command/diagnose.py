@@ -11,8 +11,8 @@ from npgemma.command.compare import PROMPT
 from npgemma.command.progress import Progress
 from npgemma.command.tables import diagnosis_table, mistakes_table
 from npgemma.errors import InputError
-from npgemma.tools.budgets import LARGEST
-from npgemma.tools.mistakes import MISTAKES
+from npgemma.porting.bounds import LARGEST
+from npgemma.porting.mistakes import MISTAKES
 
 SUMMARY = "Name the mistakes of another program (a port) from its arrays or logits; or list those that are known."
 
@@ -47,9 +47,9 @@ def run(options):
 
 def _from_trace(options):
     """Return what is wrong with a port that has written its arrays."""
-    from npgemma.tools.arrays import read_arrays, read_manifest
-    from npgemma.tools.diagnosis import Port, Replays, diagnose, read_token_ids
-    from npgemma.tools.forced import pixels_of
+    from npgemma.porting.arrays import read_arrays, read_manifest
+    from npgemma.porting.diagnosis import Port, Replays, diagnose, read_token_ids
+    from npgemma.porting.given_tokens import pixels_of
 
     arrays, manifest = read_arrays(options.port), read_manifest(options.port) or {}
     options.prompt = options.prompt or manifest.get("prompt") or PROMPT
@@ -71,9 +71,9 @@ def _under_our_names(arrays, options, model, image, token_ids):
     """Return a port's arrays under our names and in our layouts."""
     if not options.map:
         return arrays
-    from npgemma.tools.port.coverage import cover
-    from npgemma.tools.port.name_map import read_map
-    from npgemma.tools.port.reference import from_model
+    from npgemma.porting.coverage import cover
+    from npgemma.porting.name_map import read_map
+    from npgemma.porting.reference import from_model
 
     rules, prompt_ids = read_map(options.map), model.tokenizer.prompt(options.prompt)
     ids = None if token_ids is None else np.ravel(token_ids).astype(int).tolist()
@@ -83,7 +83,7 @@ def _under_our_names(arrays, options, model, image, token_ids):
 
 def _reference(options):
     """Load the reference: in float64, its weights rounded as the port's."""
-    from npgemma.tools.diagnosis import with_weights_of
+    from npgemma.porting.diagnosis import with_weights_of
 
     progress = Progress()
     model = npgemma.load(

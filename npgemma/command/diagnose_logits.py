@@ -6,9 +6,9 @@ import npgemma
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.compare import PROMPT
 from npgemma.command.progress import Progress
-from npgemma.tools.logits import diagnose, read_answer
-from npgemma.tools.logits.question import Question
-from npgemma.tools.mistakes import MISTAKES
+from npgemma.porting.logits import diagnose, read_answer
+from npgemma.porting.logits.question import Question
+from npgemma.porting.mistakes import MISTAKES
 
 
 def add_arguments(parser):

@@ -8,7 +8,7 @@ from npgemma.command import prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
-from npgemma.files import replacing
+from npgemma.files.writing import replacing
 from npgemma.image import open_image, upright_rgb
 
 SUMMARY = "Write one HTML page that lays an answer open: what the model saw, where it looked, what it chose among."
@@ -27,7 +27,7 @@ def add_arguments(parser):
 
 def run(options):
     """Write the page."""
-    from npgemma.tools.tour import build
+    from npgemma.explain import build
 
     if options.images_per_prompt > 1:
         raise InputError("explain shows one image: leave out --images-per-prompt")

@@ -1,5 +1,6 @@
 """``npgemma generate``, the default: answer a prompt about images."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -19,7 +20,7 @@ from npgemma.command.fonts import note_missing, open_font
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.image import open_image, upright_rgb
-from npgemma.model import IMAGE_MARK, without_image_marks
+from npgemma.machinery.model import IMAGE_MARK, without_image_marks
 
 SUMMARY = "Answer a prompt about images."
 
@@ -90,7 +91,9 @@ def _answer(model, images, several, options, settings, progress):
 
     try:
         prompts = [options.prompt] * len(images)
-        with views.watching(options, model) as passes, progress.layers(model.config):
+        # What is compiled runs no Python that could tell of its blocks.
+        blocks = contextlib.nullcontext() if options.static else progress.layers(model.config)
+        with views.watching(options, model) as passes, blocks:
             answers = model.generate_batch([image for _, image in images], prompts, watch=watch, **settings)
         watch(answers)
         for row, (writer, answer) in enumerate(zip(writers, answers)):
@@ -125,7 +128,7 @@ def as_json(path, prompt, answer):
         "text": answer.text,
         "token_ids": answer.token_ids,
         "finish_reason": answer.finish_reason,
-        "objects": [object_as_json(thing) for thing in answer.objects],
+        "objects": [object_as_json(detection) for detection in answer.objects],
         "timings": answer.timings,
     }
 
@@ -162,23 +165,23 @@ class _Writer:
             return
         print("" if self.streams else self.label + answer.text, flush=True)
         if options.boxes or sys.stdout.isatty():
-            for thing in answer.objects:
-                print(box_line(thing), flush=True)
+            for detection in answer.objects:
+                print(box_line(detection), flush=True)
         for line in views.candidate_lines(self.candidates):
             print(line, flush=True)
 
 
-def box_line(thing):
+def box_line(detection):
     """Return an object's box in words.
 
     Examples
     --------
-    >>> from npgemma.answer import Found
-    >>> box_line(Found("red circle", (180.2, 23.9, 324.0, 130.4)))
+    >>> from npgemma.answer import Detection
+    >>> box_line(Detection("red circle", (180.2, 23.9, 324.0, 130.4)))
     '  red circle: left 180, top 24, right 324, bottom 130 (pixels)'
     """
-    left, top, right, bottom = (round(edge) for edge in thing.box)
-    return f"  {thing.label or 'something'}: left {left}, top {top}, right {right}, bottom {bottom} (pixels)"
+    left, top, right, bottom = (round(edge) for edge in detection.box)
+    return f"  {detection.label or 'something'}: left {left}, top {top}, right {right}, bottom {bottom} (pixels)"
 
 
 def _write_drawn(options, path, answer, model):
@@ -186,7 +189,7 @@ def _write_drawn(options, path, answer, model):
     if options.annotate and answer.objects:
         image = upright_rgb(open_image(path))
         save_image(annotate(image, answer.objects, options.font), options.annotate)
-        note_missing((thing.label for thing in answer.objects), font_size(image.size), options.font)
+        note_missing((detection.label for detection in answer.objects), font_size(image.size), options.font)
     elif options.annotate:
         print(f"note: the answer names no box, so no image was written{_hint(options, 'detect')}", file=sys.stderr)
     if options.mask_dir and not write_masks(options.mask_dir, path, answer.objects):

@@ -7,10 +7,10 @@ from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling
 from npgemma.command.progress import Progress
 from npgemma.command.tables import parity_table
-from npgemma.tools.compare import BOUNDS, DEVICE_FACTOR, Comparison
-from npgemma.tools.diagnosis import Port, Replays
-from npgemma.tools.diagnosis.own import fits, in_float64, own_errors
-from npgemma.tools.forced import pixels_of
+from npgemma.porting.backends import BOUNDS, DEVICE_FACTOR, Comparison
+from npgemma.porting.diagnosis import Port, Replays
+from npgemma.porting.diagnosis.own_errors import fits, in_float64, own_errors
+from npgemma.porting.given_tokens import pixels_of
 
 SUMMARY = "Run both backends, whatever --backend says, on one input; exit with 1 past a bound."
 

@@ -9,7 +9,7 @@ import npgemma
 from npgemma.config import Gemma2Config
 from npgemma.errors import InputError
 from npgemma.image import load_image
-from npgemma.sampling import Sampling
+from npgemma.machinery.sampling import Sampling
 
 
 def sampling(options, **fixed):
@@ -99,7 +99,7 @@ def backend_of(options):
     """Return the backend of the options; refuse early what that backend cannot do."""
     settings = options.dtype, device(options), getattr(options, "static", False)
     if options.backend == "numpy":
-        return npgemma.backend.numpy_backend(*settings)
+        return npgemma.machinery.backend.numpy_backend(*settings)
     return import_twin().torch_backend(*settings)
 
 
@@ -114,7 +114,7 @@ def _config(options):
 @contextlib.contextmanager
 def mistake(options):
     """Make the mistake that the options ask for, if any, in everything that runs inside; say so on stderr."""
-    from npgemma.tools.mistakes import MISTAKES, made
+    from npgemma.porting.mistakes import MISTAKES, made
 
     if options.mistake is None:
         yield

@@ -1,8 +1,11 @@
 """Progress of long work, for a person at a terminal; the forward pass knows nothing of it."""
 
 import contextlib
+import pathlib
 import sys
 import time
+
+from npgemma.probe.following import Probe, probing
 
 
 class Progress:
@@ -33,41 +36,27 @@ class Progress:
         self.clear()
         self.active = False
 
-    @contextlib.contextmanager
     def layers(self, config):
         """Report each block that the forward pass enters inside a ``with`` block, until `end` is called.
-
-        Python's profiling hook sees the calls, so nothing about it stands in the forward pass. Another profiler is
-        left alone: then no blocks are reported.
 
         Parameters
         ----------
         config : npgemma.config.Config
         """
-        towers = {
-            "siglip": ("encoding the image", config.vision.layers),
-            "gemma": ("reading the prompt", config.text.layers),
-            "gemma2": ("reading the prompt", config.text.layers),
-        }
-        entered = dict.fromkeys(towers, 0)
+        return probing(_Blocks(self, config)) if self.active else contextlib.nullcontext()
 
-        def watch(frame, event, argument):
-            """Count calls of the towers' blocks."""
-            tower = frame.f_globals.get("__name__", "").rpartition(".")[2]
-            if event != "call" or frame.f_code.co_name != "block" or tower not in towers:
-                return
-            if not self.active:
-                sys.setprofile(None)
-                return
-            what, layers = towers[tower]
-            self.report(what, entered[tower], layers)
-            entered[tower] += 1
 
-        watching = self.active and sys.getprofile() is None
-        if watching:
-            sys.setprofile(watch)
-        try:
-            yield
-        finally:
-            if watching:
-                sys.setprofile(None)
+class _Blocks(Probe):
+    """Counts the blocks of both towers."""
+
+    def __init__(self, progress, config):
+        self.progress = progress
+        decoder = ["reading the prompt", config.text.layers, 0]
+        self.towers = {"siglip": ["encoding the image", config.vision.layers, 0], "gemma": decoder, "gemma2": decoder}
+
+    def on_call(self, path, source):
+        """Count a call of a block."""
+        if self.progress.active and source.name == "block":
+            tower = self.towers[pathlib.PurePath(source.file).stem]
+            self.progress.report(tower[0], tower[2], tower[1])
+            tower[2] += 1

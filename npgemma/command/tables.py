@@ -2,7 +2,7 @@
 
 import re
 
-from npgemma.tools.mistakes import MISTAKES
+from npgemma.porting.mistakes import MISTAKES
 
 
 def parity_table(report):
@@ -155,7 +155,7 @@ def diagnosis_table(report):
     Parameters
     ----------
     report : dict
-        From `npgemma.tools.diagnosis.diagnose`.
+        From `npgemma.porting.diagnosis.diagnose`.
 
     Returns
     -------

@@ -12,11 +12,12 @@ from npgemma.command.arguments import add_backend, add_question, add_sampling, m
 from npgemma.command.generate import as_json
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
-from npgemma.files import replacing
-from npgemma.model import without_image_marks
-from npgemma.tools import forced
-from npgemma.tools.manifest import Manifest, checkpoint_hash
-from npgemma.trace import record
+from npgemma.files.writing import replacing
+from npgemma.machinery.model import without_image_marks
+from npgemma.porting import given_tokens
+from npgemma.porting.bounds import budget_of
+from npgemma.probe.manifest import Manifest, checkpoint_hash
+from npgemma.probe.recording import record
 
 SUMMARY = "Write every named array of an answer to a safetensors file."
 
@@ -64,7 +65,7 @@ def run(options):
     _check_outputs(options)
     settings = prepare.sampling(options)
     prepare.backend_of(options)
-    ids = forced.read_ids(options.force_ids) if options.force_ids else None
+    ids = given_tokens.read_ids(options.force_ids) if options.force_ids else None
     spool, progress = _Listing() if options.list else Spool(options.out), Progress()
     first, last = options.steps
 
@@ -89,6 +90,7 @@ def run(options):
     words = {name: word for name, word, _ in spool.entries}
     told = manifest.as_json(
         words,
+        budget_of,
         checkpoint=checkpoint_hash(model.params),
         **about,
         ids=model.tokenizer.prompt(without_image_marks(options.prompt)),
@@ -109,7 +111,7 @@ def _answer(model, image, prompt, ids, settings):
     """Answer, with the tokens given or with the model's own."""
     if ids is None:
         return model.generate(image, prompt, **settings)
-    return forced.generation(model, image, prompt, ids)
+    return given_tokens.generation(model, image, prompt, ids)
 
 
 def _check_outputs(options):

@@ -10,9 +10,9 @@ from npgemma.command.annotate import check_image_name, save_image
 from npgemma.command.arguments import positive
 from npgemma.command.attention_sheet import HEADS, attention_sheet
 from npgemma.errors import InputError
-from npgemma.model import without_image_marks
-from npgemma.tools.forced import pixels_of
-from npgemma.tools.views import as_seen, attention_of, watched
+from npgemma.explain.passes import as_seen, attention_of, watched
+from npgemma.machinery.model import without_image_marks
+from npgemma.porting.given_tokens import pixels_of
 
 # Every option of the command that names an image to write.
 FILES = {"annotate": "--annotate", "show_attention": "--show-attention", "image_as_seen": "--save-image-as-seen"}
@@ -67,7 +67,7 @@ def watching(options, model):
     Returns
     -------
     context manager
-        Of `npgemma.tools.views.Passes`, or of None if the options show nothing of the passes.
+        Of `npgemma.explain.passes.Passes`, or of None if the options show nothing of the passes.
     """
     if not options.top_logits and options.show_attention is None:
         return contextlib.nullcontext()
@@ -105,7 +105,7 @@ def candidate_lines(places):
 
     Parameters
     ----------
-    places : list of list of npgemma.tools.views.Candidate
+    places : list of list of npgemma.explain.passes.Candidate
 
     Returns
     -------
@@ -113,7 +113,7 @@ def candidate_lines(places):
 
     Examples
     --------
-    >>> from npgemma.tools.views import Candidate
+    >>> from npgemma.explain.passes import Candidate
     >>> candidate_lines([[Candidate(7, " red", 9.0, 0.9), Candidate(9, "<eos>", 6.0, 0.04)]])
     ["    1  ' red' 90.00 %  '<eos>' 4.00 %"]
     """

@@ -18,7 +18,7 @@ import cli
 import npgemma
 from conversion.__main__ import main as conversion_command
 from npgemma import command as commands
-from npgemma.tools.mistakes import made
+from npgemma.porting.mistakes import made
 from tiny.training import drawing, gallery
 from tiny.training.evaluate import overlap
 from tiny.training.scenes import scene
@@ -485,7 +485,7 @@ def test_ctrl_c_ends_with_what_there_is(random_folder, image, tmp_path, extra):
     """The process is interrupted while tokens come; a shell may have started the tests with the signal ignored."""
     begun = tmp_path / "begun"
     code = (
-        "import pathlib, signal, sys, time, cli, npgemma.model as m\n"
+        "import pathlib, signal, sys, time, cli, npgemma.machinery.model as m\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def decode(self, ids):\n"
         "    if len(ids) > 1:\n"

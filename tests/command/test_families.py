@@ -12,7 +12,7 @@ import npgemma
 import torch_ref
 from conversion.folder import describe
 from npgemma.image import load_pixels
-from npgemma.trace import to_numpy
+from npgemma.machinery.backend import to_numpy
 
 BACKENDS = {"numpy": npgemma, "torch": torch_ref}
 
@@ -96,7 +96,7 @@ def test_inspect(run, gemma_2_folder):
 @pytest.mark.parametrize("arguments", [[], ["--dtype", "int8"], ["--backend", "torch", "--dtype", "bfloat16"]])
 def test_bench(run, arguments, monkeypatch):
     monkeypatch.setattr(
-        "npgemma.tools.bench.limits", lambda model: {"bytes_per_second": 1e10, "operations_per_second": 1e11}
+        "npgemma.benchmarks.bench.limits", lambda model: {"bytes_per_second": 1e10, "operations_per_second": 1e11}
     )
     status, out, err = run("bench", "--json", "--batches", 2, "--tokens", 1, *arguments)
     assert (status, err) == (0, "")

@@ -7,7 +7,7 @@ import pytest
 from test_command import assert_refused
 
 from npgemma.command import main
-from npgemma.tools.mistakes import MISTAKES
+from npgemma.porting.mistakes import MISTAKES
 
 DETECT = ("--prompt", "detect red circle ; blue square")
 

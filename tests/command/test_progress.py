@@ -44,28 +44,18 @@ def test_every_block_is_reported_until_the_first_token(monkeypatch, load):
     expected = [("encoding the image", str(100 * i // vision)) for i in range(vision)]
     assert shown == expected + [("reading the prompt", str(100 * i // text)) for i in range(text)]
     assert terminal.getvalue().endswith("\r\033[K")
-    assert sys.getprofile() is None
 
 
-def test_a_profiler_is_left_alone(monkeypatch):
-    def profiler(frame, event, argument):
-        pass
-
-    on_a_terminal(monkeypatch)
-    model, progress = npgemma.load(), Progress()
-    assert progress.active
-    sys.setprofile(profiler)
-    try:
-        with progress.layers(model.config):
-            assert sys.getprofile() is profiler
-        assert sys.getprofile() is profiler
-    finally:
-        sys.setprofile(None)
+def test_it_is_shown_beside_a_recording(monkeypatch):
+    model, terminal = npgemma.load(), on_a_terminal(monkeypatch)
+    with npgemma.record(only="*/mask_BTS") as trace, Progress().layers(model.config):
+        model.generate(npgemma.example_image(), max_new_tokens=1)
+    assert trace
+    assert "reading the prompt" in terminal.getvalue()
 
 
 def test_without_a_terminal_nothing_is_shown(capsys):
     progress = Progress()
     with progress.layers(npgemma.load().config):
-        assert sys.getprofile() is None
         progress.note("something")
     assert capsys.readouterr() == ("", "")

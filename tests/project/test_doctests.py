@@ -9,15 +9,13 @@ import pytest
 from support import ROOT
 
 import conversion
-import npgemma.command
-import npgemma.fast
-import npgemma.tools
+import npgemma
 
 MODULES = [
-    f"{package.__name__}.{module.name}"
-    for package in (npgemma, npgemma.command, npgemma.fast, npgemma.tools, conversion)
-    for module in pkgutil.iter_modules(package.__path__)
-    if module.name != "__main__"
+    module.name
+    for package in (npgemma, conversion)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    if not module.name.endswith("__main__")
 ]
 
 

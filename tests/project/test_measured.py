@@ -8,7 +8,7 @@ from support import CONFIGS
 import conversion
 import npgemma
 from npgemma.config import PUBLISHED
-from npgemma.tools.compare import difference
+from npgemma.porting.backends import difference
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from readme import ROOT, walk
 from support import run_line as run
 
 import npgemma
-from npgemma.tools.arrays import read_arrays, read_manifest
+from npgemma.porting.arrays import read_arrays, read_manifest
 
 COMPILER = shutil.which("cc")
 

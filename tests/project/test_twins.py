@@ -1,68 +1,56 @@
-"""The two packages mirror each other: same files, functions, arguments, local names and docstrings."""
+"""The two packages mirror each other: same files, functions, arguments and local names; docstrings are said once."""
 
 import ast
-import difflib
 import inspect
-import re
 import subprocess
 import sys
 
 import pytest
+from readme import changed_lines
 from support import ROOT
 
-from npgemma.axes import suffix
+from npgemma.probe.following import FILES
 
 # Files that are not twins: what is around the functions differs, npgemma has its blocks in fast/, and no static shapes.
 OTHERS = ("__init__", "backend", "blocks", "static")
 TWINS = sorted(p.stem for p in (ROOT / "torch_ref").glob("*.py") if p.stem not in OTHERS)
-# Where NumPy spells out what torch has, or torch needs what NumPy does not.
-ONLY_IN_ONE = {("torch_ref", "ops", "at_least_float32")}
+# What torch needs and NumPy does not.
+ONLY_IN_TWIN = "at_least_float32"
 
 
-def functions(package, module):
-    """Public functions and methods of a file: name to (arguments, docstring, local names)."""
-    tree = ast.parse((ROOT / package / f"{module}.py").read_text())
-    found = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and (package, module, node.name) not in ONLY_IN_ONE:
+def parsed(package, module):
+    return ast.parse((ROOT / package / f"{module}.py").read_text())
+
+
+def definitions(package, module):
+    """Classes, functions and methods of a file: name, arguments, local names and lines of the docstring of each."""
+    found = []
+    for node in ast.walk(parsed(package, module)):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name != ONLY_IN_TWIN:
             names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-            found[node.name] = [a.arg for a in node.args.args], ast.get_docstring(node), names
+            arguments = ast.unparse(getattr(node, "args", []))
+            found.append((node.name, arguments, names, (ast.get_docstring(node) or "").splitlines()))
     return found
-
-
-def without_examples(docstring):
-    """A docstring without its examples: those are NumPy's, and run there."""
-    return docstring and re.sub(r"\n\nExamples\n-+\n.*", "", docstring, flags=re.S)
 
 
 @pytest.mark.parametrize("module", TWINS)
-def test_functions_arguments_and_docstrings_are_the_same(module):
-    ours, theirs = functions("npgemma", module), functions("torch_ref", module)
-    assert list(ours) == list(theirs)
-    for name, (arguments, docstring, names) in ours.items():
-        assert theirs[name][0] == arguments, name
-        if module != "ops":  # there the bodies differ, and what is said of bfloat16 with them
-            assert theirs[name][1] == without_examples(docstring), name
-            assert theirs[name][2] == names, name
+def test_functions_arguments_and_local_names_are_the_same(module):
+    kept = 2 if module == "ops" else 3  # there the bodies differ
+    ours, theirs = ([each[:kept] for each in definitions(package, module)] for package in ("npgemma", "torch_ref"))
+    assert ours == theirs
 
 
-def recorded(package):
-    """Files of a package that `npgemma.record` follows and that have functions of named arrays."""
-    found = set()
-    for path in (ROOT / package).glob("*.py"):
-        tree = ast.parse(path.read_text())
-        skipped = any(isinstance(n, ast.Assign) and ast.unparse(n) == "RECORDED = False" for n in tree.body)
-        functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
-        if not skipped and any(suffix(a.arg) for function in functions for a in function.args.args):
-            found.add(path.stem)
-    return found
+@pytest.mark.parametrize("module", TWINS)
+def test_a_twins_docstring_is_the_references_first_line_and_what_differs(module):
+    for (name, *_, ours), (*_, theirs) in zip(*(definitions(package, module) for package in ("npgemma", "torch_ref"))):
+        assert theirs[:1] == ours[:1], name
+        assert not set(filter(None, theirs[1:])) & set(ours), f"{name}: say once, in the reference, what both do"
+    first = ast.get_docstring(parsed("torch_ref", module)).partition("\n")[0]
+    assert first == f"The twin of ``npgemma/{module}.py``, which explains what both do."
 
 
-def test_every_file_of_the_forward_pass_has_a_twin_and_is_recorded():
-    """Whoever adds a file of the model gets both by default; what is not to be recorded says so in the file."""
-    assert recorded("npgemma") == recorded("torch_ref")
-    assert recorded("npgemma") | {"ops", "cache", "generate"} == set(TWINS)
-    assert len(recorded("npgemma")) >= 9
+def test_every_file_of_the_forward_pass_has_a_twin():
+    assert {*FILES, "ops", "cache", "generate"} == set(TWINS)
 
 
 @pytest.mark.parametrize("package", ["npgemma", "torch_ref"])
@@ -77,11 +65,10 @@ def test_no_forward_function_rebinds_an_argument(package, module):
             assert not rebound, f"{package}/{module}.py: {function.name} binds {sorted(rebound)} anew"
 
 
-@pytest.mark.parametrize("module", [m for m in TWINS if m not in ("ops", "generate", "contrastive")])
+@pytest.mark.parametrize("module", [m for m in TWINS if m not in ("ops", "generate")])
 def test_the_diff_is_short(module):
-    """Layers differ in a few lines only; ops is where the backends really differ."""
-    ours, theirs = ((ROOT / package / f"{module}.py").read_text().splitlines() for package in ("npgemma", "torch_ref"))
-    changed = [line for line in difflib.unified_diff(ours, theirs, n=0) if line[0] == "+" and line[:3] != "+++"]
+    """Layers differ in a few lines of code only; ops is where the backends really differ."""
+    changed = changed_lines(f"{module}.py")
     assert len(changed) <= 9, changed
 
 
@@ -91,19 +78,27 @@ def test_importing_npgemma_needs_no_torch():
     assert result.stdout == "loaded\n", result.stderr
 
 
-# The rooms from the top down, and what each may import; cli.py and every __main__.py are above all of them.
+# The rooms from the bottom up, and what each may import; cli.py and every __main__.py are above all of them.
+_MODEL = {"npgemma.fast", "npgemma.files", "npgemma", "npgemma.machinery"}
+_INSIDE = _MODEL | {"torch_ref", "conversion", "npgemma.probe"}
 ROOMS = {
-    "npgemma/command": {"npgemma.command", "npgemma.tools", "conversion", "torch_ref", "npgemma", "npgemma.fast"},
-    "npgemma/tools": {"npgemma.tools", "conversion", "torch_ref", "npgemma", "npgemma.fast"},
-    "conversion": {"conversion", "npgemma", "npgemma.fast"},
-    "torch_ref": {"torch_ref", "npgemma", "npgemma.fast"},
-    "npgemma": {"npgemma", "npgemma.fast"},
     "npgemma/fast": {"npgemma.fast"},
+    "npgemma/files": {"npgemma.files", "npgemma"},
+    "npgemma": {"npgemma", "npgemma.fast", "npgemma.files"},
+    "npgemma/machinery": _MODEL,
+    "npgemma/probe": _MODEL | {"npgemma.probe"},
+    "torch_ref": _MODEL | {"npgemma.probe", "torch_ref"},
+    "conversion": _MODEL | {"conversion"},
+    "npgemma/porting": _INSIDE | {"npgemma.porting"},
+    "npgemma/explain": _INSIDE | {"npgemma.porting", "npgemma.explain"},
+    "npgemma/benchmarks": _INSIDE | {"npgemma.benchmarks"},
+    "npgemma/command": _INSIDE | {f"npgemma.{room}" for room in ("porting", "explain", "benchmarks", "command")},
 }
 # What each room imports from outside.
 LIBRARIES = {"numpy", "safetensors", "sentencepiece", "PIL"} | set(sys.stdlib_module_names)
-# The one exception: a loader knows of checkpoints, inside its function.
-LOADERS = {("npgemma", "__init__.py"), ("torch_ref", "__init__.py")}
+# The exceptions: a loader knows of checkpoints, inside its function; the package hands out what users need.
+LOADERS = {("npgemma/machinery", "loading.py"), ("torch_ref", "__init__.py")}
+PACKAGE = {("npgemma", "__init__.py"): {"npgemma.machinery", "npgemma.probe"}}
 
 
 def imported(path):
@@ -118,7 +113,7 @@ def imported(path):
 def room_of(name):
     """Return the room of a module: ``npgemma.fast`` for ``npgemma.fast.int8.quantize``."""
     parts = name.split(".")
-    inner = parts[0] == "npgemma" and parts[1:2] and parts[1] in ("command", "tools", "fast")
+    inner = parts[0] == "npgemma" and "/".join(parts[:2]) in ROOMS
     return ".".join(parts[: 2 if inner else 1])
 
 
@@ -126,8 +121,9 @@ def room_of(name):
 def test_imports_run_one_way(room):
     allowed = ROOMS[room] | LIBRARIES | ({"torch"} if room == "torch_ref" else set())
     found = 0
-    for path in (ROOT / room).glob("*.py"):
-        exception = {"conversion"} if (room, path.name) in LOADERS else set()
+    for path in (ROOT / room).glob("*.py") if room == "npgemma" else (ROOT / room).rglob("*.py"):
+        place = (room, path.name)
+        exception = ({"conversion"} if place in LOADERS else set()) | PACKAGE.get(place, set())
         if path.name != "__main__.py":
             rooms = {room_of(name) for name in imported(path)}
             assert rooms <= allowed | exception, f"{path}: {sorted(rooms - allowed - exception)}"

@@ -7,7 +7,7 @@ from tolerances import OPERATION
 
 import npgemma
 from npgemma.fast.blocks import whole_arrays
-from torch_ref import blocks, gemma2
+from torch_ref import attention, blocks, gemma2
 from torch_ref.attention import attend
 
 H = 6
@@ -75,5 +75,5 @@ def test_formula_runs_block_by_block(monkeypatch):
 
 def test_who_records_sees_whole_arrays():
     with npgemma.record() as trace:
-        attend(*arrays(*SIZES[0], "float32"))
+        attention.attend(*arrays(*SIZES[0], "float32"))
     assert trace["attend.0/weight_BKGTS"].shape == (2, 2, 3, 35, 51)

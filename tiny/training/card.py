@@ -5,7 +5,7 @@ import pathlib
 
 import npgemma
 from conversion.codebook import FILE
-from npgemma.files import replacing
+from npgemma.files.writing import replacing
 from npgemma.params import leaves
 from tiny.training import scenes
 

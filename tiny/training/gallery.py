@@ -11,7 +11,7 @@ import npgemma
 from npgemma.answer import find_objects
 from npgemma.command.annotate import annotate
 from npgemma.errors import InputError
-from npgemma.files import replacing
+from npgemma.files.writing import replacing
 from tiny.training import drawing, scenes
 from tiny.training.evaluate import MAX_TOKENS, Tally, codebook_of, held_out_examples, score
 

@@ -21,7 +21,7 @@ import torch
 import conversion
 from conversion.codebook import FILE as CODEBOOK_FILE
 from conversion.hugging_face import write_tokenizer_files
-from npgemma.files import replacing
+from npgemma.files.writing import replacing
 from npgemma.params import leaves, map_leaves
 from npgemma.tokenizer import Tokenizer
 from tiny.training import drawing, language, scenes, tower

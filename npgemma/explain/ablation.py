@@ -1,0 +1,81 @@
+"""What would break it: the answers that the model gives under known mistakes."""
+
+from npgemma import record
+from npgemma.errors import InputError
+from npgemma.explain import attention_maps
+from npgemma.porting.mistakes import MISTAKES, made
+
+CAUSAL = "causal-prefix"
+SHOWN = (
+    "no-vision-positions",
+    "patch-rows-columns-swapped",
+    "image-scaled",
+    "no-newline",
+    "rms-no-plus-one",
+    "rope-reversed",
+    "query-scale-missing",
+    CAUSAL,
+    "position-repeated",
+)
+
+
+def answers(inference, names, causal, note):
+    """Return the answer under each mistake in `SHOWN`.
+
+    Parameters
+    ----------
+    inference : Inference
+    names : Names
+    causal : dict
+        What `causal` has returned, which need not be run again.
+    note : callable
+        Called with the id of each mistake, before it is made.
+
+    Returns
+    -------
+    list of dict
+    """
+    shown = []
+    for id in SHOWN:
+        note(id)
+        mistake = MISTAKES[id]
+        if id == CAUSAL:
+            answer = {key: value for key, value in causal.items() if key != "mask"}
+        else:
+            with made(id, inference.package):
+                answer = _answer(inference, names)
+        shown.append({"id": id, "says": mistake.says, "made_by": mistake.made_by} | answer)
+    return shown
+
+
+def _answer(inference, names):
+    """Return the answer of the model as it is now: text, tokens and boxes; or why there is none."""
+    try:
+        answer = inference.model.generate(inference.image, inference.prompt, **inference.settings)
+    except InputError as problem:
+        return {"failed": str(problem), "text": "", "ids": [], "boxes": [], "same": False}
+    return {
+        "failed": None,
+        "text": answer.text,
+        "ids": names.add(answer.token_ids),
+        "boxes": [{"label": detection.label, "box": list(detection.box)} for detection in answer.objects],
+        "same": answer.token_ids == inference.answer.token_ids,
+    }
+
+
+def causal(inference, names, pack):
+    """Return mask and answer of the model under a causal mask.
+
+    Parameters
+    ----------
+    inference : Inference
+    names : Names
+    pack : Pack
+
+    Returns
+    -------
+    dict
+    """
+    with made(CAUSAL, inference.package), record(only="*/run_blocks.0/block.0/mask_BTS") as whole:
+        answer = _answer(inference, names)
+    return answer | {"mask": attention_maps.mask(inference, whole, pack) if whole else None}

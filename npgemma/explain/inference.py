@@ -1,0 +1,159 @@
+"""One inference, recorded: a few arrays whole, of all others their numbers and a thumbnail."""
+
+import fnmatch
+import pathlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from npgemma import record
+from npgemma.axes import suffix
+from npgemma.explain.thumbnails import thumbnail
+
+# The arrays that the sections of the page are made from.
+WHOLE = (
+    "encode_image.0/pixels_BYXC",
+    "encode_image.0/encode.0/embed_patches.0/projected_BTD",
+    "encode_image.0/image_BPD",
+    "*/run_blocks.0/block.*/mask_BTS",
+    "*/run_blocks.0/x_BTD",
+    "*/run_blocks.0/block.*/out_BTD",
+    "*/grouped_query_attention.0/k_BTKH",
+    "*/grouped_query_attention.0/v_BTKH",
+    "*/attend.0/weight_BKGTS",
+    "prefill.0/logit_BV",
+    "step.*/logit_BV",
+)
+# Of these only the row of the last token is kept: a prefill has them for every pair of tokens.
+LAST_QUERY = "prefill.0/*/attend.0/weight_BKGTS"
+VISION = "encode_image.0/*"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the page says of an array."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    smallest: float
+    mean: float
+    largest: float
+    thumbnail: np.ndarray
+
+
+class Recording:
+    """Collects what `npgemma.record` finds.
+
+    Attributes
+    ----------
+    whole : dict of str to array
+    seen : dict of str to Seen
+    calls : dict of str to (str, str)
+        The file, such as ``gemma``, and the function that runs at each path of calls.
+    bytes : int
+        Of all arrays together.
+    """
+
+    def __init__(self):
+        self.whole, self.seen, self.calls, self.bytes = {}, {}, {}, 0
+
+    def watch(self, name, value, statement):
+        """Note which function binds an array."""
+        source = statement.source
+        self.calls.setdefault(name.rpartition("/")[0], (pathlib.PurePath(source.file).stem, source.name))
+
+    def sink(self, name, array):
+        """Take an array."""
+        self.bytes += array.nbytes
+        letters = suffix(name.rpartition("/")[2])
+        numbers = [float(f(array)) for f in (np.min, _mean, np.max)] if array.size else [0.0] * 3
+        self.seen[name] = Seen(array.shape, str(array.dtype), *numbers, thumbnail(array, letters))
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in WHOLE):
+            attention = name.endswith("weight_BKGTS")
+            if not (attention and fnmatch.fnmatchcase(name, VISION)):
+                self.whole[name] = array[..., -1:, :].copy() if fnmatch.fnmatchcase(name, LAST_QUERY) else array
+
+
+def _mean(array):
+    return np.mean(array, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One inference with everything that the page is made from.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+    image : npgemma.image.LoadedImage
+    prompt : str
+    prompt_ids : list of int
+    answer : npgemma.Generation
+    settings : dict
+        The keywords of `npgemma.Model.generate`.
+    recording : Recording
+    """
+
+    model: object
+    image: object
+    prompt: str
+    prompt_ids: list[int]
+    answer: object
+    settings: dict
+    recording: Recording
+
+    @property
+    def package(self):
+        """The package that ran: ``npgemma`` or ``torch_ref``."""
+        return "npgemma" if self.model.backend.name == "numpy" else "torch_ref"
+
+    @property
+    def patches(self):
+        """The number of image tokens."""
+        return self.model.config.image_tokens
+
+    @property
+    def prefix(self):
+        """The number of tokens before the answer: of the image and of the prompt."""
+        return self.patches + len(self.prompt_ids)
+
+    @property
+    def layers(self):
+        """The number of the decoder's blocks."""
+        return self.model.config.text.layers
+
+    def call(self, token):
+        """Return the path of the call whose logits an answer token was chosen from: prefill, or a step."""
+        return "prefill.0" if token == 0 else f"step.{token - 1}"
+
+    def block(self, token, layer, name):
+        """Return an array of a decoder block, of the call that an answer token was chosen from."""
+        return self.recording.whole[f"{self.call(token)}/run_blocks.0/block.{layer}/{name}"]
+
+    def logits(self, token):
+        """Return the logits that an answer token was chosen from, of rows that stand for a token, in float64."""
+        logit_BV = self.recording.whole[f"{self.call(token)}/logit_BV"]
+        return logit_BV[0, : self.model.tokenizer.size].astype(np.float64)
+
+
+def infer(model, image, prompt, settings):
+    """Answer a prompt about an image, and record it.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+    image : npgemma.image.LoadedImage
+    prompt : str
+    settings : dict
+
+    Returns
+    -------
+    Inference
+    """
+    from npgemma.machinery.model import without_image_marks
+
+    recording = Recording()
+    with record(sink=recording.sink, watch=recording.watch):
+        answer = model.generate(image, prompt, **settings)
+    ids = model.tokenizer.prompt(without_image_marks(prompt))
+    return Inference(model, image, prompt, ids, answer, settings, recording)

@@ -1,0 +1,156 @@
+"""The source of the functions that ran, and of their twins: lines in words, with the names of arrays marked."""
+
+import ast
+import difflib
+import importlib.util
+import io
+import keyword
+import pathlib
+import textwrap
+import tokenize
+
+import npgemma
+from npgemma.axes import suffix
+
+PACKAGES = ("npgemma", "torch_ref")
+# Of functions that are not recorded, those that a section of the page is about.
+AROUND = (("generate", "generate"), ("generate", "greedy"), ("generate", "sample"), ("answer", "find_objects"))
+PLAIN, ARRAY, KEYWORD, STRING, COMMENT = range(5)
+
+
+def functions(calls):
+    """Return every function that ran, in the order in which they were called first, and those around them.
+
+    Parameters
+    ----------
+    calls : dict of str to (str, str)
+        The file and the function of each path of calls: `npgemma.explain.inference.Recording.calls`.
+
+    Returns
+    -------
+    list of dict
+        ``file``, ``name``, ``paths`` (of the calls), ``doc``, and ``port`` and ``twin``: ``line`` (the first line's
+        number), ``lines`` (each a list of words with their kinds), ``changed`` (numbers of the lines that the other
+        does not have); and ``rebound``, the names that a loop binds again, each with the call and that call's result.
+    """
+    paths = {}
+    for path, where in calls.items():
+        paths.setdefault(where, []).append(path)
+    return [_function(*where, paths.get(where, [])) for where in [*paths, *AROUND]]
+
+
+def _function(file, name, paths):
+    port, twin = (_source(package, file, name) for package in PACKAGES)
+    sides = {"port": port, "twin": twin}
+    codes = [side["code"] if side else [] for side in sides.values()]
+    changed = _changed(*codes) if twin else ([], [])
+    shown = {
+        key: side and {"line": side["line"], "lines": list(map(words, side["code"])), "changed": lines}
+        for (key, side), lines in zip(sides.items(), changed)
+    }
+    return {"file": file, "name": name, "paths": paths, "doc": port["doc"], "rebound": port["rebound"]} | shown
+
+
+def _source(package, file, name):
+    """Return a function's docstring and code lines, without importing its file; None if there is no such function."""
+    folder = _folder(package)
+    path = folder and folder / f"{file}.py"
+    if not path or not path.exists():
+        return None
+    text = path.read_text(encoding="utf-8")
+    functions = {n.name: n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)}
+    if name not in functions:
+        return None
+    node, lines = functions[name], text.splitlines()
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    code = lines[first - 1 : node.end_lineno]
+    doc = ast.get_docstring(node) or ""
+    if doc:
+        string = node.body[0]
+        code = lines[first - 1 : string.lineno - 1] + lines[string.end_lineno : node.end_lineno]
+    code = textwrap.dedent("\n".join(code)).splitlines()
+    return {"line": first, "code": code, "doc": doc, "rebound": _rebound(node, functions)}
+
+
+def _rebound(node, functions):
+    """Return the arrays that a function's loops bind to the results of calls: name to call and result.
+
+    A recording keeps the first value of a name; the later ones are the results of these calls.
+    """
+    found = {}
+    loops = (loop for loop in ast.walk(node) if isinstance(loop, ast.For))
+    for statement in (each for loop in loops for each in loop.body if isinstance(each, ast.Assign)):
+        target, call = statement.targets[0], getattr(statement.value, "func", None)
+        last = functions[call.id].body[-1] if getattr(call, "id", None) in functions else None
+        result = getattr(getattr(last, "value", None), "id", "")
+        if suffix(getattr(target, "id", "")) and suffix(result):
+            found[target.id] = [call.id, result]
+    return found
+
+
+def _folder(package):
+    """Return the folder of a package, without importing it."""
+    if package == "npgemma":
+        return pathlib.Path(npgemma.__file__).parent
+    spec = importlib.util.find_spec(package)
+    return pathlib.Path(spec.origin).parent if spec and spec.origin else None
+
+
+def _changed(lines, others):
+    """Return, for each of two lists of lines, which lines the other does not have."""
+    changed = ([], [])
+    for kind, *ends in difflib.SequenceMatcher(None, lines, others, autojunk=False).get_opcodes():
+        if kind != "equal":
+            changed[0].extend(range(ends[0], ends[1]))
+            changed[1].extend(range(ends[2], ends[3]))
+    return changed
+
+
+def words(line):
+    """Split a line of code into words with their kinds.
+
+    Parameters
+    ----------
+    line : str
+
+    Returns
+    -------
+    list of [str, int]
+        Together they are the line.
+
+    Examples
+    --------
+    >>> words("return q_BTNH  # rotated")
+    [['return', 2], [' ', 0], ['q_BTNH', 1], ['  ', 0], ['# rotated', 4]]
+    """
+    found, end = [], 0
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(line).readline):
+            kind = _kind(token)
+            if kind is None or token.start[0] > 1:
+                continue
+            _extend(found, line[end : token.start[1]], PLAIN)
+            _extend(found, token.string, kind)
+            end = token.end[1]
+    except (tokenize.TokenError, IndentationError):
+        pass  # a line of a statement that goes on: what was read of it stands
+    _extend(found, line[end:], PLAIN)
+    return found
+
+
+def _kind(token):
+    """Return the kind of a token, or None for one that is no text of the line."""
+    if token.type in (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER):
+        return None
+    if token.type == tokenize.NAME and suffix(token.string):
+        return ARRAY
+    if token.type == tokenize.NAME and keyword.iskeyword(token.string):
+        return KEYWORD
+    return {tokenize.STRING: STRING, tokenize.COMMENT: COMMENT}.get(token.type, PLAIN)
+
+
+def _extend(found, text, kind):
+    if text and found and found[-1][1] == kind == PLAIN:
+        found[-1][0] += text
+    elif text:
+        found.append([text, kind])

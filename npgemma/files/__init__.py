@@ -1,0 +1,1 @@
+"""What is read from and written to disk beside the weights: tokenizers, images, JSON."""

@@ -1,0 +1,37 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+
+from npgemma.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Open a file for writing that takes its name only if all goes well; otherwise nothing is left of it.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A file of this name is replaced; where it is a link, what it points to.
+
+    Yields
+    ------
+    binary file
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    path = pathlib.Path(os.path.realpath(path))
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+        os.replace(part, path)
+    except OSError as problem:
+        raise InputError(f"cannot write '{path}': {problem.strerror or problem}") from None
+    finally:
+        part.unlink(missing_ok=True)

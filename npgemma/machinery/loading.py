@@ -1,0 +1,74 @@
+"""From a checkpoint's folder to a loaded model of the NumPy backend."""
+
+import os
+import pathlib
+import time
+from collections.abc import Callable
+
+from npgemma.machinery.backend import numpy_backend
+from npgemma.machinery.model import Model
+
+
+def embedded_checkpoint() -> pathlib.Path:
+    """Return the folder of the embedded checkpoint, the small PaliGemma that comes with the project."""
+    return pathlib.Path(__file__).resolve().parent.parent.parent / "tiny"
+
+
+def example_image() -> pathlib.Path:
+    """Return the path of the image that comes with the project."""
+    return embedded_checkpoint() / "example.png"
+
+
+def load(
+    path: str | os.PathLike | None = None,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    static: bool = False,
+    base: str | os.PathLike | None = None,
+    config: str | os.PathLike | None = None,
+    tokenizer: str | os.PathLike | None = None,
+    resize: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Model:
+    """Load a checkpoint folder for the NumPy backend.
+
+    Parameters
+    ----------
+    path : str or os.PathLike, optional
+        A folder in the layout of Hugging Face's hub, or the hub's id of one that its cache holds, or a LoRA
+        adapter; by default the embedded checkpoint.
+    dtype : str
+        ``float32``; ``float64`` for proofs; ``bfloat16`` holds the matrices so, in half the memory, and widens them
+        to float32 whenever they are used (NumPy cannot calculate in bfloat16); ``int8`` holds them in a quarter, as
+        whole numbers with a factor for each row (`npgemma.fast.int8`), which costs some accuracy.
+    device, static : str, bool
+        Options of `torch_ref.load`; NumPy has ``cpu`` and False only.
+    base : str or os.PathLike, optional
+        The checkpoint that a LoRA adapter was trained on, where ``path`` is an adapter's folder; by default the one
+        that lies beside it.
+    config, tokenizer : str or os.PathLike, optional
+        For big_vision's ``.npz``, which carries neither: a hub ``config.json`` (published sizes are recognised without
+        it) and a tokenizer file.
+    resize : str, optional
+        Filter that resizes images, ``bicubic`` or ``bilinear``; by default the folder's own, mostly bicubic.
+    progress : callable, optional
+        Called as ``progress(done, total)`` in bytes while weights are read.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    InputError
+        If the folder is not a PaliGemma checkpoint, is damaged, or its weights do not fit into memory.
+    """
+    import conversion  # the one place where the model knows of checkpoints
+
+    backend = numpy_backend(dtype, device, static)
+    source = conversion.Source.of(embedded_checkpoint() if path is None else path, base, config, tokenizer)
+    start = time.perf_counter()
+    parts = conversion.read_checkpoint(source, dtype, progress, resize)
+    params, config, mask_params, words, preprocessing = parts
+    return Model(params, config, backend, source.path, mask_params, time.perf_counter() - start, words, preprocessing)

@@ -1,0 +1,135 @@
+"""Compare a port with the reference: coverage, then the first wrong operation, then the tokens.
+
+With the reference's model at hand every array is recalculated from the port's own inputs; without it, as with a stored
+trace of a checkpoint that is not there, arrays are compared end to end.
+"""
+
+from npgemma.errors import InputError
+from npgemma.porting.coverage import cover
+from npgemma.porting.diagnosis.own_errors import fits
+from npgemma.porting.graft import graft
+from npgemma.porting.judge import judge, wrong_arrays
+from npgemma.porting.reasons import explain
+from npgemma.porting.recalculated import judge_alone
+from npgemma.porting.reference import kind
+from npgemma.porting.tokens import comparable, other_prompt, parting
+
+# Names of the port's arrays that are no activations.
+TOKENS = "token_ids"
+
+
+def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=()):
+    """Compare a port's arrays with a reference.
+
+    Parameters
+    ----------
+    reference : npgemma.porting.reference.Reference
+    port : dict of str to array
+        Under the port's own names; ``token_ids`` are the tokens of its answer, if it tells them.
+    rules : list of npgemma.porting.name_map.Rule, optional
+    dtype : str
+        The port's.
+    vocabulary : int, optional
+        Rows of the embedding table that belong to tokens.
+    grafts : sequence of str, optional
+        Our names of the port's arrays to put in place of ours.
+
+    Returns
+    -------
+    dict
+        ``passed``; ``coverage``; ``first``, the first wrong operation, or None; ``others``, names of further ones;
+        ``past_budget``, how many arrays are; ``tokens``; ``largest``, the array that used most of its budget;
+        ``other_prompt``, the prompt's tokens if the port read others, or None;
+        ``judged_by``, ``own error`` or ``end to end``; ``own_errors``, those of each kind of operation beside the
+        allowed ones (empty if end to end); ``graft``, as
+        `npgemma.porting.graft.graft` gives it, or None.
+
+    Raises
+    ------
+    InputError
+        If nothing could be compared, so that there is no verdict.
+
+    Examples
+    --------
+    >>> import npgemma
+    >>> from npgemma.image import load_image
+    >>> from npgemma.porting.reference import from_model
+    >>> model = npgemma.load()
+    >>> image = load_image(npgemma.example_image(), model.config.vision.image_size)
+    >>> reference = from_model(model, image, model.tokenizer.prompt("caption en"), most=1)
+    >>> port = {name: array.copy() for name, array in reference.arrays.items()}  # here go a port's arrays
+    >>> port["prefill.0/x_BSD"][:, :64] *= 12  # sqrt(144): the image scaled like the text
+    >>> report = compare(reference, port)
+    >>> report["passed"], report["first"]["name"], report["first"]["says"][0]
+    (False, 'prefill.0/x_BSD', 'rows 0 to 63 along S are 12 = sqrt(D) times what is expected')
+    """
+    token_ids = port.get(TOKENS)
+    if token_ids is not None:
+        token_ids = [int(token) for token in token_ids.reshape(-1)]
+    coverage = cover(reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
+    allowed = set(comparable(coverage.pairs, token_ids, reference.token_ids))
+    judged = {name: each for name, each in judge(reference, coverage, dtype).items() if name in allowed}
+    if not judged:
+        raise InputError(
+            f"nothing to compare: none of the port's {len(port)} arrays has a name that the map or the reference "
+            "knows; --check-map shows both sides"
+        )
+    own = []
+    if reference.model is not None and fits(reference.model):
+        alone, own = judge_alone(reference, coverage, judged, dtype)
+        judged |= alone
+    wrong = wrong_arrays(reference, judged)
+    parted = None if token_ids is None else parting(reference, token_ids, dtype, vocabulary)
+    return {
+        "passed": all(each.right for each in judged.values()) and not (parted and parted["verdict"] == "defect"),
+        "dtype": dtype,
+        "judged_by": "own error" if own else "end to end",
+        "own_errors": own,
+        "graft": graft(reference, coverage, grafts, dtype) if grafts else None,
+        "other_prompt": other_prompt(coverage.pairs),
+        "coverage": coverage.counts() | {"compared": len(judged)},
+        "first": _told(wrong[0], reference, judged) if wrong else None,
+        "others": [each.judged.pair.name for each in wrong[1:]],
+        "past_budget": sum(not each.right for each in judged.values()),
+        "largest": _largest(judged),
+        "tokens": {"found": token_ids, "expected": reference.token_ids, "parted": parted},
+    }
+
+
+def _told(wrong, reference, judged):
+    """Return a wrong operation in plain values."""
+    pair, entry = wrong.judged.pair, reference.entries[wrong.judged.pair.name]
+    path = ["name", "formula", "file", "weights"]
+    return {
+        "name": pair.name,
+        "port": pair.port,
+        "relative_l2": wrong.judged.difference.relative_l2 if wrong.judged.difference else None,
+        "budget": wrong.judged.budget,
+        "alone": wrong.judged.alone,
+        "shapes": {"expected": list(pair.expected.shape), "found": list(pair.raw.shape)},
+        "operation": {key: entry[key] for key in path},
+        "inputs": {name: judged[name].difference.relative_l2 for name in wrong.inputs if judged[name].difference},
+        "between": [{key: reference.entries[name][key] for key in path} for name in wrong.between],
+        "says": explain(wrong.judged, entry["axes"], _sizes(reference, pair.name)),
+    }
+
+
+def _sizes(reference, name):
+    """Return what letters stand for where an array is made."""
+    tower = name.startswith("encode_image")
+    sizes = {}
+    for each, entry in reference.entries.items():
+        if each.startswith("encode_image") == tower:
+            sizes |= {letter: size for letter, size in zip(entry["axes"], entry["shape"]) if letter in "DHNKF"}
+    return sizes
+
+
+def _largest(judged):
+    """Return the array that used most of its budget, and how much."""
+    shares = {
+        name: each.difference.relative_l2 / each.budget
+        for name, each in judged.items()
+        if each.difference and each.budget
+    }
+    name = max(shares, key=shares.get, default=None)
+    return name and {"name": name, "kind": kind(name), "percent_of_budget": 100 * shares[name]}

@@ -1,0 +1,79 @@
+"""A port, as far as its trace tells: its arrays, its tokens, its dtype."""
+
+import dataclasses
+
+import numpy as np
+
+from npgemma.errors import InputError
+from npgemma.params import map_leaves
+from npgemma.porting.mistakes.injection import rounded_to_bfloat16
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """What is known of a port.
+
+    Parameters
+    ----------
+    arrays : dict of str to array
+        Under the names of `npgemma.record`.
+    token_ids : list of int
+        The answer's tokens, as the port chose or was given them.
+    dtype : str
+        That it calculates in: a key of `npgemma.porting.bounds.LARGEST`.
+    """
+
+    arrays: dict
+    token_ids: list
+    dtype: str = "float32"
+
+
+def with_weights_of(model, dtype):
+    """Return a model whose weights are rounded as a port of some dtype rounds them, and held in their own dtype.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+        Of float64, on the NumPy backend.
+    dtype : str
+        A key of `npgemma.porting.bounds.LARGEST`.
+
+    Returns
+    -------
+    npgemma.Model
+    """
+
+    def rounded(weight):
+        return rounded_to_bfloat16(weight) if dtype == "bfloat16" else weight.astype(dtype).astype(weight.dtype)
+
+    return dataclasses.replace(model, params=map_leaves(rounded, model.params))
+
+
+def read_token_ids(arrays, manifest=None):
+    """Return the answer's tokens: those in the manifest, or those that the steps of a trace took.
+
+    Parameters
+    ----------
+    arrays : dict of str to array
+    manifest : dict, optional
+
+    Returns
+    -------
+    list of int
+
+    Raises
+    ------
+    InputError
+        If a step is in the trace without its token.
+    """
+    if manifest and manifest.get("answer"):
+        return manifest["answer"]
+    steps = {int(name.split("/")[0].removeprefix("step.")) for name in arrays if name.startswith("step.")}
+    ids = []
+    for step in range(max(steps, default=-1) + 1):
+        name = f"step.{step}/ids_BT"
+        if name not in arrays:
+            raise InputError(f"the trace has arrays of step {step} but not its token, {name}: write it too")
+        ids.append(int(np.ravel(arrays[name])[0]))
+    # The last token's choice is compared, whatever it is.
+    return [*ids, 0]

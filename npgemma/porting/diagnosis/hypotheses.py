@@ -1,0 +1,118 @@
+"""Ask whether a port made a mistake: the reference is replayed under it, and either explains the port or does not."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from npgemma.porting.diagnosis.replays import ORIGIN, SAME
+from npgemma.porting.mistakes import MISTAKES
+
+
+@dataclasses.dataclass
+class Hypothesis:
+    """What one known mistake, made in one way, says of the port.
+
+    Parameters
+    ----------
+    id : str
+    way : int
+    places : list of str
+        Arrays that are wrong and that it explains.
+    own_error, explained_error : float or None
+        The largest own error there, before and after.
+    contradictions : list of str
+        Arrays that it says are otherwise.
+    c, z : float
+        Its projection; 0 where contradictions have decided already.
+    visible : float
+        How many standard errors it would stand out by, were it made; 0 if it changes nothing here, or is contradicted.
+    """
+
+    id: str
+    way: int
+    places: list
+    own_error: float | None
+    explained_error: float | None
+    contradictions: list
+    c: float = 0.0
+    z: float = 0.0
+    visible: float = 0.0
+
+    def as_json(self):
+        """Return what is printed of a mistake that was named."""
+        return {
+            "name": self.id,
+            "place": self.places[0] if self.places else MISTAKES[self.id].place,
+            "own_error": self.own_error,
+            "explained_error": self.explained_error,
+            "c": float(self.c),
+            "z": float(self.z),
+        }
+
+
+def ask(replays, *ids_and_ways):
+    """Ask whether the port made some mistakes.
+
+    Parameters
+    ----------
+    replays : Replays
+    *ids_and_ways : (str, int)
+        One mistake, or several at once.
+
+    Returns
+    -------
+    Hypothesis
+    """
+    right, under = replays.right, replays.replay(*ids_and_ways)
+    explained, waiting, closed = [], [], []
+    for name, place in under.items():
+        if place.error is None or place.apart <= SAME or name.endswith("angle_BTh"):
+            continue
+        was_wrong, far = name not in right or right[name].error > right[name].limit, place.apart > 2 * place.limit
+        if place.error > place.limit:
+            waiting += [name] if far else []
+        elif far or was_wrong:
+            # Inside of a function that does something else, arrays need not be those that the port has under their
+            # names; what is made of them must be.
+            settled = replays.flow.behind(name, replays.flow.grouped(waiting))
+            closed += settled
+            waiting = [each for each in waiting if each not in settled]
+            explained += [name] if was_wrong else []
+    wrong = replays.wrong(right)
+    places = [name for name in wrong if name in explained or name in closed]
+    [(id, way), *_] = ids_and_ways
+    found = Hypothesis(
+        id, way, places,
+        max((right[name].error for name in places), default=None),
+        max((under[name].error for name in explained), default=None),
+        waiting,
+    )  # fmt: skip
+    # What says of arrays that they are otherwise than the port has them need not be weighed.
+    if not waiting:
+        _project(replays, under, found)
+    return found
+
+
+def _project(replays, under, found):
+    """Fill in c and z: each place weighs by its own noise."""
+    along = across = 0.0
+    for name, place in under.items():
+        right, port = replays.right.get(name), replays.found.get(name)
+        if place.apart <= SAME or place.error is None or right is None or port is None or port.dtype.kind != "f":
+            continue
+        if not port.shape == place.computed.shape == right.computed.shape or name.rpartition("/")[2] in ORIGIN:
+            continue
+        with np.errstate(invalid="ignore"):  # two masked scores
+            difference = place.computed - right.computed
+        finite = np.isfinite(difference) & np.isfinite(port)
+        difference = np.where(finite, difference, 0.0)
+        if not difference.any():
+            continue
+        error = np.where(finite, port - np.where(finite, right.computed, 0.0), 0.0)
+        noise = (error**2).sum() / finite.sum()
+        if noise:
+            along += (error * difference).sum() / noise
+            across += (difference**2).sum() / noise
+    if across:
+        found.c, found.z, found.visible = along / across, along / math.sqrt(across), math.sqrt(across)

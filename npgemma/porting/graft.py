@@ -1,0 +1,115 @@
+"""A port's array put in place of ours: was a mistake made behind it, or inherited through it?"""
+
+import numpy as np
+
+from npgemma.errors import InputError
+from npgemma.fast.blocks import whole_arrays
+from npgemma.porting import given_tokens
+from npgemma.porting.backends import BOUNDS, difference
+from npgemma.porting.conventions import Gauge
+from npgemma.porting.diagnosis import with_weights_of
+from npgemma.porting.diagnosis.own_errors import fits, in_float64
+from npgemma.probe.replay import replaying
+
+
+def graft(reference, coverage, names, dtype):
+    """Run the reference with some of a port's arrays in place of its own, and compare what follows with the port's.
+
+    Parameters
+    ----------
+    reference : npgemma.porting.reference.Reference
+    coverage : npgemma.porting.coverage.Coverage
+    names : list of str
+        Ours, of the arrays to take from the port.
+    dtype : str
+        The port's.
+
+    Returns
+    -------
+    dict
+        ``names``; ``inherited``, those that differ from ours before they are taken; ``behind``, how many arrays that
+        depend on them were compared, up to the end of the last pass that has one of the names; ``past_bound``, how
+        many of them still differ; ``first``, the first of these; ``largest``, the largest relative L2 error;
+        ``bound``.
+
+    Raises
+    ------
+    InputError
+        If there is no such array, the port does not show it, or the reference has no model that can run.
+    """
+    if reference.model is None or not fits(reference.model):
+        raise InputError("--graft runs the reference: it needs a checkpoint that fits the memory in float64")
+    for name in names:
+        _check(name, reference, coverage)
+    gauge = Gauge(reference, coverage.pairs)
+    found = {name: gauge.undone(pair) for name, pair in coverage.pairs.items() if pair.found is not None}
+    computed, bound = _replayed(reference, found, names, dtype), BOUNDS[dtype]
+    behind = [name for name in _behind(names, reference.entries) if name in found and name in computed]
+    apart = {name: difference(computed[name], found[name]).relative_l2 for name in [*names, *behind]}
+    past = [name for name in behind if apart[name] > bound]
+    return {
+        "names": list(names),
+        "inherited": [name for name in names if apart[name] > bound],
+        "behind": len(behind),
+        "past_bound": len(past),
+        "first": past[0] if past else None,
+        "first_error": apart[past[0]] if past else None,
+        "largest": max((apart[name] for name in behind), default=0.0),
+        "bound": bound,
+    }
+
+
+def _check(name, reference, coverage):
+    if name not in reference.entries:
+        ours = [pair.name for pair in coverage.pairs.values() if pair.port == name]
+        hint = f"here it is called {' or '.join(ours)}" if ours else "npgemma trace --list prints the names"
+        raise InputError(f"there is no array '{name}' to graft: {hint}")
+    pair = coverage.pairs.get(name)
+    if pair is None:
+        raise InputError(f"the port does not show '{name}', so it cannot be grafted; --check-map lists what it shows")
+    if pair.found is None:
+        raise InputError(f"the port's '{name}' cannot be grafted: {pair.misfit}")
+
+
+def _replayed(reference, found, names, dtype):
+    """Return what the reference calculates, each array before the port's is put in its place."""
+    computed = {}
+
+    def choose(name, array, inside):
+        computed[name] = array
+        return found[name].astype(array.dtype) if name in names else array
+
+    with whole_arrays(), replaying(choose):
+        model = with_weights_of(in_float64(reference.model), dtype)
+        given_tokens.run(model, np.asarray(reference.pixels, np.float64), reference.about["ids"], reference.token_ids)
+    return computed
+
+
+def _behind(names, entries):
+    """Return what depends on some arrays, up to the end of the last pass that has one of them.
+
+    Later passes have their own inputs, and make a mistake again that a graft took out of an earlier one.
+    """
+
+    def first(name):
+        """Return the first of the names that an array has: what is made of it may tell any of them."""
+        return (name in entries and entries[name]["same_as"]) or name
+
+    last, taken, reached, behind = max(_pass(name) for name in names), set(), set(), []
+    for name, entry in entries.items():
+        if name in names:
+            taken.add(first(name))
+        if first(name) in taken:
+            # The port's array itself, under this name or a later one.
+            reached.add(first(name))
+        elif first(name) in reached or reached.intersection(map(first, entry["from"])):
+            reached.add(first(name))
+            if _pass(name) <= last:
+                behind.append(name)
+    return behind
+
+
+def _pass(name):
+    """Return the number of a pass; the image is encoded for the prefill."""
+    head = name.partition("/")[0]
+    return int(head.removeprefix("step.")) + 1 if head.startswith("step.") else 0

@@ -1,0 +1,65 @@
+"""The logits and tokens that a port has written."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npgemma.errors import InputError
+from npgemma.porting.arrays import read_arrays
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a port has written.
+
+    Parameters
+    ----------
+    logits : array (n, V)
+    token_ids : list of int
+        As many: the token chosen from each row.
+    """
+
+    logits: np.ndarray
+    token_ids: list[int]
+
+
+def read_answer(path, model):
+    """Read a port's logits and tokens.
+
+    Parameters
+    ----------
+    path : str
+        A safetensors or npz file with ``logits`` (n, V) and ``token_ids`` (n,).
+    model : npgemma.Model
+
+    Returns
+    -------
+    Answer
+        Without rows that pad the vocabulary: ports differ in these.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or does not fit the model.
+    """
+    found = read_arrays(path, only=["logits", "token_ids"])
+    logits, ids = found["logits"], found["token_ids"]
+    if logits.ndim != 2 or logits.dtype.kind != "f" or 0 in logits.shape:
+        expected = "floating-point numbers (n, V), a row for each token of the answer"
+        raise InputError(f"logits in '{path}' should be {expected}, found {logits.dtype} {logits.shape}")
+    if ids.shape != logits.shape[:1] or ids.dtype.kind not in "iu":
+        expected = f"{len(logits)} whole numbers, the token chosen from each row of logits"
+        raise InputError(f"token_ids in '{path}' should be {expected}, found {ids.dtype} {ids.shape}")
+    pieces, rows = model.tokenizer.size, model.config.text.vocabulary
+    if logits.shape[1] < pieces:
+        raise InputError(
+            f"logits in '{path}' should have at least {pieces} columns, one for each token of the checkpoint, "
+            f"found {logits.shape[1]}"
+        )
+    if not 0 <= ids.min() <= ids.max() < rows:
+        raise InputError(f"token_ids should lie between 0 and {rows - 1}, found {ids.min()} to {ids.max()}")
+    logits = logits[:, :pieces].astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        raise InputError(f"row {bad[0]} of the logits in '{path}' is not finite: find out first where NaN comes from")
+    return Answer(logits, ids.tolist())

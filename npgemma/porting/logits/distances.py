@@ -1,0 +1,94 @@
+"""How far a port's logits are from the right ones, and from those under each known mistake."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npgemma.errors import InputError
+
+# How far a right port may be: relative L2 distance of its logits. Largest of Hugging Face's on the embedded checkpoint,
+# eight images and four prompts, six rows each: 1.3e-6, 2.2e-2 and 2.0e-3; medians 6.5e-7, 9.0e-3 and 1.0e-3.
+# The reference itself is float32.
+ROUNDING = {"float64": 5e-6, "float32": 5e-6, "bfloat16": 6e-2, "float16": 6e-3}
+# Of a port that is nearer than this part of it, rounding alone decides what it is nearest to.
+LEAST = 0.25
+# How much farther than the mistake that is named everything else must be.
+MARGIN = 2
+# Further rows show nothing that these do not, and every row takes as long as a token.
+ROWS = 8
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The logits under one known mistake, compared with the port's and with the right ones; relative L2 distances."""
+
+    id: str
+    explained_error: float  # from the port
+    effect: float  # from the right logits
+    c: float | None  # the part of the mistake's effect that is in the port: 1 if it is there, 0 if not
+
+
+class Comparison:
+    """A port's logits beside the right ones, and beside those with each known mistake.
+
+    Parameters
+    ----------
+    answer : Answer
+    question : npgemma.porting.logits.Question
+        With the answer's tokens.
+    dtype : str
+        What the port calculates in: a key of `ROUNDING`.
+    """
+
+    def __init__(self, answer, question, dtype):
+        self.question, self.dtype, self.limit = question, dtype, ROUNDING[dtype]
+        self.found, self.columns = answer.logits[:ROWS], answer.logits.shape[1]
+        self.right = self._run(None, ROWS)
+        if self.right.shape != self.found.shape:
+            raise InputError(f"{len(self.found)} tokens do not fit the model's context after this prompt")
+        self.norm = float(np.linalg.norm(self.right))
+        error = np.linalg.norm(self.found - self.right, axis=1)
+        self.own_error = float(np.linalg.norm(error)) / self.norm
+        self.row_errors = (error / np.linalg.norm(self.right, axis=1)).tolist()
+
+    def _run(self, changes, rows):
+        return self.question.logits(changes, rows)[:, : self.columns].astype(np.float64)
+
+    def hypothesis(self, mistake):
+        """Return the way of a mistake that is nearest to the port.
+
+        Parameters
+        ----------
+        mistake : npgemma.porting.mistakes.Mistake
+
+        Returns
+        -------
+        Hypothesis
+        """
+        ways = [self._way(mistake.id, changes) for changes in mistake.ways]
+        nearest = min(ways, key=lambda way: way.explained_error)
+        # The usual way tells whether these logits can show the mistake.
+        return Hypothesis(mistake.id, nearest.explained_error, ways[0].effect, nearest.c)
+
+    def _way(self, id, changes):
+        """Compare one way; of logits whose first row is far from everything that matters, no more rows."""
+        wrong = self._run(changes, 1)
+        if self._matters(wrong):
+            wrong = self._run(changes, ROWS)
+        rows = len(wrong)
+        error, effect = self.found[:rows] - self.right[:rows], wrong - self.right[:rows]
+        square = float(np.vdot(effect, effect))
+        c = float(np.vdot(error, effect)) / square if square else None
+        return Hypothesis(id, self._apart(wrong, self.found), self._apart(wrong, self.right), c)
+
+    def _matters(self, first):
+        """Say whether more rows could bring a mistake near the port, or show an effect that the first row does not."""
+        return (
+            self._apart(first, self.found) <= MARGIN * self.limit or self._apart(first, self.right) <= self.limit
+        ) and len(self.found) > 1
+
+    def _apart(self, logits, others):
+        """Return the distance of the rows that there are: the least that it can be with all rows."""
+        apart = float(np.linalg.norm(logits - others[: len(logits)])) / self.norm
+        # A mistake may overflow.
+        return apart if np.isfinite(apart) else np.inf

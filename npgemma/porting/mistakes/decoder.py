@@ -1,0 +1,342 @@
+"""Mistakes in the decoder, Gemma's and Gemma 2's alike."""
+
+import dataclasses
+import math
+
+from npgemma.porting.mistakes.injection import (
+    LeftOut,
+    Mistake,
+    image_tokens,
+    in_decoders,
+    leaving_out,
+    rounded_to_bfloat16,
+)
+from npgemma.porting.mistakes.operations import exact_gelu, silu
+from npgemma.probe.following import enclosing
+
+
+def _epsilon(other):
+    """Return the changes that give RMSNorm another epsilon."""
+    return in_decoders("rms_norm", lambda module, right: lambda x, scale, epsilon: right(x, scale, other))
+
+
+def _no_plus_one(module, right):
+    # Not ``right(x, scale - 1, epsilon)``: 1 + (scale - 1) would round a small scale far more than a port does.
+    return lambda x, scale, epsilon: right(x, 0 * scale, epsilon) * scale
+
+
+def _skip_last_norm(module, right):
+    def wrong(x_BTD, prefix_BS, valid_BS, p, *others):
+        return right(x_BTD, prefix_BS, valid_BS, dataclasses.replace(p, norm=LeftOut()), *others)
+
+    return wrong
+
+
+def _gate_up(module, right):
+    return lambda x_BTD, p: right(x_BTD, dataclasses.replace(p, gate=p.up, up=p.gate))
+
+
+def _interleaved(module, right):
+    def wrong(x_BTNH, angle_BTh):
+        H = x_BTNH.shape[-1]
+        # Neighbours are brought to where the right function looks for a pair, and back again.
+        apart = [*range(0, H, 2), *range(1, H, 2)]
+        return right(x_BTNH[..., apart], angle_BTh)[..., [apart.index(h) for h in range(H)]]
+
+    return wrong
+
+
+def _reversed(module, right):
+    return lambda x_BTNH, angle_BTh: right(x_BTNH, -angle_BTh)
+
+
+def _theta(value):
+    return in_decoders("angles", lambda module, right: lambda position, width, theta: right(position, width, value))
+
+
+def _shifted(by):
+    """Return the changes that number the tokens of the answer, one at a time, from another position on."""
+
+    def wrong(module, right):
+        return lambda valid_BS, new: right(valid_BS, new) + by * (new == 1)
+
+    return (in_decoders("positions", wrong),)
+
+
+class _Remembering:
+    """A layer's cache that hands other keys and values to be stored than those which the layer uses for new tokens."""
+
+    def __init__(self, cache, stored):
+        self.cache, self.stored = cache, stored
+
+    def extend(self, k_BTKH, v_BTKH):
+        """Store other keys and values; return those of past tokens as they were stored, and these."""
+        new = k_BTKH.shape[1]
+        everything = [past + 0 for past in self.cache.extend(*self.stored(k_BTKH, v_BTKH))]
+        for part, right in zip(everything, (k_BTKH, v_BTKH)):
+            part[:, part.shape[1] - new :] = right
+        return everything
+
+
+def _unrotated(module, right):
+    def wrong(x_BTD, angle_BTh, mask_BTS, p, *others):
+        *config, cache = others
+        if cache is not None:
+            cache = _Remembering(cache, lambda k, v: (module.einsum("BTD,DKH->BTKH", x_BTD, p.k), v))
+        return right(x_BTD, angle_BTh, mask_BTS, p, *config, cache)
+
+    return wrong
+
+
+def _cached_in_bfloat16(module, right):
+    def wrong(x_BTD, angle_BTh, mask_BTS, p, *others):
+        *config, cache = others
+        if cache is not None:
+            cache = _Remembering(cache, lambda k, v: (rounded_to_bfloat16(k), rounded_to_bfloat16(v)))
+        return right(x_BTD, angle_BTh, mask_BTS, p, *config, cache)
+
+    return wrong
+
+
+def _all_in_bfloat16(module, right):
+    return lambda self, k_BTKH, v_BTKH: right(self, rounded_to_bfloat16(k_BTKH), rounded_to_bfloat16(v_BTKH))
+
+
+def _masks(mask):
+    """Return the changes of both masks: ``mask(right, prefix_BS, valid_BS, new)`` with ``right`` the right one."""
+    plain = in_decoders("prefix_lm", lambda module, right: lambda *given: mask(right, *given))
+
+    def window(module, right):
+        def wrong(prefix_BS, valid_BS, new, window):
+            return mask(lambda *given: right(*given, window), prefix_BS, valid_BS, new)
+
+        return wrong
+
+    return plain | {"gemma2.sliding_window": window}
+
+
+def _causal(right, prefix_BS, valid_BS, new):
+    total = valid_BS.shape[1]
+    order = (valid_BS | True).cumsum(1)
+    return right(prefix_BS, valid_BS, new) & (order[:, None, :] <= order[:, total - new :, None])
+
+
+def _all_valid(right, prefix_BS, valid_BS, new):
+    return right(prefix_BS, valid_BS | True, new)
+
+
+def _chunked(chunk):
+    """Return the changes that let no token of the prefix see chunks after its own.
+
+    Parameters
+    ----------
+    chunk : int or None
+        Tokens in each; None for one chunk of all image tokens, and one of the prompt.
+    """
+
+    def mask(right, prefix_BS, valid_BS, new):
+        total = valid_BS.shape[1]
+        order = (valid_BS | True).cumsum(1) - 1
+        # A step's token stands after all chunks of the prefix.
+        part = order // chunk if chunk else order >= (image_tokens() or 0)
+        return right(prefix_BS, valid_BS, new) & (part[:, None, :] <= part[:, total - new :, None])
+
+    return _masks(mask)
+
+
+def scale_of(q_BTNH, *config):
+    """Return the right scale of the scores: 1 / sqrt(H), or what Gemma 2's config says."""
+    return 1 / math.sqrt(config[0].query_pre_attn_scalar if config else q_BTNH.shape[-1])
+
+
+def _scores_scaled(scale):
+    """Return the changes that give scores the scale ``scale(H)``."""
+
+    def wrong(module, right):
+        def call(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *config):
+            factor = scale(q_BTNH.shape[-1]) / scale_of(q_BTNH, *config)
+            return right(q_BTNH * factor, k_BSKH, v_BSKH, mask_BTS, *config)
+
+        return call
+
+    return in_decoders("attend", wrong)
+
+
+def _tiled(module, right):
+    def wrong(q_BTNH, k_BSKH, *others):
+        N, K = q_BTNH.shape[2], k_BSKH.shape[2]
+        # Query head n should read n // G, and reads n % K: those that read one key/value head are brought together.
+        order = [n for shared in range(K) for n in range(shared, N, K)]
+        mixed_BTNH = right(q_BTNH[:, :, order], k_BSKH, *others)
+        return mixed_BTNH[:, :, [order.index(n) for n in range(N)]]
+
+    return wrong
+
+
+def _k_v_swapped(module, right):
+    def wrong(x_BTD, angle_BTh, mask_BTS, p, *others):
+        return right(x_BTD, angle_BTh, mask_BTS, dataclasses.replace(p, k=p.v, v=p.k), *others)
+
+    return wrong
+
+
+_RUN = "*/run_blocks.0/"
+_BLOCK = _RUN + "block.0/"
+_ATTENTION = _BLOCK + "grouped_query_attention.0/"
+_LATER = "the logits of the first token of an answer do not show it: more rows are needed"
+MISTAKES = (
+    Mistake(
+        "rms-no-plus-one",
+        "RMSNorm multiplies by the stored scale instead of by 1 + scale.",
+        "RMSNorm as Llama has it (litgpt issue 1031)",
+        _BLOCK + "normed_BTD",
+        (in_decoders("rms_norm", _no_plus_one),),
+    ),
+    Mistake(
+        "rms-epsilon",
+        "RMSNorm has another epsilon than 1e-6, such as Llama's 1e-5.",
+        "RMSNorm as Llama has it",
+        _BLOCK + "normed_BTD",
+        (_epsilon(1e-5), _epsilon(1e-8)),
+    ),
+    Mistake(
+        "exact-gelu",
+        "The decoder's GELU is the exact one, with the error function, instead of the tanh form.",
+        "configurations that say gelu and mean the tanh form (Hugging Face's first Gemma; litgpt issue 1031)",
+        _BLOCK + "geglu.0/gate_BTF",
+        ({"gemma.gelu": lambda module, right: exact_gelu},),  # Gemma 2's MLP is Gemma's
+    ),
+    Mistake(
+        "silu",
+        "The decoder's gate is SiLU instead of GELU.",
+        "the MLP as Llama has it (NVIDIA/TensorRT-Model-Connect issue 720)",
+        _BLOCK + "geglu.0/gate_BTF",
+        ({"gemma.gelu": lambda module, right: silu},),
+    ),
+    Mistake(
+        "gate-up-swapped",
+        "The matrices gate and up are exchanged.",
+        "checkpoints that hold both in one matrix",
+        _BLOCK + "geglu.0/gate_BTF",
+        (in_decoders("geglu", _gate_up),),
+    ),
+    Mistake(
+        "rope-interleaved",
+        "Neighbouring channels are rotated together, instead of those of the two halves.",
+        "the paper's own pairs, and code for checkpoints that were permuted for them",
+        _ATTENTION + "q_BTNH",
+        (in_decoders("rotate", _interleaved),),
+    ),
+    Mistake(
+        "rope-reversed",
+        "Queries and keys are rotated the other way round.",
+        "a sign in the wrong half of rotate_half",
+        _ATTENTION + "q_BTNH",
+        (in_decoders("rotate", _reversed),),
+    ),
+    Mistake(
+        "rope-theta",
+        "The slowest rotation follows from another base than 10000, such as 1000000, 500000 or 100000.",
+        "defaults of Llama 3 and of Gemma 3",
+        _RUN + "angle_BTh",
+        tuple(map(_theta, (1e6, 5e5, 1e5))),
+    ),
+    Mistake(
+        "position-skipped",
+        "From the first token of the answer on, positions are one too many.",
+        "prefixes counted from 1 and answers from 0 (transformers issue 31425)",
+        "step.0/run_blocks.0/angle_BTh",
+        _shifted(1),
+        _LATER,
+    ),
+    Mistake(
+        "position-repeated",
+        "The first token of the answer has the position of the prompt's last token, and so on.",
+        "transformers 4.41 (issue 31425)",
+        "step.0/run_blocks.0/angle_BTh",
+        _shifted(-1),
+        _LATER,
+    ),
+    Mistake(
+        "keys-cached-unrotated",
+        "Keys are cached before they are rotated, and are not rotated when they are read again.",
+        "caches that were written for learned positions",
+        "step.0/run_blocks.0/block.0/grouped_query_attention.0/k_BSKH",
+        (in_decoders("grouped_query_attention", _unrotated),),
+        _LATER,
+    ),
+    Mistake(
+        "causal-prefix",
+        "Image and prompt are causal: each token of them sees only what stands before it.",
+        "decoders for text (llama.cpp issue 7553, vLLM issues 5189 and 27938, transformers issue 30993)",
+        _RUN + "*_BTS",
+        (_masks(_causal),),
+    ),
+    Mistake(
+        "padding-visible",
+        "Tokens attend to padding.",
+        "batches without an attention mask (transformers issue 35855)",
+        _RUN + "*_BTS",
+        (_masks(_all_valid),),
+        "one prompt alone has no padding",
+    ),
+    Mistake(
+        "prefix-chunked",
+        "The prefix is read in chunks, and no token sees the chunks after its own.",
+        "chunked prefill, and prefills of image and prompt one after the other (optimum-rbln issue 646)",
+        _RUN + "*_BTS",
+        tuple(map(_chunked, (None, 16, 32, 64, 128, 256, 512, 1024, 2048))),
+        "the prefix fits into one chunk",
+    ),
+    Mistake(
+        "query-scale-head-dim",
+        "Scores are divided by the head width instead of by its square root.",
+        "a square root that was forgotten",
+        _ATTENTION + "attend.0/q_BTNH",
+        (_scores_scaled(lambda H: 1 / H),),
+    ),
+    Mistake(
+        "query-scale-missing",
+        "Scores are not divided at all.",
+        "queries thought to be scaled already",
+        _ATTENTION + "attend.0/q_BTNH",
+        (_scores_scaled(lambda H: 1.0),),
+    ),
+    Mistake(
+        "query-scale-width",
+        "Scores are divided by the square root of the model's width instead of the head width's.",
+        "ports that take the heads for slices of the width",
+        _ATTENTION + "attend.0/q_BTNH",
+        (_scores_scaled(lambda H: 1 / math.sqrt(enclosing("x_BTD").shape[-1])),),
+        "the model is as wide as a head",
+    ),
+    Mistake(
+        "kv-heads-tiled",
+        "Key/value heads are repeated as 0, 1, 0, 1 instead of as 0, 0, 1, 1.",
+        "repeat and tile in place of repeat_interleave",
+        _ATTENTION + "attend.0/q_BTNH",
+        (in_decoders("attend", _tiled),),
+        "with one key/value head, or one for each query head, they have no other order",
+    ),
+    Mistake(
+        "k-v-swapped",
+        "The matrices of keys and values are exchanged.",
+        "checkpoints that hold both in one matrix",
+        _ATTENTION + "k_BTKH",
+        (in_decoders("grouped_query_attention", _k_v_swapped),),
+    ),
+    Mistake(
+        "no-final-norm",
+        "The norm after the last block of the decoder is left out.",
+        "ports that take the last hidden state for the decoder's result",
+        _RUN + "final_BTD",
+        (in_decoders("run_blocks", _skip_last_norm) | in_decoders("rms_norm", leaving_out),),
+    ),
+    Mistake(
+        "cache-bfloat16",
+        "Keys and values are cached as bfloat16.",
+        "caches of half the memory, chosen without regard to the model's dtype",
+        _ATTENTION + "k_BSKH",
+        ({"cache.LayerCache.extend": _all_in_bfloat16}, in_decoders("grouped_query_attention", _cached_in_bfloat16)),
+    ),
+)

@@ -1,0 +1,178 @@
+"""Mistakes in what goes in: pixels, resizing, and the ids of the prompt."""
+
+import numpy as np
+from PIL import Image
+
+from npgemma.porting.mistakes.injection import Mistake, like
+
+# ImageNet's channel means and deviations, of values from 0 to 1, which many vision models are trained with.
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _pixels(change):
+    """Return the changes that give the vision tower other pixels, made of the right ones from -1 to 1."""
+
+    def wrong(module, right):
+        return lambda pixels_BYXC, p, config: right(change(pixels_BYXC), p, config)
+
+    return ({"siglip.encode": wrong},)
+
+
+def _imagenet(pixels_BYXC):
+    mean, deviation = like(pixels_BYXC, IMAGENET_MEAN), like(pixels_BYXC, IMAGENET_DEVIATION)
+    return ((pixels_BYXC + 1) / 2 - mean) / deviation
+
+
+class _Resized:
+    """An image whose `resize` disregards the filter it is asked for."""
+
+    def __init__(self, image, resize):
+        self.size, self._resize, self._image = image.size, resize, image
+
+    def resize(self, size, resample):
+        """Resize in the wrong way."""
+        return self._resize(self._image, size)
+
+
+def _resize(*ways):
+    """Return the changes that resize in other ways: ``way(image, size)`` each."""
+    return tuple({"image.upright_rgb": lambda module, right, way=way: _resized_by(right, way)} for way in ways)
+
+
+def _resized_by(right, way):
+    return lambda image: _Resized(right(image), way)
+
+
+def without_antialias(image, size):
+    """Resize with the bicubic filter of four pixels whatever the factor, as OpenCV and torch's ``interpolate`` do.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Mode RGB.
+    size : (int, int)
+        Columns and rows.
+
+    Returns
+    -------
+    uint8 array (rows, columns, 3)
+    """
+    values = np.asarray(image, dtype=np.float64)
+    return (_taps(size[1], values.shape[0]) @ _across(values, size[0])).round().clip(0, 255).astype(np.uint8)
+
+
+def _across(values_YXC, columns):
+    """Resize the columns; the result has its axes as ``@`` needs them: channel, row, column."""
+    return np.moveaxis(values_YXC, 2, 0) @ _taps(columns, values_YXC.shape[1]).T
+
+
+def _taps(new, old):
+    """Return the matrix (new, old) of the cubic convolution kernel with a = -0.75, edges repeated."""
+    centre = (np.arange(new) + 0.5) * old / new - 0.5
+    matrix = np.zeros((new, old))
+    for offset in (-1, 0, 1, 2):
+        index = np.floor(centre).astype(int) + offset
+        distance = np.abs(centre - index)
+        near = 1.25 * distance**3 - 2.25 * distance**2 + 1
+        far = -0.75 * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+        np.add.at(matrix, (np.arange(new), index.clip(0, old - 1)), np.where(distance <= 1, near, far))
+    return matrix
+
+
+def _not_antialiased(image, size):
+    return np.moveaxis(without_antialias(image, size), 0, 2)
+
+
+def _bilinear_not_antialiased(image, size):
+    """Resize with the two nearest pixels on each side, as OpenCV does by default."""
+    scale = (image.width / size[0], 0, 0, 0, image.height / size[1], 0)
+    return image.transform(size, Image.Transform.AFFINE, scale, Image.Resampling.BILINEAR)
+
+
+def _prompt(change):
+    """Return the changes that give the decoder another prompt, made of the right ids."""
+
+    def wrong(module, right):
+        return lambda self, text: change(right(self, text))
+
+    return ({"tokenizer.Tokenizer.prompt": wrong},)
+
+
+_PIXELS = "encode_image.0/encode.0/pixels_BYXC"
+_IDS = "prefill.0/ids_BT"
+MISTAKES = (
+    Mistake(
+        "pixels-zero-one",
+        "Pixels go from 0 to 1, where the vision tower expects -1 to 1.",
+        "torchvision's to_tensor, and processors with rescaling but no normalisation",
+        _PIXELS,
+        _pixels(lambda pixels_BYXC: (pixels_BYXC + 1) / 2),
+    ),
+    Mistake(
+        "pixels-255",
+        "Pixels go from 0 to 255: they were never rescaled.",
+        "processors with rescaling switched off, because an earlier step was thought to do it",
+        _PIXELS,
+        _pixels(lambda pixels_BYXC: (pixels_BYXC + 1) * 127.5),
+    ),
+    Mistake(
+        "pixels-bgr",
+        "The channels come as blue, green, red.",
+        "images read with OpenCV",
+        _PIXELS,
+        _pixels(lambda pixels_BYXC: pixels_BYXC[..., [2, 1, 0]]),
+        "images of greys are the same in any order of channels",
+    ),
+    Mistake(
+        "pixels-imagenet-norm",
+        "Pixels are normalised by ImageNet's means and deviations instead of 0.5 and 0.5.",
+        "transforms copied from other vision models (transformers issue 38318 has other preprocessing)",
+        _PIXELS,
+        _pixels(_imagenet),
+    ),
+    Mistake(
+        "resize-bilinear",
+        "The image is resized with a bilinear filter, Hugging Face's PaliGemma with a bicubic one.",
+        "big_vision, on which the models were trained; transformers issue 27601",
+        _PIXELS,
+        _resize(lambda image, size: image.resize(size, Image.Resampling.BILINEAR), _bilinear_not_antialiased),
+        "an image of the model's own size is not resized",
+    ),
+    Mistake(
+        "resize-nearest",
+        "Every pixel of the resized image is the nearest one of the original.",
+        "gemma.cpp",
+        _PIXELS,
+        _resize(lambda image, size: image.resize(size, Image.Resampling.NEAREST)),
+        "an image of the model's own size is not resized",
+    ),
+    Mistake(
+        "resize-no-antialias",
+        "The bicubic filter takes four pixels on each axis however much the image shrinks.",
+        "OpenCV's INTER_CUBIC, and torch's interpolate without antialias",
+        _PIXELS,
+        _resize(_not_antialiased),
+        "an image of the model's own size is not resized",
+    ),
+    Mistake(
+        "no-newline",
+        "The newline after the prompt is missing.",
+        "prompts that are tokenised as any text (vLLM issue 13584)",
+        _IDS,
+        _prompt(lambda ids: ids[:-1]),
+    ),
+    Mistake(
+        "no-bos",
+        "The token <bos> before the prompt is missing.",
+        "tokenizers that are told to add no special tokens (vLLM issue 13584, litgpt issue 1031)",
+        _IDS,
+        _prompt(lambda ids: ids[1:]),
+    ),
+    Mistake(
+        "double-bos",
+        "The token <bos> stands before the prompt twice.",
+        "a <bos> in the text, and a tokenizer that adds one too",
+        _IDS,
+        _prompt(lambda ids: [ids[0], *ids]),
+    ),
+)

@@ -1,0 +1,114 @@
+"""What would turn a wrong array into the right one: another layout, a factor, an offset; and which rows are wrong."""
+
+import math
+
+import numpy as np
+
+from npgemma.porting.backends import difference
+from npgemma.porting.coverage import fitting_layout
+
+# The axes along which a mistake may be in some rows only: image or text, prompt or answer.
+ROWS = "TSP"
+
+
+def explain(judged, letters, sizes):
+    """Return what can be said about a wrong array.
+
+    Parameters
+    ----------
+    judged : npgemma.porting.judge.Judged
+    letters : str
+        The axes of our array.
+    sizes : dict of str to int
+        What letters stand for in this tower: factors are named after them.
+
+    Returns
+    -------
+    list of str
+        Sentences.
+    """
+    pair, budget = judged.pair, judged.budget
+    axes = fitting_layout(pair.raw, pair.expected, letters, budget)
+    said = [pair.misfit] if pair.misfit else []
+    if axes:
+        return [*said, f'the numbers are right in another layout: axes = "{axes}" would fit']
+    if pair.found is None or pair.expected.dtype.kind != "f" or not np.isfinite(pair.found).all():
+        return said + _not_finite(pair)
+    expected, found = pair.expected.astype(np.float64), pair.found.astype(np.float64)
+    return said + _rows(expected, found, letters, sizes, budget)
+
+
+def _not_finite(pair):
+    if pair.found is None or pair.expected.dtype.kind != "f":
+        return _places(pair)
+    count = int((~np.isfinite(pair.found)).sum())
+    return [f"{count} of {pair.found.size} entries are infinite or not a number"]
+
+
+def _places(pair):
+    """Say where whole numbers or truth values differ."""
+    if pair.found is None or pair.found.shape != pair.expected.shape:
+        return []
+    wrong = np.argwhere(pair.found != pair.expected)
+    if not len(wrong):
+        return []
+    first = tuple(int(i) for i in wrong[0])
+    return [
+        f"{len(wrong)} of {pair.expected.size} entries differ, the first at {list(first)}: expected "
+        f"{pair.expected[first]}, found {pair.found[first]}"
+    ]
+
+
+def _rows(expected, found, letters, sizes, budget):
+    """Say of every run of rows that is wrong in one way what the way is."""
+    axis = next((letters.index(letter) for letter in ROWS if letter in letters), None)
+    if axis is None:
+        return [f"it is {_way(expected, found, sizes, budget)}"]
+    rows = [(np.take(expected, i, axis), np.take(found, i, axis)) for i in range(expected.shape[axis])]
+    ways = [_way(one, other, sizes, budget) for one, other in rows]
+    runs = []
+    for i, way in enumerate(ways):
+        if runs and runs[-1][2] == way:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i, way])
+    if len(runs) > 6:
+        wrong = sum(way != "right" for way in ways)
+        whole = _way(expected, found, sizes, budget)
+        return [f"{wrong} of {len(ways)} rows along {letters[axis]} are wrong; all together it is {whole}"]
+    if len(runs) == 1:
+        return [f"it is {runs[0][2]}, in all rows"]
+    return [f"rows {start} to {stop} along {letters[axis]} are {way}" for start, stop, way in runs]
+
+
+def _way(expected, found, sizes, budget):
+    """Return how one array differs from another, in words."""
+    if difference(expected, found).relative_l2 <= budget:
+        return "right"
+    if not found.any():
+        return "zero"
+    norm = np.square(expected).sum()
+    factor = float((expected * found).sum() / norm) if norm else 0.0
+    if abs(factor - 1) > 10 * budget and factor and difference(expected, found / factor).relative_l2 <= 10 * budget:
+        return f"{factor:.4g}{_named(factor, sizes)} times what is expected"
+    offset = float((found - expected).mean())
+    if difference(expected, found - offset).relative_l2 <= 10 * budget:
+        return f"what is expected and {offset:.4g} more"
+    return "different"
+
+
+def _named(factor, sizes):
+    """Name a factor after the size it may come from.
+
+    Examples
+    --------
+    >>> _named(11.3137, {"D": 128})
+    ' = sqrt(D)'
+    """
+    for letter, size in sizes.items():
+        for name, value in ((letter, size), (f"sqrt({letter})", math.sqrt(size))):
+            if size > 1 and math.isclose(abs(factor), value, rel_tol=1e-3):
+                return f" = {name}"
+            if size > 1 and math.isclose(abs(factor), 1 / value, rel_tol=1e-3):
+                return f" = 1 / {name}"
+    return ""

@@ -1,0 +1,142 @@
+"""What a port is compared with: a trace with its manifest, read from a file or made on the spot."""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from npgemma.errors import InputError
+from npgemma.machinery.model import Model
+from npgemma.porting import given_tokens
+from npgemma.porting.arrays import read_arrays, read_manifest
+from npgemma.porting.bounds import budget_of
+from npgemma.probe.manifest import Manifest, checkpoint_hash
+from npgemma.probe.recording import record
+
+# Where a trace has the pixels of one image, and of several images of one prompt.
+PIXELS = ("encode_images.0/pixels_BIYXC", "encode_image.0/pixels_BYXC")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A trace of this package.
+
+    Parameters
+    ----------
+    arrays : dict of str to array
+    entries : dict of str to dict
+        What the manifest says of each, in the order of the data flow.
+    token_ids : list of int
+        The tokens that were fed back.
+    about : dict
+        Of the checkpoint and the question.
+    model : npgemma.Model, optional
+        What made it, on the NumPy backend: with it a port's arrays can be recalculated.
+    pixels : array, optional
+        What the model was shown.
+    """
+
+    arrays: dict[str, np.ndarray]
+    entries: dict[str, dict]
+    token_ids: list[int]
+    about: dict
+    model: Model | None = None
+    pixels: np.ndarray | None = None
+
+
+def from_trace(path):
+    """Read a trace that ``npgemma trace`` has written.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+
+    Returns
+    -------
+    Reference
+
+    Raises
+    ------
+    InputError
+        If it has no manifest.
+    """
+    manifest = read_manifest(path)
+    if manifest is None:
+        raise InputError(f"'{path}' has no manifest: make the reference with npgemma trace --out FILE")
+    entries = {entry["name"]: entry for entry in manifest.pop("arrays")}
+    return Reference(read_arrays(path), entries, manifest["answer"], manifest)
+
+
+def with_model(reference, load):
+    """Return a stored reference with the model that made it, if it is the one and what it was shown is in the trace.
+
+    Parameters
+    ----------
+    reference : Reference
+    load : callable
+        ``load(dtype)`` returns the model that might have made it.
+
+    Returns
+    -------
+    Reference
+    """
+    shown = [reference.arrays.get(name) for name in PIXELS if name in reference.arrays]
+    # int8 is a rounding of the reference's own, from which no right port can be recalculated.
+    if not shown or reference.about["dtype"] == "int8":
+        return reference
+    model = load(reference.about["dtype"])
+    if checkpoint_hash(model.params) != reference.about["checkpoint"]:
+        return reference
+    return dataclasses.replace(reference, model=model, pixels=shown[0])
+
+
+def from_model(model, image, prompt_ids, token_ids=None, most=4):
+    """Trace a model on the spot.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+    image : npgemma.image.LoadedImage
+    prompt_ids : list of int
+    token_ids : list of int, optional
+        The tokens that the port chose; by default, the most probable ones.
+    most : int
+        The longest answer where ``token_ids`` is left out.
+
+    Returns
+    -------
+    Reference
+    """
+    pixels = given_tokens.pixels_of(image)
+    if token_ids is None:
+        token_ids = forced_by_itself(model, pixels, prompt_ids, most)
+    given_tokens.check(token_ids, model)
+    manifest = Manifest(model.params)
+    with record(watch=manifest.watch) as arrays:
+        given_tokens.run(model, pixels, prompt_ids, token_ids)
+    words = dict.fromkeys(arrays, "F32")  # the dtypes and offsets of a file, which this is none of
+    entries = {entry["name"]: entry for entry in json.loads(manifest.as_json(words, budget_of))["arrays"]}
+    about = {"checkpoint": checkpoint_hash(model.params), "ids": prompt_ids}
+    return Reference(arrays, entries, list(token_ids), about, model, pixels)
+
+
+def forced_by_itself(model, pixels, prompt_ids, most):
+    """Return the most probable tokens of an answer, up to the end token."""
+    ids = []
+    while len(ids) < most and not set(ids) & set(model.config.eos_tokens):
+        rows = given_tokens.run(model, pixels, prompt_ids, [*ids, 0])
+        ids.append(int(rows[-1][: model.tokenizer.size].argmax()))
+    return ids
+
+
+def kind(name):
+    """Return a name without the numbers of its block and step.
+
+    Examples
+    --------
+    >>> kind("step.2/run_blocks.0/block.3/mid_BTD")
+    'step.*/run_blocks.0/block.*/mid_BTD'
+    """
+    return re.sub(r"\b(block|step)\.\d+", r"\1.*", name)

@@ -1,0 +1,363 @@
+"""Follow the forward pass of either backend: who is called, what is bound, and what stands in its place.
+
+While a `Probe` or an exchange is in force, the names of the forward functions in their modules hold a `Slot` each. A
+slot asks a context variable: in the thread that asked for it (in its context) it runs the rewritten copy of the
+function, or what the function was exchanged for; in any other thread it runs the function itself. When the last one
+ends, the functions are back in their places, and nothing is left that would cost anything.
+"""
+
+import ast
+import contextlib
+import functools
+import importlib
+import inspect
+import sys
+import threading
+import types
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from npgemma.probe.rewriting import Source, rewritten
+
+PACKAGES = ("npgemma", "torch_ref")
+# The files of the forward pass, in both packages. What stands before it (image, tokenizer) and after it (generate,
+# answer) is not followed; operations (ops) take arrays of any axes, without a name.
+FILES = (
+    "attention", "mask", "rope", "siglip", "projector", "gemma", "gemma2", "paligemma", "contrastive", "segmentation",
+)  # fmt: skip
+
+
+class Probe:
+    """Stands inside the forward pass: a base class whose methods do nothing. `probing` puts one in force."""
+
+    def on_call(self, path: str, source: Source) -> None:
+        """Be told of a call, before it runs.
+
+        Parameters
+        ----------
+        path : str
+            ``prefill.0/run_blocks.0/block.3``: the number counts the calls of one function within its caller.
+        source : npgemma.probe.rewriting.Source
+            The function that is called.
+        """
+
+    def on_bind(self, name: str, value: Any, statement: "Statement") -> Any:
+        """Return what a named array is to be from here on: ``value``, or another one.
+
+        Parameters
+        ----------
+        name : str
+            The path of its call, a slash, and the variable. A name that a loop binds again is asked for once.
+        value : array
+        statement : Statement
+        """
+        return value
+
+    def on_exchanged(self, name: str, value: Any, statement: "Statement") -> Any:
+        """Return what the result of an exchanged function is to be: `on_bind` saw that of the right one inside it."""
+        return value
+
+
+@dataclass(frozen=True)
+class Statement:
+    """The statement that bound a named array, as it ran.
+
+    Parameters
+    ----------
+    variable : str
+    source : Source
+        The function that bound it.
+    written : ast.AST or None
+        The statement; for an argument, what the caller wrote in its place; None where no followed function did.
+    expression : ast.expr or None
+        What was bound.
+    file : str
+        Where it is written, such as ``npgemma/gemma.py:128``; empty where it is unknown.
+    path : str
+        The call in which the expression was evaluated: for an argument, the caller's.
+    place : Source or None
+        The function of that call; None where no followed function called.
+    scope : dict of str to object
+        Its local variables.
+    """
+
+    variable: str
+    source: Source
+    written: ast.AST | None
+    expression: ast.expr | None
+    file: str
+    path: str
+    place: Source | None
+    scope: Mapping[str, Any]
+
+    @property
+    def formula(self) -> str:
+        """The statement's text."""
+        return ast.unparse(self.written) if self.written else ""
+
+    @property
+    def is_result(self) -> bool:
+        """Whether the function returns this array."""
+        return self.variable == self.source.result
+
+
+@dataclass
+class _Naming:
+    """How one probe names what happens in one call."""
+
+    path: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+
+    def enter(self, function):
+        """Count a call of a function; return its path."""
+        self.counts[function] = self.counts.get(function, -1) + 1
+        return f"{self.path}{function}.{self.counts[function]}/"
+
+
+@dataclass(eq=False)
+class _Call:
+    """An open call: of which function, from where, and its local variables so far."""
+
+    source: Source | None = None
+    caller: "_Call | None" = None
+    site: ast.Call | None = None
+    scope: Mapping[str, Any] = field(default_factory=dict)
+    namings: dict[Probe, _Naming] = field(default_factory=dict)
+
+    def naming(self, probe):
+        """Return how a probe names what happens here; one that begins here begins with nothing."""
+        return self.namings.setdefault(probe, _Naming())
+
+    def statement(self, binding, probe):
+        """Return what is known of a statement of this call, or, of an argument, of the call's place."""
+        if binding.variable not in self.source.arguments or binding.statement is not None:
+            place, written, expression = self, binding.statement, binding.expression
+        else:
+            place, written = self.caller, self._given(binding.variable)
+            expression = written
+        file = f"{place.source.file}:{written.lineno}" if written is not None else ""
+        path = place.naming(probe).path[:-1]
+        return Statement(binding.variable, self.source, written, expression, file, path, place.source, place.scope)
+
+    def _given(self, argument):
+        """Return what the caller wrote for an argument, or None."""
+        if self.site is None:
+            return None
+        given = dict(zip(self.source.arguments, self.site.args))
+        return (given | {word.arg: word.value for word in self.site.keywords}).get(argument)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is in force in a context."""
+
+    probes: tuple[Probe, ...] = ()  # the innermost first
+    exchanges: Mapping["Slot", tuple[Callable, ...]] = field(default_factory=dict)
+
+    @functools.cached_property
+    def binding(self):
+        """The probes that ask for arrays."""
+        return tuple(probe for probe in self.probes if type(probe).on_bind is not Probe.on_bind)
+
+
+_state: ContextVar[_State | None] = ContextVar("state", default=None)
+_open: ContextVar[_Call | None] = ContextVar("open call", default=None)
+
+
+class Slot:
+    """Stands in a module, or a class, under the name of one of its functions."""
+
+    def __init__(self, owner, name):
+        self.owner, self.name, self.function = owner, name, inspect.getattr_static(owner, name)
+        functools.update_wrapper(self, self.function)
+
+    def __get__(self, instance, owner=None):
+        """Be a method where a class holds this slot."""
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __call__(self, *arguments, **named):
+        """Run what stands here in this context."""
+        return self.called_from(None, *arguments, **named)
+
+    def called_from(self, site, /, *arguments, **named):
+        """Run what stands here, called from a place in a followed function."""
+        state = _state.get()
+        if state is None:
+            return self.function(*arguments, **named)
+        chosen = functools.partial(self._follow, site) if _is_followed(self.function) else self.function
+        exchanges = state.exchanges.get(self, ())
+        for wrong in exchanges:
+            chosen = wrong(self.owner, chosen)
+        result = chosen(*arguments, **named)
+        return self._exchanged(result, state.binding) if exchanges and _is_followed(self.function) else result
+
+    def _follow(self, site, *arguments, **named):
+        """Run the rewritten copy of the function."""
+        copy, source = rewritten(self.function, _followed_names(), _bind, _site)
+        caller = _open.get()
+        call = _Call(source, caller, site)
+        for probe in _state.get().probes:
+            naming = call.namings[probe] = _Naming(caller.naming(probe).enter(source.name))
+            probe.on_call(naming.path[:-1], source)
+        before = _open.set(call)
+        try:
+            return copy(*arguments, **named)
+        finally:
+            _open.reset(before)
+
+    def _exchanged(self, value, probes):
+        """Ask what the result of an exchanged function is to be, under the name that the right one's result has."""
+        _, source = rewritten(self.function, _followed_names(), _bind, _site)
+        if source.result is None:
+            return value
+        caller = _open.get()
+        for probe in probes:
+            naming = caller.naming(probe)
+            # A wrong function that never calls the right one has no call of its own.
+            path = f"{naming.path}{source.name}.{naming.counts.get(source.name, 0)}/"
+            statement = Statement(source.result, source, None, None, "", path[:-1], source, {})
+            value = probe.on_exchanged(path + source.result, value, statement)
+        return value
+
+
+def _bind(i, value, scope):
+    """Ask the probes what a named array is to be."""
+    call = _open.get()
+    call.scope, binding = scope, call.source.bindings[i]
+    if not hasattr(value, "shape"):
+        return value
+    for probe in _state.get().binding:
+        naming = call.naming(probe)
+        if binding.variable not in naming.known:
+            naming.known.add(binding.variable)
+            value = probe.on_bind(naming.path + binding.variable, value, call.statement(binding, probe))
+    return value
+
+
+def _site(i, function, scope):
+    """Let a followed function know from where it is called."""
+    call = _open.get()
+    call.scope = scope
+    return functools.partial(function.called_from, call.source.sites[i]) if isinstance(function, Slot) else function
+
+
+@functools.cache
+def _is_followed(function):
+    """Say whether a function is one of the forward pass."""
+    function = inspect.unwrap(function)
+    if not inspect.isfunction(function) or function.__name__.startswith(("_", "<")) or function.__code__.co_freevars:
+        return False
+    return function.__globals__.get("__name__") in {f"{package}.{file}" for package in PACKAGES for file in FILES}
+
+
+@functools.cache
+def _followed_names():
+    """Return the names of all functions of the forward pass; the two packages have the same."""
+    held = [value for file in FILES for value in vars(importlib.import_module(f"npgemma.{file}")).values()]
+    functions = [value.function if isinstance(value, Slot) else value for value in held]
+    return frozenset(each.__name__ for each in functions if inspect.isfunction(each) and _is_followed(each))
+
+
+_lock = threading.Lock()
+_slots: dict[tuple[Any, str], Slot] = {}
+_users = 0
+
+
+def slot_of(owner, name):
+    """Return the slot under a name of a module or class; while anything is in force, it stands there."""
+    if (owner, name) not in _slots:
+        slot = _slots[owner, name] = Slot(owner, name)
+        setattr(owner, name, slot)
+    return _slots[owner, name]
+
+
+def catch_up():
+    """Put slots into the modules that were imported since; does nothing while nothing is in force."""
+    if _users:
+        for module in [module for name, module in sys.modules.items() if _is_of_the_path(name)]:
+            for name, value in list(vars(module).items()):
+                if inspect.isfunction(value) and _is_followed(value):
+                    slot_of(module, name)
+
+
+def _is_of_the_path(module_name):
+    package, _, file = module_name.partition(".")
+    return package in PACKAGES and file.isidentifier()
+
+
+@contextlib.contextmanager
+def in_force(probes=(), exchanges=()):
+    """Put probes and exchanges in force inside a ``with`` block, beside those that are in force already.
+
+    Parameters
+    ----------
+    probes : sequence of Probe
+    exchanges : sequence of (owner, str, callable)
+        A module or class, the name of a function of it, and ``wrong(owner, right)``, which returns what to run in its
+        place; an exchange of the same function that is in force already is its ``right``.
+    """
+    global _users
+    with _lock:
+        _users += 1
+        catch_up()
+        state = _state.get() or _State()
+        table = dict(state.exchanges)
+        for owner, name, wrong in exchanges:
+            slot = slot_of(owner, name)
+            table[slot] = (*table.get(slot, ()), wrong)
+    asked = _state.set(_State((*probes, *state.probes), table))
+    root = _open.set(_open.get() or _Call())
+    try:
+        yield
+    finally:
+        _open.reset(root)
+        _state.reset(asked)
+        with _lock:
+            _users -= 1
+            if not _users:
+                _take_away()
+
+
+def probing(*probes):
+    """Put probes in force inside a ``with`` block; `in_force` says more."""
+    return in_force(probes)
+
+
+def _take_away():
+    """Put all functions back; what somebody else has put there meanwhile stays."""
+    for (owner, name), slot in _slots.items():
+        if inspect.getattr_static(owner, name, None) is slot:
+            setattr(owner, name, slot.function)
+    _slots.clear()
+
+
+def sees_arrays():
+    """Say whether anything in force in this context asks for arrays or exchanges functions."""
+    state = _state.get()
+    return state is not None and bool(state.binding or state.exchanges)
+
+
+def enclosing(variable):
+    """Return a local variable of the innermost followed call that has one of this name.
+
+    For exchanged functions that need to know where they are called: the image tokens of the pass, the width of the
+    residual stream.
+
+    Parameters
+    ----------
+    variable : str
+
+    Returns
+    -------
+    object or None
+        None if no open call has it.
+    """
+    call = _open.get()
+    while call is not None:
+        if variable in call.scope:
+            return call.scope[variable]
+        call = call.caller
+    return None

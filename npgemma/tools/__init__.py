@@ -1,1 +1,0 @@
-"""What is done with traces and models: comparing, measuring."""

@@ -1,0 +1,72 @@
+"""``explain``: what it refuses, and what its parts compute."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from tour_page import facts_of
+
+import npgemma
+from npgemma.command import main
+from npgemma.explain import bundle
+from npgemma.explain.thumbnails import COLUMNS, ROWS, thumbnail
+
+
+def refused(capsys, *arguments):
+    """Run a command line that is refused; return the sentence."""
+    assert main(["explain", *map(str, arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_what_cannot_be_shown_is_refused(capsys, tmp_path):
+    image = tmp_path / "image.png"
+    Image.new("RGB", (30, 20)).save(image)
+    out = tmp_path / "page.html"
+    assert "one image" in refused(capsys, "--out", out, "--image", image, image)
+    assert "--images-per-prompt" in refused(capsys, "--out", out, "--image", image, image, "--images-per-prompt", 2)
+    assert "cannot write" in refused(capsys, "--out", tmp_path / "no folder" / "page.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["image.png"]
+
+
+def test_the_page_is_small_and_checked(page):
+    assert page.stat().st_size < 5e6
+    facts = facts_of(page)
+    assert facts["parity"]["passed"]
+    assert {mistake["id"] for mistake in facts["mistakes"]} >= {"no-vision-positions", "causal-prefix", "image-scaled"}
+    names = {function["name"] for function in facts["functions"]}
+    assert names >= {"patchify", "attend", "prefix_lm", "geglu", "sample", "find_objects"}
+
+
+def test_the_modules_become_one_script():
+    script = bundle.script()
+    assert "import {" not in script
+    assert "export " not in script.replace("// ", "")
+    for path in pathlib.Path(bundle.WEB).glob("*.js"):
+        assert path.name == bundle.FIRST or f'modules["{path.name}"]' in script
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 7), (1, 300, 1000), (3,)])
+def test_thumbnails_are_small_and_keep_the_order(shape):
+    x = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
+    small = thumbnail(x, "BTD"[: len(shape)] if len(shape) > 1 else "D")
+    assert small.shape[0] <= ROWS
+    assert small.shape[1] <= COLUMNS
+    assert (small[0, 0], small[-1, -1]) == (0, 255)
+    assert (np.diff(small.astype(int), axis=1) >= 0).all()
+
+
+def test_in_bfloat16_the_twin_takes_the_same_tokens(tmp_path):
+    """The backends may choose other tokens there, and arrays of other tokens cannot be compared."""
+    out = tmp_path / "page.html"
+    image = ["--image", str(npgemma.embedded_checkpoint() / "gallery" / "wide.png")]
+    asked = ["--prompt", "detect yellow star ; white circle", "--max-new-tokens", "6"]
+    assert main(["explain", "--backend", "torch", "--dtype", "bfloat16", "--out", str(out), *image, *asked]) == 0
+    report = facts_of(out)["parity"]
+    assert all(place["relative_l2"] < 0.2 for place in report["places"])
+    assert not report["missing"]
+    assert not report["unexpected"]

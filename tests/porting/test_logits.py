@@ -1,0 +1,166 @@
+"""logits.py: a mistake is named only where nothing else explains the logits; what they cannot show is said."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import npgemma
+from npgemma.command import main
+from npgemma.errors import InputError
+from npgemma.image import load_image
+from npgemma.porting.bounds import LARGEST
+from npgemma.porting.logits import ROUNDING, Answer, diagnose, read_answer
+from npgemma.porting.logits.decision import mistakes_of_tokens
+from npgemma.porting.logits.question import Question
+from npgemma.porting.mistakes import MISTAKES
+from npgemma.probe.exchange import exchanged
+
+PROMPT = "a small red circle"
+
+
+@pytest.fixture(scope="module")
+def question(gemma_2_folder, image):
+    """Five tokens that a random PaliGemma 2 answers with."""
+    model = npgemma.load(gemma_2_folder)
+    tokens = model.generate(image, PROMPT, max_new_tokens=5).token_ids
+    assert len(tokens) == 5
+    return Question(model, lambda: load_image(image, model.config.vision.image_size), PROMPT, tokens)
+
+
+def answer(question, *ids, noise=0.0):
+    """A port's logits, with mistakes and with rounding."""
+    changes = {name: wrong for id in ids for name, wrong in MISTAKES[id].ways[0].items()}
+    logits = question.logits(changes)[:, : question.model.tokenizer.size].astype(np.float64)
+    random = np.random.default_rng(0).standard_normal(logits.shape)
+    logits += noise * random * np.linalg.norm(logits) / np.linalg.norm(random)
+    return Answer(logits, question.token_ids)
+
+
+def named(report):
+    assert (report["verdict"] == "mistake") == bool(report["mistakes"])
+    return [found["name"] for found in report["mistakes"]]
+
+
+@pytest.mark.parametrize(("dtype", "noise"), [("float32", 1e-6), ("bfloat16", 1e-2), ("float16", 1e-3)])
+def test_rounding_is_no_mistake_and_hides_none(question, dtype, noise):
+    assert diagnose(answer(question, noise=noise), question, dtype)["verdict"] == "right"
+    report = diagnose(answer(question, "image-scaled", noise=noise), question, dtype)
+    assert named(report) == ["image-scaled"]
+    [found] = report["mistakes"]
+    assert found["explained_error"] < 2 * noise < found["own_error"]
+    assert abs(found["c"] - 1) < 0.1
+
+
+@pytest.mark.parametrize("id", ["no-bos", "position-skipped", "no-final-softcap", "resize-nearest"])
+def test_mistakes_of_every_part_are_named(question, id):
+    assert named(diagnose(answer(question, id), question, "float32")) == [id]
+
+
+def test_two_mistakes_at_once_get_no_name(question):
+    report = diagnose(answer(question, "image-scaled", "pixels-bgr"), question, "float32")
+    assert (report["verdict"], named(report)) == ("undecided", [])
+    assert "first row" in report["says"]
+
+
+def test_what_is_wrong_in_later_rows_only_is_said_to_be(question):
+    wrong = answer(question)
+    wrong.logits[2:] += 1
+    assert "rows before row 2 are right" in diagnose(wrong, question, "float32")["says"]
+
+
+def test_rounding_of_another_dtype_is_recognised(question):
+    report = diagnose(answer(question, noise=1e-2), question, "float32")
+    assert report["verdict"] == "undecided"
+    assert "--dtype" in report["says"]
+
+
+def test_one_row_shows_no_mistake_of_a_step(question):
+    one = dataclasses.replace(question, token_ids=question.token_ids[:1])
+    report = diagnose(answer(one), one, "float32")
+    reasons = {each["name"]: each["reason"] for each in report["undecidable"]}
+    assert "more rows" in reasons["position-skipped"]
+    assert "padding" in reasons["padding-visible"]
+    assert "image-scaled" not in reasons
+
+
+def test_mistakes_that_do_the_same_are_told_together(question, monkeypatch):
+    from npgemma.porting.logits import decision as verdict
+
+    twin = {**MISTAKES, "twin": MISTAKES["image-scaled"]}
+    twin["twin"] = type(twin["twin"])(**{**vars(twin["twin"]), "id": "twin"})
+    monkeypatch.setattr(verdict, "MISTAKES", twin)
+    report = diagnose(answer(question, "image-scaled"), question, "float32")
+    assert (report["verdict"], report["mistakes"]) == ("undecided", [])
+    assert report["says"].endswith("image-scaled, twin")
+
+
+def test_tokens_show_mistakes_too(question):
+    model = question.model
+    end, size = model.config.eos_tokens[0], model.tokenizer.size
+    assert mistakes_of_tokens([5, end], model) == []
+    assert mistakes_of_tokens([5, end, model.config.pad_token], model) == []
+    assert mistakes_of_tokens([5, end, 6], model) == ["eos-ignored"]
+    assert mistakes_of_tokens([size], model) == ["padded-vocabulary-wins"]
+
+
+def write(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def test_rows_that_pad_the_vocabulary_are_passed_over(question, tmp_path):
+    right = answer(question)
+    for more in (0, 7):
+        wide = np.pad(right.logits, ((0, 0), (0, more)), constant_values=-np.inf)
+        path = write(tmp_path / "x.npz", logits=wide.astype(np.float32), token_ids=np.array(right.token_ids))
+        assert diagnose(read_answer(path, question.model), question, "float32")["verdict"] == "right"
+
+
+def test_bad_files_are_refused_with_a_sentence(question, tmp_path):
+    right, path = answer(question), tmp_path / "x.npz"
+    good = {"logits": right.logits, "token_ids": np.array(right.token_ids)}
+    broken = right.logits.copy()
+    broken[3, 0] = np.nan
+    cases = [
+        ({"logits": right.logits}, "token_ids"),
+        (good | {"logits": broken}, "row 3"),
+        (good | {"logits": right.logits[None]}, r"\(n, V\)"),
+        (good | {"logits": right.logits[:, :9]}, "found 9"),
+        (good | {"token_ids": np.array(right.token_ids[1:])}, "5 whole numbers"),
+        (good | {"token_ids": np.array([10**6] * 5)}, "1000000"),
+    ]
+    for arrays, sentence in cases:
+        with pytest.raises(InputError, match=sentence):
+            read_answer(write(path, **arrays), question.model)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match="complete"):
+        read_answer(path, question.model)
+
+
+def test_the_command(question, image, gemma_2_folder, tmp_path, capsys):
+    wrong = answer(question, "gate-up-swapped")
+    path = write(tmp_path / "x.npz", logits=wrong.logits, token_ids=np.array(wrong.token_ids))
+    options = ["--image", str(image), "--prompt", PROMPT, "--checkpoint", str(gemma_2_folder)]
+    command = ["diagnose", "--logits", str(path), *options]
+    assert main([*command, "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert named(report) == ["gate-up-swapped"]
+    assert set(report["mistakes"][0]) == {"name", "place", "own_error", "explained_error", "c", "z"}
+    assert main(command) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("mistake: ")
+    assert MISTAKES["gate-up-swapped"].says in out
+    assert main([*command, "--image", str(image), "--prompt", "something else"]) == 1
+    assert "image or prompt may be others" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*command, "--dtype", "int8"])
+    assert set(ROUNDING) == set(LARGEST)
+
+
+def test_changes_are_gone_afterwards(question):
+    right = question.logits()
+    with exchanged(MISTAKES["silu"].ways[0]):
+        assert not np.array_equal(question.logits(), right)
+    assert np.array_equal(question.logits(), right)
