@@ -58,7 +58,7 @@ def layout(width, channels):
     return shapes
 
 
-def read_codebook(path, dtype="float32"):
+def read_codebook(path: str | os.PathLike[str], dtype: str = "float32") -> MaskParams:
     """Read the decoder of a mask codebook.
 
     Parameters

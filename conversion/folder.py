@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,21 +13,28 @@ from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
 from conversion.preprocessing import read_preprocessing
 from conversion.source import Source
+from npgemma.config import Config
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen_in_pieces
 from npgemma.fast.dtypes import DTYPES
 from npgemma.fast.int8 import quantize
 from npgemma.files.reading import read_json
 from npgemma.files.tokenizer_files import has_tokenizer
-from npgemma.params import build
-from npgemma.tokenizer import open_tokenizer
+from npgemma.image import Preprocessing
+from npgemma.params import MaskParams, Params, build
+from npgemma.tokenizer import Tokenizer, open_tokenizer
 
 INDEX = "model.safetensors.index.json"
 # A tensor's dtype, in the file's words.
 ACCEPTED = ("F32", "F16", "BF16")
 
 
-def read_checkpoint(folder, dtype="float32", progress=None, resize=None):
+def read_checkpoint(
+    folder: str | os.PathLike[str] | Source,
+    dtype: str = "float32",
+    progress: Callable[[int, int], None] | None = None,
+    resize: str | None = None,
+) -> tuple[Params, Config, MaskParams | None, Tokenizer | None, Preprocessing]:
     """Read sizes, tokenizer, mask codebook and weights; small files first, so that their errors are reported soon.
 
     Parameters
@@ -61,7 +69,11 @@ def read_checkpoint(folder, dtype="float32", progress=None, resize=None):
     return *read_folder(source, dtype, progress), mask_params, tokenizer, preprocessing
 
 
-def read_folder(folder, dtype="float32", progress=None):
+def read_folder(
+    folder: str | os.PathLike[str] | Source,
+    dtype: str = "float32",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Params, Config]:
     """Read the weights and sizes of a checkpoint.
 
     Parameters
@@ -109,7 +121,7 @@ def read_folder(folder, dtype="float32", progress=None):
 
 
 def open_folder(folder):
-    """Return the sizes of a checkpoint, and by our names every `StoredLeaf` with its `Tensor`: checked, not read."""
+    """Return the sizes of a checkpoint, and by our names every stored leaf with its tensor: checked, not read."""
     source = Source.of(folder)
     if source.is_npz:
         config, pairs = big_vision.open_file(source.weights, source.config)

@@ -21,7 +21,7 @@ from npgemma.fast.bfloat16 import widen
 from npgemma.files.reading import refuse_pointer
 from npgemma.files.writing import replacing
 
-# The file's words for dtypes. bfloat16 is held as its bits: see conversion/bfloat16.py.
+# The file's words for dtypes. bfloat16 is held as its bits: see npgemma/fast/bfloat16.py.
 NUMPY = {
     "F64": "float64",
     "F32": "float32",

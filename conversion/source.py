@@ -29,26 +29,32 @@ class Source:
 
     weights: pathlib.Path
     adapter: pathlib.Path | None = None
-    config: str | os.PathLike | None = None
-    tokenizer: str | os.PathLike | None = None
+    config: str | os.PathLike[str] | None = None
+    tokenizer: str | os.PathLike[str] | None = None
 
     @property
-    def is_npz(self):
+    def is_npz(self) -> bool:
         """Whether the weights are big_vision's file."""
         return self.weights.suffix == ".npz" and os.path.isfile(self.weights)
 
     @property
-    def path(self):
+    def path(self) -> pathlib.Path:
         """What was asked for: the adapter if there is one."""
         return self.adapter or self.weights
 
-    def file(self, name):
+    def file(self, name: str) -> pathlib.Path:
         """Return the path of a small file: the adapter's own, or that of the folder of the weights."""
         own = self.adapter and self.adapter / name
         return own if own and own.exists() else self.weights / name
 
     @classmethod
-    def of(cls, path, base=None, config=None, tokenizer=None):
+    def of(
+        cls,
+        path: "str | os.PathLike[str] | Source",
+        base: str | os.PathLike[str] | None = None,
+        config: str | os.PathLike[str] | None = None,
+        tokenizer: str | os.PathLike[str] | None = None,
+    ) -> "Source":
         """Find the parts of a checkpoint.
 
         Parameters
@@ -84,7 +90,7 @@ class Source:
         return source
 
 
-def _base_of(folder):
+def _base_of(folder: pathlib.Path) -> pathlib.Path:
     """Return the checkpoint that an adapter was trained on, where it can be found."""
     document = read_json(folder / ADAPTER)
     name = document.get("base_model_name_or_path") if isinstance(document, dict) else None

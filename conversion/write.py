@@ -28,7 +28,7 @@ def write_folder(folder, config, arrays, dtype="float32", shard_bytes=SHARD_BYTE
         Made if need be.
     config : Config
     arrays : callable
-        ``arrays(stored_leaf)`` returns the stored array of a `StoredLeaf`; called once for each, in order.
+        ``arrays(leaf)`` returns the stored array of a `conversion.layout.StoredLeaf`; called once for each, in order.
     dtype : str
         Of the file.
     shard_bytes : int

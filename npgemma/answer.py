@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from npgemma.params import MaskParams
 from npgemma.segmentation import decode_masks
 
 # ``<locYMIN><locXMIN><locYMAX><locXMAX> label``, with sixteen ``<seg>`` before the label where a mask was asked for;
@@ -33,7 +35,7 @@ class Detection:
     mask: np.ndarray | None = None
 
 
-def find_objects(text, size, mask_params=None):
+def find_objects(text: str, size: tuple[int, int], mask_params: MaskParams | None = None) -> list[Detection]:
     """Read the boxes and masks of an answer to ``detect ...`` or ``segment ...``.
 
     Parameters
@@ -75,7 +77,7 @@ def find_objects(text, size, mask_params=None):
     return found
 
 
-def fraction(location):
+def fraction(location: str) -> float:
     """Return the part of an image's side that a location means: n / 1023, for n from 0 to 1023.
 
     The model was trained on ``round(fraction * 1023)`` (``big_vision/pp/proj/paligemma/segmentation.py``). Many
@@ -84,7 +86,7 @@ def fraction(location):
     return int(location) / HIGHEST_LOCATION
 
 
-def mask_lengths(text):
+def mask_lengths(text: str) -> list[int]:
     """Return how many mask tokens each object of an answer has, where it has any.
 
     Examples
@@ -95,7 +97,7 @@ def mask_lengths(text):
     return [codes.count("<seg") for _, codes, _ in _OBJECT.findall(text) if codes]
 
 
-def place_mask(mask_YX, box, size):
+def place_mask(mask_YX: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
     """Stretch a mask over its box in the image.
 
     Parameters
@@ -126,7 +128,7 @@ def place_mask(mask_YX, box, size):
     return inside
 
 
-def as_json(detection):
+def as_json(detection: Detection) -> dict[str, Any]:
     """Return an object as plain values that JSON can hold.
 
     Parameters
@@ -144,7 +146,7 @@ def as_json(detection):
     >>> as_json(Detection("dot", (1.0, 0.0, 2.0, 1.0), np.array([[False, True], [False, False]])))["mask"]
     {'size': [2, 2], 'counts': [2, 1, 1]}
     """
-    found = {"label": detection.label, "box": detection.box}
+    found: dict[str, Any] = {"label": detection.label, "box": detection.box}
     if detection.mask is not None:
         # One entry in front and one behind, so that the first and the last run have an end too.
         inside = np.concatenate([[False], detection.mask.ravel(order="F"), [not detection.mask[-1, -1]]])

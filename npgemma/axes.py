@@ -31,6 +31,8 @@ The letters are those of big_vision (``big_vision/models/ppp/gemma.py``), the co
 other parts need.
 """
 
+from npgemma.config import Config
+
 AXES = {
     "B": "batch: one image with its prompt",
     "T": "tokens of this call (the queries); in the vision tower, patches",
@@ -61,7 +63,7 @@ AXES = {
 }
 
 
-def suffix(name):
+def suffix(name: str) -> str | None:
     """Return the axis letters that end a variable's name, or None if it has none.
 
     Parameters
@@ -85,7 +87,7 @@ def suffix(name):
     return letters if all(letter in AXES for letter in letters) else None
 
 
-def sizes(config):
+def sizes(config: Config) -> dict[str, dict[str, int]]:
     """Return the size of every letter that a configuration fixes, tower by tower.
 
     Parameters

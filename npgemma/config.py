@@ -1,6 +1,7 @@
 """The sizes of a model. `PUBLISHED` has those of Google's; ``conversion/hub_config.py`` reads others from a folder."""
 
 from dataclasses import dataclass
+from typing import Any
 
 # The published tokenizer's pieces end below this id, which Hugging Face's prompts use as ``<image>``.
 IMAGE_TOKEN = 257152
@@ -19,7 +20,7 @@ class VisionConfig:
     epsilon: float = 1e-6  # in LayerNorm
 
     @property
-    def head_width(self):
+    def head_width(self) -> int:
         """Channels of one head: the width shared out evenly."""
         return self.width // self.heads
 
@@ -56,7 +57,7 @@ class Gemma2Config(TextConfig):
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
-def alternating(layers):
+def alternating(layers: int) -> tuple[str, ...]:
     """Return the layer types of every published Gemma 2: a sliding window in each second layer, from the first on."""
     return tuple(FULL if i % 2 else SLIDING for i in range(layers))
 
@@ -74,16 +75,16 @@ class Config:
     bos_token: int = 2
 
     @property
-    def image_tokens(self):
+    def image_tokens(self) -> int:
         """Tokens that one image becomes: one for each patch."""
         return (self.vision.image_size // self.vision.patch_size) ** 2
 
-    def image_tokens_of(self, pixels):
+    def image_tokens_of(self, pixels: Any) -> int:
         """Tokens that the images of one prompt become: of one (B, Y, X, 3), or of I (B, I, Y, X, 3)."""
         return self.image_tokens * (1 if pixels.ndim == 4 else pixels.shape[1])
 
 
-def _gemma_2(layers, **sizes):
+def _gemma_2(layers: int, **sizes: int) -> Gemma2Config:
     return Gemma2Config(layers=layers, layer_types=alternating(layers), vocabulary=257216, **sizes)
 
 
@@ -99,7 +100,7 @@ _GEMMA_2 = {
 }
 
 
-def _vision(image_size):
+def _vision(image_size: int) -> VisionConfig:
     return VisionConfig(width=1152, mlp_width=4304, layers=27, heads=16, image_size=image_size, patch_size=14)
 
 

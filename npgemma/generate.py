@@ -8,11 +8,10 @@ with one right answer: a box, a number. A draw by probability varies, as caption
 import numpy as np
 
 from npgemma import paligemma
-from npgemma.cache import KVCache
 from npgemma.ops import softmax
 
 
-def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, make_cache=KVCache, step=paligemma.step):
+def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, make_cache, step):
     """Yield the answer's tokens, one for each row at a time.
 
     Parameters

@@ -1,7 +1,9 @@
 """Any image to pixels: what happens before the network, kept apart from it so that both can be tested alone."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -48,10 +50,10 @@ class Preprocessing:
 PUBLISHED = Preprocessing()
 
 # What can be given as an image; a list is several images of one prompt.
-AnyImage = str | os.PathLike | Image.Image | np.ndarray | LoadedImage | list
+AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray | LoadedImage | Sequence[Any]
 
 
-def load_image(image, side, preprocessing=PUBLISHED):
+def load_image(image: AnyImage, side: int, preprocessing: Preprocessing = PUBLISHED) -> LoadedImage:
     """Read an image and resize it to the model's square.
 
     Parameters
@@ -87,11 +89,11 @@ def load_image(image, side, preprocessing=PUBLISHED):
     values_YXC = np.asarray(upright.resize((side, side), Image.Resampling(preprocessing.resample)))
     # The factor in float64, all else in float32, as in Hugging Face; the published numbers give exactly x / 127.5 - 1.
     scaled_YXC = (values_YXC * preprocessing.factor).astype(np.float32)
-    mean_C, deviation_C = np.float32(preprocessing.mean), np.float32(preprocessing.deviation)
+    mean_C, deviation_C = np.array([preprocessing.mean, preprocessing.deviation], dtype=np.float32)
     return LoadedImage(((scaled_YXC - mean_C) / deviation_C)[None], upright.size)
 
 
-def load_pixels(image, size):
+def load_pixels(image: AnyImage, size: int) -> np.ndarray:
     """Return the pixels of an image alone: ``load_image(image, size).pixels_BYXC``.
 
     Parameters

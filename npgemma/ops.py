@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from npgemma.fast.products import fast_product
+from npgemma.fast.products import check_axes, fast_product
 from npgemma.fast.threads import elementwise, in_pieces
 
 
@@ -28,6 +28,11 @@ def einsum(formula, *operands):
     -------
     array
 
+    Raises
+    ------
+    ValueError
+        If operands do not have the formula's axes, or one letter stands for two sizes.
+
     Examples
     --------
     Two tokens of two channels, and a weight that swaps the channels:
@@ -36,6 +41,7 @@ def einsum(formula, *operands):
     array([[2., 1.],
            [4., 3.]])
     """
+    check_axes(formula, *[operand.shape for operand in operands])
     # np.einsum is the definition; fast_product (npgemma/fast/, which readers may skip) gives the same numbers sooner.
     product = fast_product(formula, *operands)
     return np.einsum(formula, *operands, optimize=True) if product is None else product

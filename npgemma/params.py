@@ -17,7 +17,7 @@ Array = typing.Any  # numpy.ndarray here, torch.Tensor in the twin: one declarat
 
 
 def weight_axes(axes):
-    """Declare a matrix (or a table, or a kernel): what `einsum` multiplies or `embed_tokens` looks up."""
+    """Declare a matrix (or a table, or a kernel): what ``einsum`` multiplies or ``embed_tokens`` looks up."""
     return field(metadata={"axes": axes, "kind": "weight"})
 
 
@@ -31,7 +31,13 @@ def gain_axes(axes):
     return field(metadata={"axes": axes, "kind": "gain"})
 
 
-@dataclass(frozen=True)
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(weight_axes, bias_axes, gain_axes))
+def weights(part):
+    """Make a frozen dataclass of a part of the tree; type checkers see that a field declared above has no default."""
+    return dataclass(frozen=True)(part)
+
+
+@weights
 class LayerNormParams:
     """A LayerNorm of the vision tower; `npgemma.ops.layer_norm`."""
 
@@ -39,7 +45,7 @@ class LayerNormParams:
     bias: Array = bias_axes("D")
 
 
-@dataclass(frozen=True)
+@weights
 class VisionAttentionParams:
     """Attention with biases; `npgemma.siglip.self_attention`."""
 
@@ -53,7 +59,7 @@ class VisionAttentionParams:
     o_bias: Array = bias_axes("D")
 
 
-@dataclass(frozen=True)
+@weights
 class VisionMLPParams:
     """`npgemma.siglip.mlp`."""
 
@@ -63,7 +69,7 @@ class VisionMLPParams:
     down_bias: Array = bias_axes("D")
 
 
-@dataclass(frozen=True)
+@weights
 class VisionBlockParams:
     """`npgemma.siglip.block`."""
 
@@ -73,7 +79,7 @@ class VisionBlockParams:
     mlp: VisionMLPParams
 
 
-@dataclass(frozen=True)
+@weights
 class VisionParams:
     """SigLIP; `npgemma.siglip.encode`."""
 
@@ -84,7 +90,7 @@ class VisionParams:
     norm: LayerNormParams
 
 
-@dataclass(frozen=True)
+@weights
 class ProjectorParams:
     """`npgemma.projector.project`."""
 
@@ -92,7 +98,7 @@ class ProjectorParams:
     bias: Array = bias_axes("D")
 
 
-@dataclass(frozen=True)
+@weights
 class AttentionParams:
     """Attention without biases; `npgemma.gemma.grouped_query_attention`."""
 
@@ -102,7 +108,7 @@ class AttentionParams:
     o: Array = weight_axes("NHD")
 
 
-@dataclass(frozen=True)
+@weights
 class MLPParams:
     """`npgemma.gemma.geglu`."""
 
@@ -111,7 +117,7 @@ class MLPParams:
     down: Array = weight_axes("FD")
 
 
-@dataclass(frozen=True)
+@weights
 class BlockParams:
     """`npgemma.gemma.block`."""
 
@@ -121,7 +127,7 @@ class BlockParams:
     mlp: MLPParams
 
 
-@dataclass(frozen=True)
+@weights
 class TextParams:
     """Gemma; `npgemma.gemma.run_blocks`. The embedding table is the output head too."""
 
@@ -130,7 +136,7 @@ class TextParams:
     norm: Array = gain_axes("D")
 
 
-@dataclass(frozen=True)
+@weights
 class Gemma2BlockParams:
     """`npgemma.gemma2.block`: four norms, each layer's input and output."""
 
@@ -142,7 +148,7 @@ class Gemma2BlockParams:
     mlp_out_norm: Array = gain_axes("D")
 
 
-@dataclass(frozen=True)
+@weights
 class Gemma2TextParams:
     """Gemma 2; `npgemma.gemma2.run_blocks`."""
 
@@ -151,7 +157,7 @@ class Gemma2TextParams:
     norm: Array = gain_axes("D")
 
 
-@dataclass(frozen=True)
+@weights
 class Params:
     """The whole model: SigLIP, the projector, Gemma or Gemma 2."""
 
@@ -160,7 +166,7 @@ class Params:
     text: TextParams | Gemma2TextParams
 
 
-@dataclass(frozen=True)
+@weights
 class ConvolutionParams:
     """`npgemma.ops.convolve` and `npgemma.ops.convolve_transposed`."""
 
@@ -168,7 +174,7 @@ class ConvolutionParams:
     bias: Array = bias_axes("O")
 
 
-@dataclass(frozen=True)
+@weights
 class MaskBlockParams:
     """`npgemma.segmentation.residual_block`."""
 
@@ -177,7 +183,7 @@ class MaskBlockParams:
     each: ConvolutionParams
 
 
-@dataclass(frozen=True)
+@weights
 class MaskParams:
     """The mask codebook's decoder; `npgemma.segmentation.decode_masks`. It comes in a file of its own."""
 

@@ -11,6 +11,8 @@ front of the text's.
 """
 
 import itertools
+import os
+from collections.abc import Iterable, Sequence
 
 from npgemma.errors import InputError
 from npgemma.files.added_tokens import Matcher
@@ -38,7 +40,7 @@ class Tokenizer:
         pieces.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path, self.pieces, self.added, self.notes = read_pieces(path)
         self.bos, self.eos = self.pieces.piece_to_id("<bos>"), self.pieces.piece_to_id("<eos>")
         if self.pieces.unk_id() in (self.bos, self.eos):
@@ -46,11 +48,11 @@ class Tokenizer:
         self.matcher = Matcher(self.added.values())
 
     @property
-    def size(self):
+    def size(self) -> int:
         """One more than the largest id that stands for a text."""
-        return max([self.pieces.get_piece_size(), *(i + 1 for i in self.added)])
+        return int(max([self.pieces.get_piece_size(), *(i + 1 for i in self.added)]))
 
-    def encode(self, text):
+    def encode(self, text: str) -> list[int]:
         """Return the ids of a text alone.
 
         Parameters
@@ -64,7 +66,7 @@ class Tokenizer:
         parts = self.matcher.split(text)
         return [i for part in parts for i in ([part] if isinstance(part, int) else self.pieces.encode(part))]
 
-    def prompt(self, text):
+    def prompt(self, text: str) -> list[int]:
         """Return the ids of PaliGemma's prompt: ``<bos>``, the text, a newline.
 
         Parameters
@@ -100,7 +102,7 @@ class Tokenizer:
         text = text.encode("utf-8", "replace").decode("utf-8")
         return [self.bos, *self.encode(text), *self.encode("\n")]
 
-    def decode(self, ids):
+    def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids; control tokens such as ``<eos>`` have none.
 
         Parameters
@@ -121,7 +123,7 @@ class Tokenizer:
         except UnicodeDecodeError:
             raise InputError(f"'{self.path}' holds pieces that are no text: download it again") from None
 
-    def decode_complete(self, ids):
+    def decode_complete(self, ids: Sequence[int]) -> str:
         """Return the text of ids up to the last character that is complete.
 
         A character outside the vocabulary is spelt in several byte tokens; printing must wait for the last of them.
@@ -139,11 +141,11 @@ class Tokenizer:
             end -= 1
         return self.decode(ids[:end])
 
-    def _is_byte(self, i):
-        return i < self.pieces.get_piece_size() and self.pieces.is_byte(i)
+    def _is_byte(self, i: int) -> bool:
+        return i < self.pieces.get_piece_size() and bool(self.pieces.is_byte(i))
 
 
-def open_tokenizer(path, rows):
+def open_tokenizer(path: str | os.PathLike[str], rows: int) -> Tokenizer:
     """Open a tokenizer and check that a model of so many embedding rows can use it.
 
     Parameters

@@ -2,13 +2,8 @@
 
 ``DIR`` is a folder of ``python -m conversion synthesize``. Every run is a process of its own, on an image and a short
 prompt, and each kind is measured like the other: the first token, then steps with one, two, four and sixteen rows that
-all go on from there; loading; and a whole process, from its start to twenty tokens. All of it is done in three rounds,
-every program once in each, and the middle one counts. All rounds are kept.
-
-Before a load is timed, its process imports what it needs, reads the files, and then touches as much memory as the
-weights in float32 need: a virtual machine that must first be given memory waits for it longer than loading takes
-otherwise, and which program meets that would depend on what ran before. The memory is touched last, since such a
-machine takes back within seconds what lies idle.
+all go on from there; loading (`npgemma.benchmarks.runs` says from where); and a whole process, from its start to twenty
+tokens. All of it is done in three rounds, every program once in each, and the middle one counts. All rounds are kept.
 
 What the processor allows is measured in every round too and kept as ``least``: for a load in float32, the time in
 which that memory is written, on all cores; for the stages, what `npgemma.benchmarks.bench.limits` says of our own runs.
@@ -18,12 +13,9 @@ kept in ``reports/against_hugging_face_NAME_DEVICE.json``, NAME being the publis
 """
 
 import copy
-import datetime
+import importlib
 import json
 import pathlib
-import re
-import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -31,7 +23,9 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "reports")]
 
-from readme import commit  # noqa: E402
+from npgemma.benchmarks import bench, runs  # noqa: E402
+from npgemma.benchmarks.machine import machine  # noqa: E402
+from npgemma.benchmarks.stages import time_stages  # noqa: E402
 
 RUNS = {
     "cpu": ["Hugging Face float32", "Hugging Face bfloat16"]
@@ -39,189 +33,141 @@ RUNS = {
     + ["torch float32", "torch bfloat16"],
     "cuda": ["Hugging Face bfloat16", "torch bfloat16", "torch bfloat16 --static"],
 }
+# By program: what its process imports before a load.
+LIBRARIES = {
+    "numpy": "npgemma",
+    "torch": "torch_ref",
+    "Hugging Face": "transformers.models.paligemma.modeling_paligemma",
+}
 BATCHES, STEPS, WHOLE_TOKENS, ROUNDS = (1, 2, 4, 16), 6, 20, 3
 PROMPT = "caption en"
 
 
-def hugging_face(folder, dtype, device, before=lambda folder: None):
-    """Return the model, the time it took to load, and its inputs; ``before`` is called just before the load."""
-    import torch
-    from transformers import PaliGemmaForConditionalGeneration
+class HuggingFace:
+    """The stages of Hugging Face's model, with the methods of `npgemma.benchmarks.stages.Stages`."""
 
-    from npgemma.image import load_pixels
-    from npgemma.tokenizer import Tokenizer
+    def __init__(self, folder, dtype, device):
+        import torch
+        from transformers import PaliGemmaForConditionalGeneration
 
-    before(folder)
-    start = time.perf_counter()
-    model = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype)).eval().to(device)
-    seconds = clock(device) - start
-    prompt = Tokenizer(pathlib.Path(folder) / "tokenizer.model").prompt(PROMPT)
-    ids = torch.tensor([[model.config.image_token_id] * model.config.text_config.num_image_tokens + prompt])
-    pixels = load_pixels(ROOT / "tiny" / "example.png", model.config.vision_config.image_size)
-    inputs = {
-        "input_ids": ids.to(device),
-        "attention_mask": torch.ones_like(ids, device=device),
-        "pixel_values": torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, model.dtype),
-    }
-    return model, seconds, inputs
+        from npgemma.image import load_pixels
+        from npgemma.tokenizer import Tokenizer
+        from torch_ref.backend import torch_backend
 
+        self.backend = torch_backend(dtype, device)
+        self.clock, self.device = self.backend.clock, device
+        start = self.clock()
+        model = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype))
+        self.model = model.eval().to(device)
+        self.load_seconds = self.clock() - start
+        prompt = Tokenizer(pathlib.Path(folder) / "tokenizer.model").prompt(PROMPT)
+        ids = torch.tensor([[model.config.image_token_id] * model.config.text_config.num_image_tokens + prompt])
+        pixels = load_pixels(ROOT / "tiny" / "example.png", model.config.vision_config.image_size)
+        self.inputs = {
+            "input_ids": ids.to(device),
+            "attention_mask": torch.ones_like(ids, device=device),
+            "pixel_values": torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, model.dtype),
+        }
 
-def measure_hugging_face(folder, dtype, device):
-    """Time Hugging Face's stages as `npgemma.benchmarks.bench.measure` does ours."""
-    import torch
+    def encode(self):
+        """Return the image tokens."""
+        return self.model.get_image_features(self.inputs["pixel_values"])
 
-    model, load, inputs = hugging_face(folder, dtype, device)
-    found, length = {"load": load}, inputs["input_ids"].shape[1]
-    with torch.inference_mode():
-        # The first time memory is touched and nothing is warm.
-        for _ in range(2):
-            start = clock(device)
-            read = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
-            found["first token"] = clock(device) - start
-        for batch in BATCHES:
-            cache, seconds = copy.deepcopy(read), []
-            cache.batch_repeat_interleave(batch)
-            for step in range(STEPS):
-                mask = torch.ones(batch, length + step + 1, dtype=torch.long, device=device)
-                ids = torch.full((batch, 1), 7, device=device)
-                start = clock(device)
-                model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                seconds.append(clock(device) - start)
-            found[f"token, batch {batch}"] = statistics.median(seconds[1:])
-    return found | {"peak_bytes": peak_bytes() if device == "cpu" else torch.cuda.max_memory_allocated()}
+    def prefill(self, image):
+        """Return the cache that image and prompt fill: of the whole first token, since the image is encoded again."""
+        return self.model(**self.inputs, use_cache=True, logits_to_keep=1).past_key_values
 
+    def repeat(self, filled, batch):
+        """Return a cache of so many rows that all hold what one row holds."""
+        cache = copy.deepcopy(filled)
+        cache.batch_repeat_interleave(batch)
+        return cache
 
-def clock(device):
-    """Return the time in seconds, after all work that was begun has ended."""
-    if device != "cpu":
+    def step(self, cache, batch):
+        """Prepare a further token of each row; return the function that computes its logits."""
         import torch
 
-        torch.cuda.synchronize()
-    return time.perf_counter()
+        ids = torch.full((batch, 1), 7, device=self.device)
+        mask = torch.ones(batch, cache.get_seq_length() + 1, dtype=torch.long, device=self.device)
+        more = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+        return lambda: self.model(input_ids=ids, attention_mask=mask, **more).logits[:, -1]
+
+    def choose(self, logits):
+        """Choose the most probable tokens."""
+        logits.argmax(-1).tolist()
+
+    def measure(self, **how):
+        """Return what `npgemma.benchmarks.bench.measure` does of our models, but no limits."""
+        with self.backend.session():
+            stages = time_stages(self, **how)
+        for seconds in ("seconds", "processor_seconds"):
+            stages["prefill"][seconds] -= stages["vision tower"][seconds]
+        return {
+            "machine": machine(self.device),
+            "model": {"dtype": self.backend.dtype, "parameters": sum(p.numel() for p in self.model.parameters())},
+            "load_seconds": self.load_seconds,
+            "stages": stages,
+            "peak_bytes": self.backend.peak_bytes(),
+        }
 
 
-def answer(run, folder, device):
-    """Take an image, give an answer: all that `whole_process` times of Hugging Face."""
-    model, _, inputs = hugging_face(folder, parts(run)[1], device)
-    model.generate(**inputs, max_new_tokens=WHOLE_TOKENS, min_new_tokens=WHOLE_TOKENS, do_sample=False)
+def measure(run, folder, device, **how):
+    """Load a program in this process and time its stages.
 
-
-def ours(kind, folder, dtype, device, before=lambda folder: None):
-    """Load a model of ours, of a kind such as ``torch --static``; ``before`` is called just before the load."""
-    import npgemma
-
-    if kind == "numpy":
-        before(folder)
-        return npgemma.load(folder, dtype=dtype)
-    import torch_ref
-
-    before(folder)
-    return torch_ref.load(folder, dtype=dtype, device=device, static="--static" in kind)
-
-
-def measure_ours(kind, folder, dtype, device):
-    """Time our own stages."""
-    from npgemma.benchmarks.bench import measure
-
-    report = measure(ours(kind, folder, dtype, device), BATCHES, STEPS - 1, repeats=1)
-    seconds = {stage: numbers["seconds"] for stage, numbers in report["stages"].items()}
-    least = {stage: numbers["limit"] for stage, numbers in report["stages"].items()}
-    for times in (seconds, least):
-        times["first token"] = times.pop("vision tower") + times.pop("prefill")
-    return {"load": report["load_seconds"]} | seconds | {"peak_bytes": report["peak_bytes"], "least": least}
-
-
-def stages(run, folder, device):
-    """Time a model's stages."""
-    kind, dtype = parts(run)
-    if kind == "Hugging Face":
-        return measure_hugging_face(folder, dtype, device)
-    return measure_ours(kind, folder, dtype, device)
-
-
-def load(run, folder, device):
-    """Return how long a model takes to load, from files and into memory that were used just before."""
-    kind, dtype = parts(run)
-    if kind == "Hugging Face":
-        return hugging_face(folder, dtype, device, touch_beside)[1]
-    return ours(kind, folder, dtype, device, touch_beside).load_seconds
+    Returns
+    -------
+    dict
+        Day, commit and machine.
+    dict
+        What `npgemma.benchmarks.bench.measure` returns, and ``touch_seconds``, the least that a load can take.
+    """
+    load_before = machine()["load_before"]
+    program, dtype, flags = runs.parts(run)
+    # Before memory is touched, so that nothing but the load follows.
+    library = importlib.import_module(LIBRARIES[program])
+    touched = runs.apart(runs.touch, folder)
+    if program == "Hugging Face":
+        found = HuggingFace(folder, dtype, device).measure(**how)
+    else:
+        model = library.load(folder, dtype=dtype, device=device, static="--static" in flags)
+        found = bench.measure(model, **how)
+    here = found.pop("machine") | {"load_before": load_before}
+    return runs.stamp() | {"machine": here}, found | {"touch_seconds": touched}
 
 
 def whole_process(run, folder, device):
     """Time a process from its start to twenty tokens and its end."""
-    kind, dtype = parts(run)
-    command = [__file__, folder, device, "answer", run]
-    if kind != "Hugging Face":
-        command = [ROOT / "cli.py", "--backend", *kind.split(), "--dtype", dtype, "--device", device]
+    program, dtype, flags = runs.parts(run)
+    command = [__file__, folder, device, run]
+    if program != "Hugging Face":
+        command = [ROOT / "cli.py", "--backend", program, *flags, "--dtype", dtype, "--device", device]
         command += ["--checkpoint", folder, "--max-tokens", str(WHOLE_TOKENS)]
     start = time.perf_counter()
     subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
-def parts(run):
-    """Return what runs, with its flags, and its dtype: ``torch --static`` and ``bfloat16``."""
-    kind, dtype, flags = re.fullmatch(r"(.+) (\w+?\d+)(.*)", run).groups()
-    return kind + flags, dtype
+def answer(folder, device, run):
+    """Take an image, give an answer: all that `whole_process` times of Hugging Face."""
+    loaded = HuggingFace(folder, runs.parts(run)[1], device)
+    length = {"max_new_tokens": WHOLE_TOKENS, "min_new_tokens": WHOLE_TOKENS}
+    loaded.model.generate(**loaded.inputs, **length, do_sample=False)
 
 
-def touch(run, folder, device):
-    """Read the files; then twice write as much memory as the weights in float32 need, and return how long it took."""
-    import numpy as np
+def figures(run, folder, device):
+    """Return when and on what a run was measured, and its figures."""
+    whole = whole_process(run, folder, device)
+    about, found = measure(run, folder, device, batches=BATCHES, tokens=STEPS - 1, repeats=1)
+    stages = found["stages"]
 
-    from conversion.folder import describe
-    from npgemma.fast import threads
+    def column(what):
+        """Return a figure of the first token and of the steps."""
+        first = {"first token": stages["vision tower"][what] + stages["prefill"][what]}
+        return first | {stage: stages[stage][what] for stage in stages if stage.startswith("token")}
 
-    for path in pathlib.Path(folder).glob("*.safetensors"):
-        with open(path, "rb") as file:
-            while file.read(2**24):
-                pass
-    parameters = describe(folder)["parameters"]
-
-    def write():
-        """Write new memory; return the time."""
-        start = time.perf_counter()
-        numbers = np.empty(parameters, dtype=np.float32)
-        threads.split(lambda first, last: numbers[first:last].fill(1), parameters, threads.even(parameters, 2**24))
-        return time.perf_counter() - start
-
-    write()
-    return write()
-
-
-def touch_beside(folder):
-    """Do the same in a process of its own: the calling one then has no more memory at its peak than its model needs."""
-    return child("touch", "any", folder, "cpu")
-
-
-def child(what, run, folder, device):
-    """Do a part of a run in a process of its own; return what was measured."""
-    command = [sys.executable, __file__, folder, device, what, run]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
-
-
-def peak_bytes():
-    """Return the most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def about(folder, device):
-    """Return what was measured when, on what, with which versions."""
-    import torch  # noqa: F401  so that its version is told
-    import transformers
-
-    from conversion.folder import describe
-    from npgemma.benchmarks.bench import machine
-
-    held, here = describe(folder), machine(device)
-    here["versions"]["transformers"] = transformers.__version__
-    return {
-        "date": str(datetime.date.today()),
-        "commit": commit(),
-        "checkpoint": f"{held['parameters']:,} parameters, {held['tensors'][0]['dtype']} file",
-        "device": device,
-        "machine": here,
-    }
+    least = (column("limit") if "limits" in found else {}) | {"load": found["touch_seconds"]}
+    times = {"load": found["load_seconds"]} | column("seconds")
+    return about, times | {"peak_bytes": found["peak_bytes"], "whole process": whole, "least": least}
 
 
 def size_of(folder):
@@ -232,38 +178,27 @@ def size_of(folder):
     config = open_folder(folder)[0]
     known = [name for name, published in PUBLISHED.items() if published == config]
     if not known:
-        raise SystemExit(f"{folder} is of no published size: make one with python -m conversion synthesize NAME")
+        make = f"make one with python -m conversion synthesize NAME: {', '.join(PUBLISHED)}"
+        raise SystemExit(f"{folder} is of no published size: {make}")
     return known[0]
 
 
 def main(folder, device="cpu"):
     """Measure all runs in rounds, each in processes of its own."""
+    from conversion.folder import describe
+
     path = ROOT / "reports" / f"against_hugging_face_{size_of(folder)}_{device}.json"
-
-    report, rounds = about(folder, device), {run: [] for run in RUNS[device]}
-    for _ in range(ROUNDS):
-        for run, found in rounds.items():
-            whole = whole_process(run, folder, device)
-            times, load = child("stages", run, folder, device), child("load", run, folder, device)
-            least = times.pop("least", {}) | {"load": touch_beside(folder)}
-            found.append(times | {"load": load, "whole process": whole, "least": least})
+    held, report = describe(folder), {}
+    checkpoint = f"{held['parameters']:,} parameters, {held['tensors'][0]['dtype']} file"
+    for run, found in runs.in_turn(figures, RUNS[device], ROUNDS, folder, device):
+        abouts, rounds = zip(*found)
+        # Those of the first run, whose versions are all that there are.
+        report = report or abouts[0] | {"checkpoint": checkpoint, "device": device, "runs": {}}
+        report["runs"][run] = runs.middle(rounds) | {"rounds": rounds}
         # After each round, so that one that is broken off leaves the others.
-        report["runs"] = {run: middle(found) | {"rounds": found} for run, found in rounds.items()}
-        path.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def middle(rounds):
-    """Return the median of every figure."""
-    if not isinstance(rounds[0], dict):
-        return statistics.median(rounds)
-    return {what: middle([found[what] for found in rounds]) for what in rounds[0]}
-
-
-def one(folder, device, what, run):
-    """Do what one of these processes is for, and print what was measured."""
-    work = {"stages": stages, "load": load, "touch": touch, "answer": answer}[what]
-    print(json.dumps(work(run, folder, device)))
+        if run == RUNS[device][-1]:
+            path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    (main if len(sys.argv) < 4 else one)(*sys.argv[1:])
+    (main if len(sys.argv) < 4 else answer)(*sys.argv[1:])

@@ -5,7 +5,7 @@ each of their operations is calculated again in float64, from their own arrays. 
 operation, in each dtype, goes to ``reports/budgets.json``, beside the checkpoint's hash and the versions that made it.
 `npgemma.porting.bounds.LARGEST` has to agree, which tests/porting/test_bounds.py checks; docs/metrics.md has the table.
 
-At full size the float64 copy of a checkpoint is what takes memory (24 GB for 3 thousand million parameters). Own errors
+At full size the float64 copy of a checkpoint is what takes memory (24 GB for 3 billion parameters). Own errors
 do not add up over the layers, so a model of the full width with few layers serves: ``--layers N`` keeps the first N
 blocks of each tower of ``DIR``, which `python -m conversion synthesize` can have written.
 """
@@ -30,9 +30,10 @@ from npgemma.image import load_image  # noqa: E402
 from npgemma.porting import given_tokens  # noqa: E402
 from npgemma.porting.bounds import LARGEST, MARGIN, kind_of  # noqa: E402
 from npgemma.porting.coverage import cover  # noqa: E402
-from npgemma.porting.diagnosis import Port, Replays, with_weights_of  # noqa: E402
-from npgemma.porting.diagnosis.own_errors import in_float64, judged  # noqa: E402
+from npgemma.porting.diagnosis import Port, Replays  # noqa: E402
+from npgemma.porting.exact import exact  # noqa: E402
 from npgemma.porting.name_map import read_map  # noqa: E402
+from npgemma.porting.own_errors import judged  # noqa: E402
 from npgemma.porting.reference import from_model  # noqa: E402
 from npgemma.probe.manifest import checkpoint_hash  # noqa: E402
 
@@ -74,7 +75,7 @@ def measure(folder, dtype, layers=None):
     model = shortened(npgemma.load(folder, dtype="float32" if dtype == "float16" else dtype), layers)
     image = load_image(npgemma.example_image(), model.config.vision.image_size)
     prompt = model.tokenizer.prompt(PROMPT)
-    reference, found = with_weights_of(in_float64(model), dtype), {}
+    reference, found = exact(model, dtype), {}
     if dtype != "float16":  # neither backend of ours has it
         programs = {"NumPy": model, "twin": twin_of(model)}
         if dtype == "float64":
@@ -115,7 +116,7 @@ def own_errors(model, image, prompt, arrays, tokens, dtype):
     largest = dict.fromkeys(LARGEST[dtype], 0.0)
     for _, entry, place in judged(replays):
         kind = kind_of(entry)
-        alone = kind in TOGETHER or all(source in replays.flow.shown for source in entry.inputs)
+        alone = kind in TOGETHER or all(source in replays.graph.shown for source in entry.inputs)
         if alone and math.isfinite(place.error):
             largest[kind] = max(largest[kind], place.error)
     return {kind: float(f"{error:.2g}") for kind, error in largest.items() if error}

@@ -26,7 +26,8 @@ import npgemma  # noqa: E402
 from npgemma.image import load_image  # noqa: E402
 from npgemma.porting import logits  # noqa: E402
 from npgemma.porting.coverage import cover  # noqa: E402
-from npgemma.porting.diagnosis import Port, Replays, diagnose, with_weights_of  # noqa: E402
+from npgemma.porting.diagnosis import Port, Replays, diagnose  # noqa: E402
+from npgemma.porting.exact import exact  # noqa: E402
 from npgemma.porting.logits.question import Question  # noqa: E402
 from npgemma.porting.name_map import read_map  # noqa: E402
 from npgemma.porting.reference import from_model  # noqa: E402
@@ -120,7 +121,7 @@ def ready(checkpoint, dtype):
     """Return the model, the reference of a trace, and Hugging Face's model."""
     folder = random_folder() if checkpoint == RANDOM else None
     model = npgemma.load(folder)
-    return model, with_weights_of(npgemma.load(folder, dtype="float64"), dtype), foreign_port.Port(model, dtype)
+    return model, exact(npgemma.load(folder, dtype="float64"), dtype), foreign_port.Port(model, dtype)
 
 
 @functools.cache

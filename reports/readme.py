@@ -7,7 +7,6 @@ quiet machine.
 
 import ast
 import contextlib
-import datetime
 import difflib
 import json
 import pathlib
@@ -247,26 +246,21 @@ def measure_parity():
     (ROOT / "reports" / "parity.json").write_text(json.dumps(reports, indent=2) + "\n")
 
 
-def commit():
-    """Return the commit that is measured; a copy without its history does not know."""
-    asked = ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() or "unknown"
-
-
 def measure_speed(folder, device="cpu"):
     """Run ``cli.py bench`` once for each kind and keep the reports, with date and commit."""
-    about = {"date": str(datetime.date.today()), "commit": commit()}
+    from npgemma.benchmarks.runs import stamp
+
     for kind in BENCHED[device]:
         backend, dtype, *static = kind.split()
         command = [sys.executable, ROOT / "cli.py", "bench", "--checkpoint", folder, "--json", "--device", device]
         command += ["--backend", backend, "--dtype", dtype, "--batches", "1", "2", "4", "16", *static]
         report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         path = ROOT / "reports" / f"bench_{device}_{backend}_{dtype}{'_static' if static else ''}.json"
-        path.write_text(json.dumps(about | report | {"checkpoint": CHECKPOINT}, indent=2) + "\n")
+        path.write_text(json.dumps(stamp() | report | {"checkpoint": CHECKPOINT}, indent=2) + "\n")
 
 
 def bounds_table():
-    from npgemma.porting.backends import BOUNDS
+    from npgemma.porting.bounds import BOUNDS
 
     rows = ["| dtype | bound | largest of a whole answer | arrays | where |", "|---|---:|---:|---:|---|"]
     for dtype, report in json.loads((ROOT / "reports" / "parity.json").read_text()).items():

@@ -20,10 +20,11 @@ import torch_ref  # noqa: E402
 from npgemma.command.parity import twin_of  # noqa: E402
 from npgemma.image import load_image  # noqa: E402
 from npgemma.porting import given_tokens  # noqa: E402
-from npgemma.porting.backends import BOUNDS, Comparison  # noqa: E402
+from npgemma.porting.backends import Comparison  # noqa: E402
+from npgemma.porting.bounds import BOUNDS  # noqa: E402
 from npgemma.porting.diagnosis import Port, Replays  # noqa: E402
 from npgemma.porting.diagnosis.hypotheses import ask  # noqa: E402
-from npgemma.porting.diagnosis.own_errors import in_float64  # noqa: E402
+from npgemma.porting.exact import exact  # noqa: E402
 from npgemma.porting.logits import Answer, diagnose  # noqa: E402
 from npgemma.porting.logits.question import Question  # noqa: E402
 from npgemma.porting.mistakes import MISTAKES, made  # noqa: E402
@@ -85,7 +86,7 @@ class Checkpoint:
     @functools.cache  # noqa: B019
     def reference(self, dtype):
         """Return the model for own errors: the same weights in float64."""
-        return in_float64(self.model(dtype, NUMPY))
+        return exact(self.model(dtype, NUMPY))
 
     @functools.cached_property
     def question(self):

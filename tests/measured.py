@@ -16,7 +16,8 @@ from npgemma.command.parity import twin_of
 from npgemma.image import load_pixels
 from npgemma.machinery.backend import numpy_backend, to_numpy
 from npgemma.params import build, map_leaves
-from npgemma.porting.backends import BOUNDS, DEVICE_FACTOR, Comparison
+from npgemma.porting.backends import Comparison
+from npgemma.porting.bounds import BOUNDS, DEVICE_FACTOR
 from torch_ref.backend import to_torch, torch_backend
 
 PROMPTS = ("caption en", "answer en how many objects", "detect red circle")

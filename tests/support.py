@@ -21,7 +21,7 @@ from conversion import safetensors_file
 from conversion.vocabulary import write_tokenizer
 from npgemma.config import FULL, SLIDING, Config, Gemma2Config, TextConfig, VisionConfig
 from npgemma.machinery.backend import numpy_backend, to_numpy
-from npgemma.porting.backends import difference
+from npgemma.porting.difference import difference
 from torch_ref.backend import to_torch, torch_backend
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent

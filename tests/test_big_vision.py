@@ -12,7 +12,8 @@ from conversion.folder import read_tensors
 from conversion.layout import canonical
 from npgemma.config import Gemma2Config
 from npgemma.machinery.backend import to_numpy
-from npgemma.porting.backends import BOUNDS, difference
+from npgemma.porting.bounds import BOUNDS
+from npgemma.porting.difference import difference
 
 
 def restated(variant):

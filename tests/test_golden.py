@@ -21,7 +21,7 @@ from npgemma.fast import bfloat16
 from npgemma.image import load_pixels
 from npgemma.machinery.backend import to_numpy
 from npgemma.params import leaves
-from npgemma.porting.backends import difference
+from npgemma.porting.difference import difference
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 ABOUT = json.loads((GOLDEN / "about.json").read_text())

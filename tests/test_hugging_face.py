@@ -17,7 +17,7 @@ from conversion.hub_config import FAMILIES, VISION, from_hub, to_hub
 from conversion.layout import stored_leaves
 from npgemma.config import PUBLISHED
 from npgemma.machinery.backend import to_numpy
-from npgemma.porting.backends import difference
+from npgemma.porting.difference import difference
 
 transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'npgemma[oracle]'")
 

@@ -9,6 +9,8 @@ from tolerances import OPERATION
 
 import torch_ref.ops as twin
 from npgemma import ops
+from npgemma.fast.bfloat16 import BFloat16Weight, narrow
+from npgemma.fast.int8 import quantize
 from npgemma.params import ConvolutionParams, LayerNormParams
 
 SHAPE = (2, 5, 7)
@@ -120,6 +122,48 @@ def test_every_formula_in_use(formula, shapes, dtype):
     plain = np.einsum(formula, *[x.astype("float64") for x in arrays]).astype(dtype)
     assert_close(plain, ops.einsum(formula, *arrays), OPERATION[dtype])
     assert_close(plain, twin.einsum(formula, *map(tensor, arrays)), OPERATION[dtype])
+
+
+# Every kind of weight, from float32 numbers that a checkpoint stores with what comes out first.
+KINDS = {
+    "float32": (ops, lambda stored, view: view(stored)),
+    "float64": (ops, lambda stored, view: view(stored.astype("float64"))),
+    "copied": (ops, lambda stored, view: np.array(view(stored))),
+    "bfloat16": (ops, lambda stored, view: BFloat16Weight(view(narrow(stored)))),
+    "int8": (ops, quantize),
+    "twin": (twin, lambda stored, view: tensor(view(stored))),
+    "twin in bfloat16": (twin, lambda stored, view: tensor(view(stored)).bfloat16()),
+}
+
+
+DISAGREEING = [
+    ("BTCyx,CyxD->BTD", (2, 5, 4, 4, 3), (3, 4, 4, 7), "axis C is 4 in the first operand and 3 in the second"),
+    ("BTNH,NHD->BTD", (2, 5, 4, 6), (6, 4, 7), "axis N is 4 in the first operand and 6 in the second"),
+    ("BTD,DF->BTF", (2, 5, 6), (1, 4), "axis D is 6 in the first operand and 1 in the second"),
+    ("BTD,DNH->BTNH", (2, 5, 6), (6, 8), "the second operand should have 3 axes, found 2"),
+    ("BTD,DF->BTF", (5, 6), (6, 4), "the first operand should have 3 axes, found 2"),
+    ("BSKH,BTKGH->BKGTS", (2, 5, 3, 4), (2, 6, 4, 2, 3), "axis K is 3 in the first operand and 4 in the second"),
+    ("BND,BMD->BNM", (2, 3, 4), (3, 3, 4), "axis B is 2 in the first operand and 3 in the second"),
+    ("TT,T->T", (3, 4), (3,), "axis T is 3 in the first operand and 4 in the first"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_einsum_refuses_axes_that_disagree(kind):
+    """Products of matrices would give numbers where two sizes agree only when multiplied."""
+    module, hold = KINDS[kind]
+    for formula, x_shape, weight_shape, message in DISAGREEING:
+        stored = random((weight_shape[-1], *weight_shape[:-1]), 1, "float32")
+        weight = hold(stored, lambda array: np.moveaxis(array, 0, -1))
+        x = random(x_shape, 0, "float32")
+        with pytest.raises(ValueError, match=f"^einsum {formula}: {message}$"):
+            module.einsum(formula, tensor(x).to(weight.dtype) if module is twin else x, weight)
+
+
+@pytest.mark.parametrize("module", [ops, twin])
+def test_einsum_refuses_operands_that_the_formula_does_not_name(module):
+    with pytest.raises(ValueError, match=r"^einsum BTD,DF->BTF: expected 2 operands, found 1$"):
+        module.einsum("BTD,DF->BTF", tensor(random((2, 5, 6), 0)))
 
 
 def test_twin_calculates_norms_of_bfloat16_in_float32():

@@ -9,7 +9,9 @@ import torch_ref
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen
 from npgemma.machinery.backend import to_numpy
 from npgemma.params import build, leaves, map_leaves
-from npgemma.porting.backends import BOUNDS, DEVICE_FACTOR, Comparison, difference
+from npgemma.porting.backends import Comparison
+from npgemma.porting.bounds import BOUNDS, DEVICE_FACTOR
+from npgemma.porting.difference import difference
 from torch_ref.backend import to_torch
 
 

@@ -1,4 +1,4 @@
-"""How far apart two right implementations may be. Bounds of whole passes are in ``npgemma/parity.py``.
+"""How far apart two right implementations may be. Bounds of whole passes are in ``npgemma/porting/backends.py``.
 
 Each bound is about three times the largest error seen when it was written down; the errors are in the comments. They
 differ between processors and BLAS libraries, hence the factor; they are far below what any mistake causes.

@@ -21,14 +21,14 @@ catch_up()
 
 
 def load(
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     dtype: str = "float32",
     device: str = "cpu",
     static: bool = False,
-    base: str | os.PathLike | None = None,
-    config: str | os.PathLike | None = None,
-    tokenizer: str | os.PathLike | None = None,
+    base: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     resize: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
@@ -56,7 +56,8 @@ def load(
     source = conversion.Source.of(npgemma.embedded_checkpoint() if path is None else path, base, config, tokenizer)
     start = time.perf_counter()
     parts = conversion.read_checkpoint(source, dtype, progress, resize)
-    params, config, mask_params, words, preprocessing = parts
+    params, sizes, mask_params, words, preprocessing = parts
     with memory_errors():
         params = to_torch(params, dtype, device)
-    return Model(params, config, backend, source.path, mask_params, time.perf_counter() - start, words, preprocessing)
+    seconds = time.perf_counter() - start
+    return Model(params, sizes, backend, source.path, mask_params, seconds, words, preprocessing, source)

@@ -3,11 +3,10 @@
 import torch
 
 from torch_ref import paligemma
-from torch_ref.cache import KVCache
 from torch_ref.ops import softmax
 
 
-def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, make_cache=KVCache, step=paligemma.step):
+def generate(image_BPD, ids_BT, valid_BT, p, config, choose, max_new_tokens, make_cache, step):
     """Yield the answer's tokens, one for each row at a time."""
     prompt_tokens = image_BPD.shape[1] + ids_BT.shape[1]
     most = min(max_new_tokens, config.text.context_length - prompt_tokens)

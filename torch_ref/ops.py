@@ -8,7 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from npgemma.fast.products import layout
+from npgemma.fast.products import check_axes, layout
 
 
 def at_least_float32(x):
@@ -18,6 +18,7 @@ def at_least_float32(x):
 
 def einsum(formula, *operands):
     """Multiply, then sum over the axes that the result does not have."""
+    check_axes(formula, *[operand.shape for operand in operands])
     found = layout(formula)
     if not found:
         return torch.einsum(formula, *operands)

@@ -1,1 +1,1 @@
-"""How fast a model runs, beside how fast the machine could."""
+"""How fast a model runs: its stages, this machine's limits, and runs of several programs in turn."""

@@ -1,4 +1,4 @@
-"""The command line. Each command is a file here, with its summary, its arguments (`add_arguments`) and its `run`."""
+"""The command line. Each command is a file here, with a summary, its arguments (``add_arguments``) and its ``run``."""
 
 import importlib
 import os

@@ -9,7 +9,6 @@ import npgemma
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
 from npgemma.command.compare_tables import compare_table, inputs_table, map_table
-from npgemma.command.progress import Progress
 
 SUMMARY = "Find the first wrong operation of another program (a port) from its arrays; exit with 1 if it is wrong."
 DTYPES = ("float32", "bfloat16", "float64")
@@ -55,7 +54,7 @@ def run(options):
     options.prompt = options.prompt or (read_manifest(options.port) or {}).get("prompt") or PROMPT
     if TOKENS not in port and TOKENS in (about := read_metadata(options.port)):
         port[TOKENS] = np.array(json.loads(about[TOKENS]))  # where npgemma trace writes them
-    reference, vocabulary = _reference(options, port.get(TOKENS))
+    reference, vocabulary = reference_of(options, port.get(TOKENS))
     if options.check_map:
         return _check_map(options, reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
     report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary, options.graft)
@@ -96,30 +95,15 @@ def _check_map(options, reference, port, rules):
     return 0 if coverage.pairs else 2
 
 
-def _reference(options, token_ids):
+def reference_of(options, token_ids):
     """Return what to compare with, and how many rows of the vocabulary belong to tokens (None if unknown)."""
     from npgemma.porting.reference import from_model, from_trace, with_model
 
     if options.reference:
-        return with_model(from_trace(options.reference), lambda dtype: _model(options, dtype)), None
+        return with_model(from_trace(options.reference), lambda dtype: prepare.reference(options, dtype)), None
     [(_, image)] = prepare.images(options, most=1)
-    model = _model(options, options.dtype)
+    # NumPy loads no float16: such a port's weights are rounded from float32.
+    model = prepare.reference(options, "float32" if options.dtype == "float16" else options.dtype)
     prompt_ids = model.tokenizer.prompt(npgemma.machinery.model.without_image_marks(options.prompt))
     ids = None if token_ids is None else [int(token) for token in token_ids.reshape(-1)]
     return from_model(model, image, prompt_ids, ids), model.tokenizer.size
-
-
-def _model(options, dtype):
-    """Load the reference."""
-    progress = Progress()
-    model = npgemma.load(
-        options.checkpoint,
-        base=options.base,
-        config=options.config,
-        tokenizer=options.tokenizer,
-        resize=options.resize,
-        dtype=dtype,
-        progress=lambda done, total: progress.report("loading the weights", done, total),
-    )
-    progress.clear()
-    return model

@@ -2,13 +2,9 @@
 
 import json
 
-import numpy as np
-
-import npgemma
 from npgemma.command import PAST_BOUND, diagnose_logits, prepare
 from npgemma.command.arguments import add_question
-from npgemma.command.compare import PROMPT
-from npgemma.command.progress import Progress
+from npgemma.command.compare import PROMPT, reference_of
 from npgemma.command.tables import diagnosis_table, mistakes_table
 from npgemma.errors import InputError
 from npgemma.porting.bounds import LARGEST
@@ -24,6 +20,7 @@ def add_arguments(parser):
     parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a map that comes along")
     parser.add_argument("--dtype", choices=tuple(LARGEST), default="float32", help="of the port (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="print every known mistake: what it is, and who made it")
+    parser.set_defaults(reference=None)
     add_question(parser, prompt=None, told=f"the trace's own, if it tells it; else {PROMPT}")
 
 
@@ -48,52 +45,30 @@ def run(options):
 def _from_trace(options):
     """Return what is wrong with a port that has written its arrays."""
     from npgemma.porting.arrays import read_arrays, read_manifest
-    from npgemma.porting.diagnosis import Port, Replays, diagnose, read_token_ids
+    from npgemma.porting.coverage import cover
+    from npgemma.porting.diagnosis import diagnose, read_token_ids
     from npgemma.porting.given_tokens import pixels_of
+    from npgemma.porting.name_map import read_map
+    from npgemma.porting.recalculated import replays_of
+    from npgemma.porting.reference import traced
 
     arrays, manifest = read_arrays(options.port), read_manifest(options.port) or {}
     options.prompt = options.prompt or manifest.get("prompt") or PROMPT
-    [(_, image)] = prepare.images(options, most=1)
-    model = _reference(options)
-    given = arrays.pop("token_ids", None)
-    arrays = _under_our_names(arrays, options, model, image, given)
-    token_ids = read_token_ids(arrays, manifest) if given is None else np.ravel(given).astype(int).tolist()
+    given, rules = arrays.pop("token_ids", None), read_map(options.map) if options.map else []
+    reference, _ = reference_of(options, given)
+    found = _under_our_names(cover(reference, arrays, rules))
+    if given is None and (ids := read_token_ids(found, manifest)) != reference.token_ids:
+        reference = traced(reference.model, reference.pixels, reference.about["ids"], ids)
+        found = _under_our_names(cover(reference, arrays, rules))
 
     def load():
         [(_, again)] = prepare.images(options, most=1)
         return pixels_of(again)
 
-    replays = Replays(model, load, options.prompt, Port(arrays, token_ids, options.dtype))
+    replays = replays_of(reference, found, options.dtype, load, options.prompt)
     return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | diagnose(replays)
 
 
-def _under_our_names(arrays, options, model, image, token_ids):
-    """Return a port's arrays under our names and in our layouts."""
-    if not options.map:
-        return arrays
-    from npgemma.porting.coverage import cover
-    from npgemma.porting.name_map import read_map
-    from npgemma.porting.reference import from_model
-
-    rules, prompt_ids = read_map(options.map), model.tokenizer.prompt(options.prompt)
-    ids = None if token_ids is None else np.ravel(token_ids).astype(int).tolist()
-    pairs = cover(from_model(model, image, prompt_ids, ids), arrays, rules).pairs
-    return {name: pair.raw if pair.found is None else pair.found for name, pair in pairs.items()}
-
-
-def _reference(options):
-    """Load the reference: in float64, its weights rounded as the port's."""
-    from npgemma.porting.diagnosis import with_weights_of
-
-    progress = Progress()
-    model = npgemma.load(
-        options.checkpoint,
-        base=options.base,
-        config=options.config,
-        tokenizer=options.tokenizer,
-        resize=options.resize,
-        dtype="float64",
-        progress=lambda done, total: progress.report("loading the weights", done, total),
-    )
-    progress.clear()
-    return with_weights_of(model, options.dtype)
+def _under_our_names(coverage):
+    """Return a port's arrays under our names, and in our layouts where they fit."""
+    return {name: pair.raw if pair.found is None else pair.found for name, pair in coverage.pairs.items()}

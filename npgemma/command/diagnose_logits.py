@@ -2,10 +2,8 @@
 
 import json
 
-import npgemma
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.compare import PROMPT
-from npgemma.command.progress import Progress
 from npgemma.porting.logits import diagnose, read_answer
 from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import MISTAKES
@@ -23,12 +21,7 @@ def add_arguments(parser):
 def run(options):
     """Print the verdict."""
     [(path, _)] = prepare.images(options, most=1)
-    progress = Progress()
-    model = npgemma.load(
-        options.checkpoint, base=options.base, config=options.config, tokenizer=options.tokenizer,
-        resize=options.resize, progress=lambda done, total: progress.report("loading the weights", done, total),
-    )  # fmt: skip
-    progress.clear()
+    model = prepare.reference(options, "float32")
     answer = read_answer(options.logits, model)
     prompt = options.prompt or PROMPT
     question = Question(model, lambda: prepare.images(options, most=1)[0][1], prompt, answer.token_ids)

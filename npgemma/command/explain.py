@@ -3,13 +3,12 @@
 import json
 import sys
 
-import npgemma
 from npgemma.command import prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
+from npgemma.files.images import open_image, upright_rgb
 from npgemma.files.writing import replacing
-from npgemma.image import open_image, upright_rgb
 
 SUMMARY = "Write one HTML page that lays an answer open: what the model saw, where it looked, what it chose among."
 PROMPT = "detect red circle ; blue square"
@@ -53,14 +52,7 @@ def _twin(options, model):
     from npgemma.command.parity import twin_of
 
     if options.backend == "torch":
-        return npgemma.load(
-            options.checkpoint,
-            base=options.base,
-            config=options.config,
-            tokenizer=options.tokenizer,
-            resize=options.resize,
-            dtype=options.dtype,
-        )
+        return prepare.reference(options, options.dtype)
     try:
         prepare.import_twin()
     except InputError:

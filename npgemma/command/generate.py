@@ -19,7 +19,7 @@ from npgemma.command.arguments import add_backend, add_question, add_sampling, a
 from npgemma.command.fonts import note_missing, open_font
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
-from npgemma.image import open_image, upright_rgb
+from npgemma.files.images import open_image, upright_rgb
 from npgemma.machinery.model import IMAGE_MARK, without_image_marks
 
 SUMMARY = "Answer a prompt about images."

@@ -1,16 +1,19 @@
 """``python cli.py parity``: run both backends on one input and print how far they are apart."""
 
+import dataclasses
 import json
 
+import conversion
 import npgemma
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling
-from npgemma.command.progress import Progress
 from npgemma.command.tables import parity_table
-from npgemma.porting.backends import BOUNDS, DEVICE_FACTOR, Comparison
+from npgemma.porting.backends import Comparison
+from npgemma.porting.bounds import BOUNDS, DEVICE_FACTOR
 from npgemma.porting.diagnosis import Port, Replays
-from npgemma.porting.diagnosis.own_errors import fits, in_float64, own_errors
+from npgemma.porting.exact import exact
 from npgemma.porting.given_tokens import pixels_of
+from npgemma.porting.own_errors import own_errors
 
 SUMMARY = "Run both backends, whatever --backend says, on one input; exit with 1 past a bound."
 
@@ -28,14 +31,8 @@ def run(options):
     # Both backends must draw alike.
     settings = prepare.sampling(options, seed=0 if options.seed is None else options.seed)
     twin_backend.check_device(device)
-    progress = Progress()
     [(path, image)] = prepare.images(options, most=1)
-    model = npgemma.load(
-        options.checkpoint,
-        dtype=options.dtype,
-        progress=lambda done, total: progress.report("loading the weights", done, total),
-    )
-    progress.clear()
+    model = prepare.reference(options, options.dtype)
     twin = twin_of(model, device)
     with npgemma.record() as expected:
         answer = model.generate(image, options.prompt, **settings)
@@ -59,15 +56,15 @@ def run(options):
 
 def _own_errors(model, image, options, found, token_ids):
     """Judge every operation of the twin by itself; of int8, which is no rounding of the twin's, nothing is judged."""
-    if options.dtype == "int8" or not fits(model):
+    if options.dtype == "int8":
         return {"own_errors": [], "past_limit": []}
     port = Port(found, token_ids, options.dtype)
-    replays = Replays(in_float64(model), lambda: pixels_of(image), options.prompt, port)
+    replays = Replays(exact(model), lambda: pixels_of(image), options.prompt, port)
     return {"own_errors": own_errors(replays), "past_limit": replays.wrong(replays.right)}
 
 
 def twin_of(model, device="cpu"):
-    """Return the same weights on the torch backend; int8 weights are compared with what they were rounded from.
+    """Return the model on the torch backend, all else the same; for int8 weights, what they were rounded from.
 
     Parameters
     ----------
@@ -79,11 +76,11 @@ def twin_of(model, device="cpu"):
     -------
     npgemma.Model
     """
-    import torch_ref
     from torch_ref.backend import to_torch, torch_backend
 
-    dtype = model.backend.dtype
+    dtype, params = model.backend.dtype, model.params
     if dtype == "int8":
-        return torch_ref.load(model.folder, dtype="float32", device=device)
-    params = to_torch(model.params, dtype, device)
-    return npgemma.Model(params, model.config, torch_backend(dtype, device), model.folder, model.mask_params)
+        dtype = "float32"
+        params, _ = conversion.read_folder(model.source, dtype)
+    backend = torch_backend(dtype, device)
+    return dataclasses.replace(model, params=to_torch(params, dtype, device), backend=backend)

@@ -6,6 +6,7 @@ import sys
 from dataclasses import fields
 
 import npgemma
+from npgemma.command.progress import Progress
 from npgemma.config import Gemma2Config
 from npgemma.errors import InputError
 from npgemma.image import load_image
@@ -148,16 +149,25 @@ def load(options, progress):
         import torch_ref
 
         package = torch_ref
+    static = getattr(options, "static", False)
+    return _load(package, options, progress, dtype=options.dtype, device=device(options), static=static)
+
+
+def reference(options, dtype):
+    """Load the checkpoint for the NumPy backend, whatever --backend says."""
+    return _load(npgemma, options, Progress(), dtype=dtype)
+
+
+def _load(package, options, progress, **settings):
+    """Load the checkpoint that the options name, with all of its parts."""
     model = package.load(
         options.checkpoint,
         base=options.base,
         config=options.config,
         tokenizer=options.tokenizer,
         resize=getattr(options, "resize", None),
-        dtype=options.dtype,
-        device=device(options),
-        static=getattr(options, "static", False),
         progress=lambda done, total: progress.report("loading the weights", done, total),
+        **settings,
     )
     progress.clear()
     return model

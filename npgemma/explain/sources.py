@@ -24,7 +24,7 @@ def functions(calls):
     Parameters
     ----------
     calls : dict of str to (str, str)
-        The file and the function of each path of calls: `npgemma.explain.inference.Recording.calls`.
+        The file and the function of each path of calls: those of `npgemma.explain.inference.Recording`.
 
     Returns
     -------

@@ -5,7 +5,8 @@ import math
 from npgemma import record
 from npgemma.machinery.model import without_image_marks
 from npgemma.porting import given_tokens
-from npgemma.porting.backends import BOUNDS, Comparison
+from npgemma.porting.backends import Comparison
+from npgemma.porting.bounds import BOUNDS
 
 # Of a run with more bytes, only what its blocks and its head give is compared.
 MOST_BYTES = 2**30

@@ -68,6 +68,46 @@ def fast_product(formula, *operands):
     return multiply_activations(formula, *operands) if as_matrices(formula) else None
 
 
+@functools.lru_cache(maxsize=1024)
+def check_axes(formula, *shapes):
+    """Refuse operands whose axes disagree; a formula and shapes that were right once are not looked at again.
+
+    Parameters
+    ----------
+    formula : str
+        One with ``...`` is left to `numpy.einsum` and `torch.einsum`.
+    *shapes : tuples of int
+        Of all operands.
+
+    Raises
+    ------
+    ValueError
+        If operands or axes are more or fewer than the formula names, or one letter stands for two sizes, of which one
+        may be 1: nothing is broadcast.
+
+    Examples
+    --------
+    >>> check_axes("BTNH,NHD->BTD", (2, 5, 4, 6), (6, 4, 7))
+    Traceback (most recent call last):
+    ValueError: einsum BTNH,NHD->BTD: axis N is 4 in the first operand and 6 in the second
+    """
+    if "..." in formula:
+        return
+    operands = formula.partition("->")[0].replace(" ", "").split(",")
+    if len(operands) != len(shapes):
+        raise ValueError(f"einsum {formula}: expected {len(operands)} operands, found {len(shapes)}")
+    seen = {}
+    for place, axes, shape in zip(("first", "second", "third", "fourth"), operands, shapes):
+        if len(axes) != len(shape):
+            raise ValueError(f"einsum {formula}: the {place} operand should have {len(axes)} axes, found {len(shape)}")
+        for letter, size in zip(axes, shape):
+            before, other = seen.setdefault(letter, (size, place))
+            if before != size:
+                raise ValueError(
+                    f"einsum {formula}: axis {letter} is {before} in the {other} operand and {size} in the {place}"
+                )
+
+
 @functools.cache
 def layout(formula):
     """Say how a formula is a product of matrices.

@@ -5,7 +5,10 @@ import functools
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -24,31 +27,31 @@ class Backend:
     device: str = "cpu"
 
     # From a NumPy array, or an array of the backend's own kind, to the backend's array on its device.
-    to_array: Callable
+    to_array: Callable[..., Any]
     # The same for pixels, in the dtype that the backend calculates in.
-    to_activation: Callable
+    to_activation: Callable[..., Any]
     # Whether all numbers of an array are finite.
-    all_finite: Callable
+    all_finite: Callable[..., Any]
     # The time in seconds, once all work that was begun has ended.
-    clock: Callable
+    clock: Callable[..., Any]
     # The most memory that was held, in bytes; None where the system does not say.
-    peak_bytes: Callable
+    peak_bytes: Callable[..., Any]
     # A context in which the functions below are called; with ``gradients=True`` they can be differentiated.
-    session: Callable = lambda gradients=False: contextlib.nullcontext()
+    session: Callable[..., AbstractContextManager[None]] = lambda gradients=False: contextlib.nullcontext()
 
     # Of ``paligemma.py``, ``cache.py`` and ``generate.py``.
-    encode_image: Callable
-    encode_images: Callable
-    logits: Callable
-    prefill: Callable
-    step: Callable
-    make_cache: Callable
-    generate: Callable
-    greedy: Callable
-    sample: Callable
+    encode_image: Callable[..., Any]
+    encode_images: Callable[..., Any]
+    logits: Callable[..., Any]
+    prefill: Callable[..., Any]
+    step: Callable[..., Any]
+    make_cache: Callable[..., Any]
+    generate: Callable[..., Any]
+    greedy: Callable[..., Any]
+    sample: Callable[..., Any]
 
 
-def numpy_backend(dtype="float32", device="cpu", static=False):
+def numpy_backend(dtype: str = "float32", device: str = "cpu", static: bool = False) -> Backend:
     """Return the NumPy backend.
 
     Parameters
@@ -84,28 +87,28 @@ def numpy_backend(dtype="float32", device="cpu", static=False):
         **looked_up(paligemma, "encode_image", "encode_images", "logits", "prefill"),
         **step,
         make_cache=cache.KVCache,
-        generate=functools.partial(generate.generate, step=step["step"]),
+        generate=functools.partial(generate.generate, make_cache=cache.KVCache, step=step["step"]),
         greedy=generate.greedy,
         sample=generate.sample,
     )
 
 
-def looked_up(module, *names):
+def looked_up(module: ModuleType, *names: str) -> dict[str, Any]:
     """Return functions that call what stands under a name in a module then: a probe exchanges it there."""
 
-    def late(name):
+    def late(name: str) -> Callable[..., Any]:
         return lambda *arguments, **named: getattr(module, name)(*arguments, **named)
 
     return {name: late(name) for name in names}
 
 
-def check_dtype(dtype):
+def check_dtype(dtype: str) -> None:
     """Refuse a dtype that no backend has."""
     if dtype not in DTYPES:
         raise InputError(f"dtype should be {', '.join(DTYPES)}, found {dtype!r}")
 
 
-def peak_bytes():
+def peak_bytes() -> int | None:
     """Return the most memory that this process has held, or None where the system does not say."""
     try:
         import resource
@@ -115,7 +118,7 @@ def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def to_numpy(x):
+def to_numpy(x: Any) -> np.ndarray:
     """Return a copy as a NumPy array, whichever backend made it, without importing torch."""
     if hasattr(x, "detach"):
         x = x.detach().cpu()

@@ -20,14 +20,14 @@ def example_image() -> pathlib.Path:
 
 
 def load(
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     *,
     dtype: str = "float32",
     device: str = "cpu",
     static: bool = False,
-    base: str | os.PathLike | None = None,
-    config: str | os.PathLike | None = None,
-    tokenizer: str | os.PathLike | None = None,
+    base: str | os.PathLike[str] | None = None,
+    config: str | os.PathLike[str] | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     resize: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
@@ -70,5 +70,6 @@ def load(
     source = conversion.Source.of(embedded_checkpoint() if path is None else path, base, config, tokenizer)
     start = time.perf_counter()
     parts = conversion.read_checkpoint(source, dtype, progress, resize)
-    params, config, mask_params, words, preprocessing = parts
-    return Model(params, config, backend, source.path, mask_params, time.perf_counter() - start, words, preprocessing)
+    params, sizes, mask_params, words, preprocessing = parts
+    seconds = time.perf_counter() - start
+    return Model(params, sizes, backend, source.path, mask_params, seconds, words, preprocessing, source)

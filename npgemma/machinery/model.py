@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from npgemma.config import Config
 from npgemma.errors import InputError
 from npgemma.machinery.backend import Backend, to_numpy
 from npgemma.machinery.sampling import Sampling, Settings
-from npgemma.params import MaskParams, Params, leaves
+from npgemma.params import Array, MaskParams, Params, leaves
 from npgemma.tokenizer import Tokenizer, open_tokenizer
 
 IMAGE_MARK = "<image>"
@@ -63,19 +63,22 @@ class Model:
     words : Tokenizer, optional
         The tokenizer, where it has been read; otherwise it is read from the folder when text first goes in or out.
     preprocessing : npgemma.image.Preprocessing
+    source : conversion.Source, optional
+        Where the checkpoint's parts lie, if it was loaded: ``conversion.read_folder(source, dtype)`` reads them again.
     """
 
     params: Params
     config: Config
     backend: Backend
-    folder: str | os.PathLike = ""
+    folder: str | os.PathLike[str] = ""
     mask_params: MaskParams | None = None
     load_seconds: float = 0.0
     words: Tokenizer | None = None
     preprocessing: images_of.Preprocessing = images_of.PUBLISHED
+    source: Any = None
 
     @functools.cached_property
-    def tokenizer(self):
+    def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer."""
         return self.words or open_tokenizer(self.folder, self.config.text.vocabulary)
 
@@ -149,7 +152,7 @@ class Model:
         """
         return self._answer(images, prompts, Sampling.of(**settings), watch)
 
-    def logits(self, pixels, ids, prefix, valid=None):
+    def logits(self, pixels: Array, ids: Array, prefix: int, valid: Array | None = None) -> Array:
         """Return the logits of the next token at every position.
 
         Parameters
@@ -186,7 +189,7 @@ class Model:
             self._check_finite(logit_BSV)
         return logit_BSV
 
-    def chooser(self, settings, rows=1):
+    def chooser(self, settings: Sampling, rows: int = 1) -> Callable[[Array], Array]:
         """Return the function that chooses each next token; every row draws as it would alone.
 
         Parameters
@@ -206,7 +209,7 @@ class Model:
         # Rows of the table past the last piece belong to no token.
         size, backend = self.tokenizer.size, self.backend
 
-        def choose(logit_BV):
+        def choose(logit_BV: Array) -> Array:
             """Choose a token for each row."""
             self._check_finite(logit_BV)
             if not settings.do_sample or settings.temperature == 0:
@@ -216,7 +219,13 @@ class Model:
 
         return choose
 
-    def _answer(self, images, prompts, settings, watch):
+    def _answer(
+        self,
+        images: Sequence[images_of.AnyImage],
+        prompts: Sequence[str],
+        settings: Sampling,
+        watch: Callable[[list[Generation]], None] | None,
+    ) -> list[Generation]:
         """Answer prompts about images, as `generate_batch` does."""
         if not prompts or len(images) not in (1, len(prompts)):
             raise InputError(f"expected one image for each of {len(prompts)} prompts, found {len(images)}")
@@ -239,14 +248,14 @@ class Model:
                     watch(rows.growing())
         return rows.finished([image.size for image in loaded])
 
-    def _aligned(self, rows):
+    def _aligned(self, rows: list[list[int]]) -> tuple[Array, Array]:
         """Return prompts of any length as one array that ends together, and which of its tokens are not padding."""
         longest = max(len(row) for row in rows)
         ids_BT = np.array([[self.config.pad_token] * (longest - len(row)) + row for row in rows])
         valid_BT = np.array([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
         return ids_BT, valid_BT
 
-    def _loaded(self, image):
+    def _loaded(self, image: images_of.AnyImage) -> images_of.LoadedImage:
         """Take an image in any form, or pixels that were already made from one; several images as a list of these.
 
         Boxes of an answer about several images are given in the first one's size.
@@ -259,23 +268,23 @@ class Model:
             return images_of.LoadedImage(np.stack([each.pixels_BYXC for each in loaded], axis=1), loaded[0].size)
         shape = image.shape if isinstance(image, np.ndarray) and image.dtype.kind == "f" and image.size else ()
         if len(shape) in (4, 5) and shape[:1] + shape[-3:] == (1, side, side, 3):
-            return images_of.LoadedImage(image, (side, side))
+            return images_of.LoadedImage(np.asarray(image), (side, side))
         return images_of.load_image(image, side, self.preprocessing)
 
-    def _joined(self, loaded):
+    def _joined(self, loaded: list[images_of.LoadedImage]) -> Array:
         """Return the pixels of all prompts, which have equally many images."""
         shapes = {image.pixels_BYXC.shape for image in loaded}
         if len(shapes) > 1:
             raise InputError("the prompts of a batch should have equally many images each")
         return np.concatenate([image.pixels_BYXC for image in loaded])
 
-    def _encode(self, pixels):
+    def _encode(self, pixels: Array) -> Array:
         """Encode one image of each prompt (B, size, size, 3), or several (B, I, size, size, 3)."""
         backend = self.backend
         encode = backend.encode_image if pixels.ndim == 4 else backend.encode_images
         return encode(backend.to_activation(pixels), self.params, self.config)
 
-    def _check_room(self, pixels, ids_BT):
+    def _check_room(self, pixels: Array, ids_BT: Array) -> None:
         """Refuse a prompt that leaves no room for an answer."""
         tokens, context = self.config.image_tokens_of(pixels), self.config.text.context_length
         if tokens + ids_BT.shape[1] >= context:
@@ -284,7 +293,7 @@ class Model:
                 f"context of {context}: shorten it"
             )
 
-    def _check(self, pixels, ids_BT, valid_BT):
+    def _check(self, pixels: Array, ids_BT: Array, valid_BT: Array) -> None:
         """Refuse arrays that do not fit the model or each other."""
         size, rows = self.config.vision.image_size, self.config.text.vocabulary
         fits = pixels.ndim in (4, 5) and tuple(pixels.shape[-3:]) == (size, size, 3) and 0 not in pixels.shape[1:]
@@ -298,12 +307,12 @@ class Model:
             found = f"{int(ids_BT.min())} to {int(ids_BT.max())}"
             raise InputError(f"token ids should lie between 0 and {rows - 1}, found {found}")
         if valid_BT.shape != ids_BT.shape:
-            expected, found = tuple(ids_BT.shape), tuple(valid_BT.shape)
-            raise InputError(f"valid should have the shape of ids, {expected}, found {found}")
+            found = f"{tuple(ids_BT.shape)}, found {tuple(valid_BT.shape)}"
+            raise InputError(f"valid should have the shape of ids, {found}")
         if self.config.image_tokens_of(pixels) + ids_BT.shape[1] > self.config.text.context_length:
             self._check_room(pixels, ids_BT)
 
-    def _check_finite(self, logits):
+    def _check_finite(self, logits: Array) -> None:
         """Refuse to go on from NaN, and name the weight that brought it in.
 
         Any weight that is not a number reaches the logits, so looking at these spares a look at every weight.
@@ -319,7 +328,7 @@ class Model:
         raise InputError(f"the model in '{self.folder}' overflows {dtype}, although all its weights are finite")
 
 
-def without_image_marks(prompt):
+def without_image_marks(prompt: str) -> str:
     """Return a prompt without ``<image>`` in front, which other programs write for each image.
 
     Examples
@@ -337,13 +346,13 @@ def without_image_marks(prompt):
 class _Rows:
     """The growing answers of a batch."""
 
-    def __init__(self, model, settings, timings, count):
+    def __init__(self, model: Model, settings: Sampling, timings: dict[str, float | None], count: int) -> None:
         self.model, self.settings, self.timings = model, settings, timings
-        self.ids = [[] for _ in range(count)]
+        self.ids: list[list[int]] = [[] for _ in range(count)]
         # Seconds from the end of the vision tower to the first and to the newest token of each row.
         self.first, self.newest = [0.0] * count, [0.0] * count
 
-    def add(self, tokens, seconds):
+    def add(self, tokens: list[int], seconds: float) -> None:
         """Let every answer grow by its token, unless it has ended."""
         for row, (ids, token) in enumerate(zip(self.ids, tokens)):
             if not self._ended(ids):
@@ -351,16 +360,16 @@ class _Rows:
                 self.newest[row] = seconds
                 self.first[row] = self.first[row] or seconds
 
-    def growing(self):
+    def growing(self) -> list[Generation]:
         """Return the answers so far, up to the last character that is complete."""
         decode = self.model.tokenizer.decode_complete
         return [Generation(text=decode(ids), token_ids=list(ids)) for ids in self.ids]
 
-    def finished(self, sizes):
+    def finished(self, sizes: list[tuple[int, int]]) -> list[Generation]:
         """Return the answers with all that is known of them; ``sizes`` are those of the images."""
         return [self._finished(row, size) for row, size in enumerate(sizes)]
 
-    def _finished(self, row, size):
+    def _finished(self, row: int, size: tuple[int, int]) -> Generation:
         ids, text = self.ids[row], self.model.tokenizer.decode(self.ids[row])
         further = len(ids) - 1
         each = (self.newest[row] - self.first[row]) / further if further > 0 else None
@@ -373,10 +382,10 @@ class _Rows:
             timings=self.timings | {"prefill": self.first[row], "seconds_per_token": each},
         )
 
-    def _ended(self, ids):
+    def _ended(self, ids: list[int]) -> bool:
         return bool(ids) and ids[-1] in self.model.config.eos_tokens
 
 
-def _kind(x):
+def _kind(x: Array) -> str:
     """Return an array's dtype and shape in words."""
     return f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}"

@@ -60,7 +60,7 @@ class Sampling:
                 raise TypeError(f"'{name}' is not a setting of an answer: expected {', '.join(known)}")
         return cls(**settings)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what makes no sense."""
         _check_whole("max_new_tokens", self.max_new_tokens, 1)
         if not isinstance(self.do_sample, bool):
@@ -75,10 +75,10 @@ class Sampling:
             _check_whole("seed", self.seed, 0)
 
 
-def _is_number(value):
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _check_whole(name, value, least):
+def _check_whole(name: str, value: int, least: int) -> None:
     if not hasattr(value, "__index__") or isinstance(value, bool) or value < least:
         raise InputError(f"{name} should be a whole number of at least {least}, found {value!r}")

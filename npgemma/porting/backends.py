@@ -1,85 +1,9 @@
-"""How far two runs of one model are apart, and how far they may be.
-
-The bounds of the whole project stand here, each with the measurement it comes from.
-"""
+"""Compare the two backends, array by array of a whole pass."""
 
 import dataclasses
 import re
-from dataclasses import dataclass
 
-import numpy as np
-
-# The largest relative L2 error of any named array of a pass, between the two backends. Rounding of a right program
-# grows with depth; a mistake is far above (tests/test_parity.py makes some). Real weights have larger activations than
-# random ones, so there is some room.
-BOUNDS = {
-    # At three layers the largest is about 1e-14, varying with processor and BLAS (last run: reports/parity.json).
-    "float64": 1e-13,
-    # About 1.6e-6 at three layers; 2.8e-6 at the published size of 27 and 18 layers.
-    "float32": 1e-5,
-    # The port calculates in float32 on the twin's matrices: about 3e-2.
-    "bfloat16": 4e-2,
-    # The port on rounded weights against the twin on the original ones: what int8 costs, not a measure of rightness.
-    # About 5e-2 of the embedded model.
-    "int8": 1e-1,
-}
-# On CUDA other kernels sum in other orders. Not measured yet: no device was at hand.
-DEVICE_FACTOR = {"cpu": 1, "cuda": 4}
-
-
-# Entries compared at a time.
-PIECE = 2**16
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far an array is from the one expected."""
-
-    relative_l2: float  # |found - expected| / |expected|: how much is wrong
-    norm_ratio: float  # |found| / |expected|: 1 unless a scale is wrong, which a cosine would not show
-    largest: float  # largest difference over the largest expected entry: is it everywhere or in one place
-
-
-def difference(expected, found):
-    """Compare two arrays of the same name.
-
-    Parameters
-    ----------
-    expected, found : arrays
-        Numbers are compared by their distance; entries that are infinite in both, as masked scores are, count as
-        equal. Whole numbers and truth values must be equal.
-
-    Returns
-    -------
-    Difference
-        All infinite where shapes differ, or one side holds NaN or infinities that the other does not.
-    """
-    different = Difference(np.inf, np.inf, np.inf)
-    if expected.shape != found.shape:
-        return different
-    if expected.dtype.kind != "f":
-        return Difference(0.0, 1.0, 0.0) if np.array_equal(expected, found) else different
-    # Piece by piece, so that what is made on the way stays in the processor's cache.
-    squares, highest, flat = np.zeros(3), np.zeros(2), (expected.reshape(-1), found.reshape(-1))
-    for start in range(0, expected.size, PIECE):
-        one, other = (array[start : start + PIECE].astype(np.float64) for array in flat)
-        finite = np.isfinite(one)
-        if not finite.all():
-            if not np.array_equal(one[~finite], other[~finite]):
-                return different
-            one, other = one[finite], other[finite]
-        if not np.isfinite(other).all():
-            return different
-        error = other - one
-        # Not a product of vectors: for these BLAS wakes its threads, which takes longer than to add up a piece.
-        squares += [np.square(values).sum() for values in (one, other, error)]
-        highest = np.maximum(highest, [np.abs(values).max(initial=0) for values in (one, error)])
-    norm, found_norm, error_norm = np.sqrt(squares).tolist()
-    if error_norm == 0:
-        return Difference(0.0, 1.0, 0.0)
-    # An expected array of nothing but zeros leaves nothing to relate to.
-    norm, largest = norm or 1.0, float(highest[0]) or 1.0
-    return Difference(error_norm / norm, found_norm / norm, float(highest[1]) / largest)
+from npgemma.porting.difference import difference
 
 
 class Comparison:

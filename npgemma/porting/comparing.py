@@ -6,7 +6,6 @@ trace of a checkpoint that is not there, arrays are compared end to end.
 
 from npgemma.errors import InputError
 from npgemma.porting.coverage import cover
-from npgemma.porting.diagnosis.own_errors import fits
 from npgemma.porting.graft import graft
 from npgemma.porting.judge import judge, wrong_arrays
 from npgemma.porting.reasons import explain
@@ -75,7 +74,7 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
             "knows; --check-map shows both sides"
         )
     own = []
-    if reference.model is not None and fits(reference.model):
+    if reference.model is not None:
         alone, own = judge_alone(reference, coverage, judged, dtype)
         judged |= alone
     wrong = wrong_arrays(reference, judged)
@@ -103,14 +102,14 @@ def _told(wrong, reference, judged):
     return {
         "name": pair.name,
         "port": pair.port,
-        "relative_l2": wrong.judged.difference.relative_l2 if wrong.judged.difference else None,
+        "relative_l2": wrong.judged.error,
         "budget": wrong.judged.budget,
         "alone": wrong.judged.alone,
         "shapes": {"expected": list(pair.expected.shape), "found": list(pair.raw.shape)},
-        "operation": {key: entry[key] for key in path},
-        "inputs": {name: judged[name].difference.relative_l2 for name in wrong.inputs if judged[name].difference},
-        "between": [{key: reference.entries[name][key] for key in path} for name in wrong.between],
-        "says": explain(wrong.judged, entry["axes"], _sizes(reference, pair.name)),
+        "operation": {key: getattr(entry, key) for key in path},
+        "inputs": {name: judged[name].error for name in wrong.inputs if judged[name].error is not None},
+        "between": [{key: getattr(reference.entries[name], key) for key in path} for name in wrong.between],
+        "says": explain(wrong.judged, entry.axes, _sizes(reference, pair.name)),
     }
 
 
@@ -120,16 +119,12 @@ def _sizes(reference, name):
     sizes = {}
     for each, entry in reference.entries.items():
         if each.startswith("encode_image") == tower:
-            sizes |= {letter: size for letter, size in zip(entry["axes"], entry["shape"]) if letter in "DHNKF"}
+            sizes |= {letter: size for letter, size in zip(entry.axes, entry.shape) if letter in "DHNKF"}
     return sizes
 
 
 def _largest(judged):
     """Return the array that used most of its budget, and how much."""
-    shares = {
-        name: each.difference.relative_l2 / each.budget
-        for name, each in judged.items()
-        if each.difference and each.budget
-    }
+    shares = {name: each.error / each.budget for name, each in judged.items() if each.error is not None and each.budget}
     name = max(shares, key=shares.get, default=None)
     return name and {"name": name, "kind": kind(name), "percent_of_budget": 100 * shares[name]}

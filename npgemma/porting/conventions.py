@@ -2,51 +2,74 @@
 
 import numpy as np
 
-from npgemma.porting.backends import difference
+from npgemma.porting.difference import difference
 from npgemma.rope import rotate
 
 # From here down a port's score counts as masked.
 MASKED = -1e4
 # How far from 0 a port may begin to count.
-ORIGINS = (0, -1, 1, -2, 2)
+ORIGINS = (0, 1, -1, 2, -2)
 
 
-class Gauge:
+class Conventions:
     """The conventions of a port, found once and then held against all its arrays.
 
     A port that counts positions from 1 rotates all queries and keys by one position more, which no score shows. So the
-    first positions and the first rotated array tell the port's origin; whatever disagrees with that is a mistake.
+    first positions and the first rotated array tell from where the port counts; whatever disagrees with that is a
+    mistake.
 
     Parameters
     ----------
     reference : npgemma.porting.reference.Reference
-    pairs : dict of str to npgemma.porting.coverage.Pair
+    found : dict of str to array
+        The port's, under our names and in our layouts; what does not fit ours is passed over.
+
+    Attributes
+    ----------
+    origin, turns : int
+        The position from which the port counts, and by which its rotations are more.
     """
 
-    def __init__(self, reference, pairs):
+    def __init__(self, reference, found):
         self.entries, self.frequency_h = reference.entries, _frequencies(reference)
-        fitting = [pair for pair in pairs.values() if pair.found is not None]
-        positions = next((pair for pair in fitting if self._is_position(pair.name)), None)
-        self.origin = 0 if positions is None else (positions.expected - positions.found).flat[0]
-        rotated = next((pair for pair in fitting if self._is_rotated(pair.name)), None)
-        self.turns = 0 if rotated is None else min(ORIGINS, key=lambda turns: self._error(rotated, turns))
+        known = {name: (reference.arrays[name], array) for name, array in found.items() if name in reference.arrays}
+        pairs = {name: pair for name, pair in known.items() if pair[0].shape == pair[1].shape}
+        position = next((pair for name, pair in pairs.items() if is_position(name)), None)
+        rotated = next((pair for name, pair in pairs.items() if self._is_rotated(name)), None)
+        self.turns = 0 if rotated is None else min(ORIGINS, key=lambda turns: self._apart(*rotated, turns))
+        self.origin = self.turns if position is None else int((position[1] - position[0]).flat[0])
 
-    def undone(self, pair):
-        """Return the port's array under our conventions."""
-        found, gauge = pair.found, self.entries[pair.name]["gauge"] or ""
-        if self._is_position(pair.name):
-            return found + self.origin
-        if self._is_rotated(pair.name) and self.turns:
-            return self._turned(found, self.turns)
-        if gauge.startswith("fill"):
-            return np.where(np.isneginf(pair.expected) & (found <= MASKED), pair.expected, found)
+    def undone(self, name, expected, found):
+        """Return a port's array under our conventions.
+
+        Parameters
+        ----------
+        name : str
+        expected, found : arrays
+            Ours and the port's.
+
+        Returns
+        -------
+        array
+        """
+        if self._is_rotated(name) and self.turns:
+            return self._turned(found, -self.turns)
+        return found - self.origin if is_position(name) else self.filled_alike(name, expected, found)
+
+    def counted_alike(self, name, expected, found):
+        """Return a port's array as `undone` does, where the reference rotates by positions counted as the port's."""
+        if name.endswith("positions.0/position_BT"):  # as they are before they are counted from elsewhere
+            return found - self.origin
+        return self.filled_alike(name, expected, found)
+
+    def filled_alike(self, name, expected, found):
+        """Return a port's scores with our fill where both are masked; any other array as it is."""
+        if (self.entries[name].gauge or "").startswith("fill"):
+            return np.where(np.isneginf(expected) & (found <= MASKED), expected, found)
         return found
 
-    def _is_position(self, name):
-        return name.endswith("position_BT")
-
     def _is_rotated(self, name):
-        first = self.entries[name]["same_as"] or name
+        first = self.entries[name].same_as or name
         decoder = "grouped_query_attention" in name and self.frequency_h is not None
         return decoder and first.endswith(("/rotated_BTNH", "/k_BSKH"))
 
@@ -54,8 +77,13 @@ class Gauge:
         angle_BTh = np.broadcast_to(turns * self.frequency_h, (*found.shape[:2], found.shape[-1] // 2))
         return rotate(found.astype(np.float64), angle_BTh)
 
-    def _error(self, pair, turns):
-        return difference(pair.expected, self._turned(pair.found, turns)).relative_l2
+    def _apart(self, expected, found, turns):
+        return difference(expected, self._turned(found, -turns)).relative_l2
+
+
+def is_position(name):
+    """Say whether an array holds the positions of tokens."""
+    return name.endswith("position_BT")
 
 
 def _frequencies(reference):

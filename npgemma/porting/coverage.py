@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.porting.arrange import Misfit, arrange, layouts
-from npgemma.porting.backends import difference
+from npgemma.porting.difference import difference
 from npgemma.porting.name_map import Rule
 from npgemma.porting.reference import kind
 
@@ -48,6 +48,11 @@ class Coverage:
     known: list[str]
     unseen: list[str]
     unknown: dict[str, np.ndarray]
+
+    @property
+    def found(self):
+        """The port's arrays that fit, under our names and in our layouts."""
+        return {name: pair.found for name, pair in self.pairs.items() if pair.found is not None}
 
     def counts(self):
         """Return the coverage as numbers."""
@@ -94,11 +99,11 @@ def cover(reference, port, rules=()):
 
 
 def _first_name(reference, name):
-    return reference.entries[name]["same_as"] or name
+    return reference.entries[name].same_as or name
 
 
 def _pair(reference, rule, ours, name, raw):
-    expected, letters = reference.arrays[ours], reference.entries[ours]["axes"]
+    expected, letters = reference.arrays[ours], reference.entries[ours].axes
     try:
         axes = rule.axes
         if axes is None and 0 < raw.ndim == expected.ndim - 1 and expected.shape[0] == 1:
@@ -159,7 +164,7 @@ def suggest(reference, coverage):
 def _suggestion(reference, port, raw, candidates):
     by_shape = None
     for ours in candidates:
-        expected, letters = reference.arrays[ours], reference.entries[ours]["axes"]
+        expected, letters = reference.arrays[ours], reference.entries[ours].axes
         if raw.size != expected.size or expected.dtype.kind != "f":
             continue
         axes = fitting_layout(raw, expected, letters)

@@ -70,27 +70,60 @@ def run(model, pixels, prompt_ids, token_ids):
     InputError
         If the model's context is too short for all of them.
     """
+    check_room(token_ids, prompt_ids, pixels, model)
+    return decode(model, encode(model, pixels), prompt_ids, token_ids)
+
+
+def encode(model, pixels):
+    """Return the image tokens of pixels, of one image or of several of one prompt."""
+    backend = model.backend
+    with backend.session():
+        chosen = backend.encode_image if pixels.ndim == 4 else backend.encode_images
+        return chosen(backend.to_activation(pixels), model.params, model.config)
+
+
+def decode(model, image_BPD, prompt_ids, token_ids):
+    """Let a model take given tokens after an encoded image, as `run` does; fewer of them where the context ends."""
+    rest = iter(token_ids)
+    endless = dataclasses.replace(model, config=dataclasses.replace(model.config, eos_tokens=()))
+    return _logits(endless, image_BPD, prompt_ids, lambda logit_V: next(rest), len(token_ids))
+
+
+def most_probable(model, pixels, prompt_ids, most):
+    """Return the most probable tokens of an answer, up to the end token or ``most`` of them."""
+    chosen = []
+
+    def choose(logit_V):
+        chosen.append(int(logit_V[: model.tokenizer.size].argmax()))
+        return chosen[-1]
+
+    _logits(model, encode(model, pixels), prompt_ids, choose, most)
+    return chosen
+
+
+def _logits(model, image_BPD, prompt_ids, choose, most):
+    """Return the logits of each token that ``choose`` chooses, as many as the model goes on."""
+    backend, rows = model.backend, []
+
+    def noting(logit_BV):
+        rows.append(to_numpy(logit_BV[0]))
+        return backend.to_array(np.array([choose(rows[-1])]))
+
+    ids_BT = backend.to_array(np.array([prompt_ids]))
+    with backend.session():
+        for _ in backend.generate(image_BPD, ids_BT, ids_BT == ids_BT, model.params, model.config, noting, most):
+            pass
+    return np.stack(rows)
+
+
+def check_room(token_ids, prompt_ids, pixels, model):
+    """Refuse more tokens than fit the model's context, as `run` says."""
     context, before = model.config.text.context_length, model.config.image_tokens_of(pixels) + len(prompt_ids)
     if before + len(token_ids) > context:
         raise InputError(
             f"{len(token_ids)} given tokens do not fit: image and prompt take {before} places of the model's context "
             f"of {context}"
         )
-    backend, rows, rest = model.backend, [], iter(token_ids)
-    endless = dataclasses.replace(model.config, eos_tokens=())
-
-    def choose(logit_BV):
-        rows.append(to_numpy(logit_BV[0]))
-        return backend.to_array(np.array([next(rest)]))
-
-    ids_BT = backend.to_array(np.array([prompt_ids]))
-    with backend.session():
-        encode = backend.encode_image if pixels.ndim == 4 else backend.encode_images
-        image_BPD = encode(backend.to_activation(pixels), model.params, endless)
-        prompt = ids_BT, ids_BT == ids_BT, model.params, endless
-        for _ in backend.generate(image_BPD, *prompt, choose, len(token_ids)):
-            pass
-    return np.stack(rows)
 
 
 def check(token_ids, model):

@@ -1,14 +1,12 @@
 """A port's array put in place of ours: was a mistake made behind it, or inherited through it?"""
 
-import numpy as np
-
 from npgemma.errors import InputError
-from npgemma.fast.blocks import whole_arrays
 from npgemma.porting import given_tokens
-from npgemma.porting.backends import BOUNDS, difference
-from npgemma.porting.conventions import Gauge
-from npgemma.porting.diagnosis import with_weights_of
-from npgemma.porting.diagnosis.own_errors import fits, in_float64
+from npgemma.porting.bounds import BOUNDS
+from npgemma.porting.conventions import Conventions
+from npgemma.porting.difference import difference
+from npgemma.porting.exact import exact
+from npgemma.porting.graph import Graph
 from npgemma.probe.replay import replaying
 
 
@@ -37,24 +35,29 @@ def graft(reference, coverage, names, dtype):
     InputError
         If there is no such array, the port does not show it, or the reference has no model that can run.
     """
-    if reference.model is None or not fits(reference.model):
-        raise InputError("--graft runs the reference: it needs a checkpoint that fits the memory in float64")
+    if reference.model is None:
+        raise InputError("--graft runs the reference: it needs the checkpoint that made the trace")
     for name in names:
         _check(name, reference, coverage)
-    gauge = Gauge(reference, coverage.pairs)
-    found = {name: gauge.undone(pair) for name, pair in coverage.pairs.items() if pair.found is not None}
+    conventions = Conventions(reference, coverage.found)
+    found = {
+        name: conventions.undone(name, coverage.pairs[name].expected, array) for name, array in coverage.found.items()
+    }
     computed, bound = _replayed(reference, found, names, dtype), BOUNDS[dtype]
-    behind = [name for name in _behind(names, reference.entries) if name in found and name in computed]
-    apart = {name: difference(computed[name], found[name]).relative_l2 for name in [*names, *behind]}
-    past = [name for name in behind if apart[name] > bound]
+    # Later passes have their own inputs, and make a mistake again that a graft took out of an earlier one.
+    last = max(_pass(name) for name in names)
+    downstream = [name for name in Graph(reference.entries).downstream(names) if _pass(name) <= last]
+    compared = [name for name in downstream if name in found and name in computed]
+    apart = {name: difference(computed[name], found[name]).relative_l2 for name in [*names, *compared]}
+    past = [name for name in compared if apart[name] > bound]
     return {
         "names": list(names),
         "inherited": [name for name in names if apart[name] > bound],
-        "behind": len(behind),
+        "behind": len(compared),
         "past_bound": len(past),
         "first": past[0] if past else None,
         "first_error": apart[past[0]] if past else None,
-        "largest": max((apart[name] for name in behind), default=0.0),
+        "largest": max((apart[name] for name in compared), default=0.0),
         "bound": bound,
     }
 
@@ -79,34 +82,10 @@ def _replayed(reference, found, names, dtype):
         computed[name] = array
         return found[name].astype(array.dtype) if name in names else array
 
-    with whole_arrays(), replaying(choose):
-        model = with_weights_of(in_float64(reference.model), dtype)
-        given_tokens.run(model, np.asarray(reference.pixels, np.float64), reference.about["ids"], reference.token_ids)
+    with replaying(choose):
+        model = exact(reference.model, dtype)
+        given_tokens.run(model, reference.pixels, reference.about["ids"], reference.token_ids)
     return computed
-
-
-def _behind(names, entries):
-    """Return what depends on some arrays, up to the end of the last pass that has one of them.
-
-    Later passes have their own inputs, and make a mistake again that a graft took out of an earlier one.
-    """
-
-    def first(name):
-        """Return the first of the names that an array has: what is made of it may tell any of them."""
-        return (name in entries and entries[name]["same_as"]) or name
-
-    last, taken, reached, behind = max(_pass(name) for name in names), set(), set(), []
-    for name, entry in entries.items():
-        if name in names:
-            taken.add(first(name))
-        if first(name) in taken:
-            # The port's array itself, under this name or a later one.
-            reached.add(first(name))
-        elif first(name) in reached or reached.intersection(map(first, entry["from"])):
-            reached.add(first(name))
-            if _pass(name) <= last:
-                behind.append(name)
-    return behind
 
 
 def _pass(name):

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npgemma.porting.backends import BOUNDS, Difference, difference
-from npgemma.porting.conventions import Gauge
+from npgemma.porting.bounds import BOUNDS
+from npgemma.porting.conventions import Conventions
 from npgemma.porting.coverage import Pair
+from npgemma.porting.difference import difference
+from npgemma.porting.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Judged:
     """An array of the port beside ours."""
 
     pair: Pair
-    difference: Difference | None  # None where the shapes do not fit
+    error: float | None  # relative L2; None where the shapes do not fit
     budget: float
     right: bool
     alone: bool = False  # whether the expected array was made from the port's own inputs
@@ -56,18 +58,18 @@ def judge(reference, coverage, dtype):
     dict of str to Judged
         In the order of the data flow.
     """
-    gauge = Gauge(reference, coverage.pairs)
-    return {name: _judged(pair, BOUNDS[dtype], gauge) for name, pair in coverage.pairs.items()}
+    conventions = Conventions(reference, coverage.found)
+    return {name: _judged(pair, BOUNDS[dtype], conventions) for name, pair in coverage.pairs.items()}
 
 
-def _judged(pair, budget, gauge):
+def _judged(pair, budget, conventions):
     if pair.found is None:
         return Judged(pair, None, budget, right=False)
-    expected, found = pair.expected, gauge.undone(pair)
+    expected, found = pair.expected, conventions.undone(pair.name, pair.expected, pair.found)
     if expected.dtype.kind in "iub" and found.dtype.kind == "f":
         expected = expected.astype(np.float64)
-    apart = difference(expected, found)
-    return Judged(pair, apart, budget, apart.relative_l2 <= budget)
+    error = difference(expected, found).relative_l2
+    return Judged(pair, error, budget, error <= budget)
 
 
 def wrong_arrays(reference, judged):
@@ -82,29 +84,10 @@ def wrong_arrays(reference, judged):
     -------
     list of Wrong
     """
-    order = {name: i for i, name in enumerate(reference.entries)}
-    shown = {}  # by first name, all the port's arrays that tell of it
-    for name in judged:
-        shown.setdefault(reference.entries[name]["same_as"] or name, []).append(name)
-    wrong = []
+    graph, wrong = Graph(reference.entries, judged), []
     for name, outcome in judged.items():
         if not outcome.right:
-            inputs, between = _made_from(name, reference.entries, shown, order)
+            inputs, between = graph.made_from(name)
             if outcome.alone or all(judged[each].right for each in inputs):
                 wrong.append(Wrong(outcome, inputs, between))
     return wrong
-
-
-def _made_from(name, entries, shown, order):
-    """Return the nearest arrays that one was made from and the port shows, and those on the way that it does not."""
-    inputs, between, waiting = [], [], list(entries[name]["from"])
-    for each in waiting:
-        if each not in entries:
-            continue
-        telling = [other for other in shown.get(entries[each]["same_as"] or each, []) if order[other] < order[name]]
-        if telling:
-            inputs += telling
-        else:
-            between.append(each)
-            waiting += [above for above in entries[each]["from"] if above not in waiting]
-    return sorted(set(inputs), key=order.get), sorted(set(between), key=order.get)

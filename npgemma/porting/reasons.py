@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from npgemma.porting.backends import difference
 from npgemma.porting.coverage import fitting_layout
+from npgemma.porting.difference import difference
 
 # The axes along which a mistake may be in some rows only: image or text, prompt or answer.
 ROWS = "TSP"

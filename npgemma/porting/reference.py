@@ -1,7 +1,6 @@
 """What a port is compared with: a trace with its manifest, read from a file or made on the spot."""
 
 import dataclasses
-import json
 import re
 from dataclasses import dataclass
 
@@ -11,8 +10,7 @@ from npgemma.errors import InputError
 from npgemma.machinery.model import Model
 from npgemma.porting import given_tokens
 from npgemma.porting.arrays import read_arrays, read_manifest
-from npgemma.porting.bounds import budget_of
-from npgemma.probe.manifest import Manifest, checkpoint_hash
+from npgemma.probe.manifest import Entry, Manifest, checkpoint_hash
 from npgemma.probe.recording import record
 
 # Where a trace has the pixels of one image, and of several images of one prompt.
@@ -26,7 +24,7 @@ class Reference:
     Parameters
     ----------
     arrays : dict of str to array
-    entries : dict of str to dict
+    entries : dict of str to npgemma.probe.manifest.Entry
         What the manifest says of each, in the order of the data flow.
     token_ids : list of int
         The tokens that were fed back.
@@ -39,7 +37,7 @@ class Reference:
     """
 
     arrays: dict[str, np.ndarray]
-    entries: dict[str, dict]
+    entries: dict[str, Entry]
     token_ids: list[int]
     about: dict
     model: Model | None = None
@@ -65,7 +63,7 @@ def from_trace(path):
     manifest = read_manifest(path)
     if manifest is None:
         raise InputError(f"'{path}' has no manifest: make the reference with npgemma trace --out FILE")
-    entries = {entry["name"]: entry for entry in manifest.pop("arrays")}
+    entries = {told["name"]: Entry.of_json(told) for told in manifest.pop("arrays")}
     return Reference(read_arrays(path), entries, manifest["answer"], manifest)
 
 
@@ -111,24 +109,31 @@ def from_model(model, image, prompt_ids, token_ids=None, most=4):
     """
     pixels = given_tokens.pixels_of(image)
     if token_ids is None:
-        token_ids = forced_by_itself(model, pixels, prompt_ids, most)
+        token_ids = given_tokens.most_probable(model, pixels, prompt_ids, most)
     given_tokens.check(token_ids, model)
+    given_tokens.check_room(token_ids, prompt_ids, pixels, model)
+    return traced(model, pixels, prompt_ids, list(token_ids))
+
+
+def traced(model, pixels, prompt_ids, token_ids):
+    """Trace a model that takes given tokens.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+    pixels : array
+        As for `npgemma.porting.given_tokens.run`.
+    prompt_ids, token_ids : list of int
+
+    Returns
+    -------
+    Reference
+    """
     manifest = Manifest(model.params)
     with record(watch=manifest.watch) as arrays:
-        given_tokens.run(model, pixels, prompt_ids, token_ids)
-    words = dict.fromkeys(arrays, "F32")  # the dtypes and offsets of a file, which this is none of
-    entries = {entry["name"]: entry for entry in json.loads(manifest.as_json(words, budget_of))["arrays"]}
+        given_tokens.decode(model, given_tokens.encode(model, pixels), prompt_ids, token_ids)
     about = {"checkpoint": checkpoint_hash(model.params), "ids": prompt_ids}
-    return Reference(arrays, entries, list(token_ids), about, model, pixels)
-
-
-def forced_by_itself(model, pixels, prompt_ids, most):
-    """Return the most probable tokens of an answer, up to the end token."""
-    ids = []
-    while len(ids) < most and not set(ids) & set(model.config.eos_tokens):
-        rows = given_tokens.run(model, pixels, prompt_ids, [*ids, 0])
-        ids.append(int(rows[-1][: model.tokenizer.size].argmax()))
-    return ids
+    return Reference(arrays, manifest.entries, token_ids, about, model, pixels)
 
 
 def kind(name):

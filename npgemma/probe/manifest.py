@@ -71,6 +71,17 @@ class Entry:
     same_as: str | None = None
     gauge: str | None = None
 
+    def as_json(self):
+        """Return it as it stands in a trace."""
+        return {("from" if key == "inputs" else key): value for key, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def of_json(cls, told):
+        """Return what a trace says of an array."""
+        plain = {key: told[key] for key in ("name", "axes", "op", "file", "formula", "same_as", "gauge")}
+        lists = {key: tuple(told[key]) for key in ("shape", "ops", "weights")}
+        return cls(**plain, **lists, inputs=tuple(told["from"]))
+
 
 class Manifest:
     r"""Collects an `Entry` for each array of a run: pass `watch` to `npgemma.record`.
@@ -148,17 +159,11 @@ class Manifest:
             What is to stand in front.
         """
         arrays, offset = [], 0
-        for name in words:
-            entry = dataclasses.asdict(self.entries[name])
-            size = math.prod(entry["shape"]) * BYTES[words[name]]
-            equal = words[name][0] not in "FB" or words[name] == "BOOL"
-            arrays.append(
-                {"name": name, "axes": entry["axes"], "shape": entry["shape"], "dtype": words[name], "offset": offset}
-                | {"op": entry["op"], "ops": entry["ops"], "from": entry["inputs"], "weights": entry["weights"]}
-                | {key: entry[key] for key in ("file", "formula", "same_as", "gauge")}
-                | {"budget": budget_of(self.entries[name], equal)}
-            )
-            offset += size
+        for name, word in words.items():
+            entry = self.entries[name]
+            equal = word[0] not in "FB" or word == "BOOL"
+            arrays.append(entry.as_json() | {"dtype": word, "offset": offset, "budget": budget_of(entry, equal)})
+            offset += math.prod(entry.shape) * BYTES[word]
         return json.dumps({"format": FORMAT, **about, "arrays": arrays})
 
 

@@ -67,7 +67,8 @@ def record(
     >>> next(iter(trace))
     'encode_image.0/encode.0/block.0/self_attention.0/attend.0/weight_BKGTS'
     """
-    trace, problems = {}, []
+    trace: dict[str, np.ndarray] = {}
+    problems: list[str] = []
     recorder = _Recorder(only, sink or trace.__setitem__, watch, problems)
     with whole_arrays(), in_force(probes=[recorder]):
         yield trace

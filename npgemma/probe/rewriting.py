@@ -125,7 +125,7 @@ def _source(node, filename):
 
 
 class _Rewriter(ast.NodeTransformer):
-    """Adds what is told, and notes in `source` what it is told of."""
+    """Adds what is told, and notes in ``source`` what it is told of."""
 
     def __init__(self, source, followed):
         self.source, self.followed = source, followed

@@ -9,7 +9,7 @@ import cli
 import conversion
 import npgemma
 import torch_ref
-from npgemma.benchmarks import bench
+from npgemma.benchmarks import bench, machine
 from npgemma.config import PUBLISHED, Config, TextConfig, VisionConfig
 from npgemma.fast import blas
 from npgemma.params import leaves
@@ -20,7 +20,7 @@ STAGES = ["vision tower", "prefill", "token, batch 1", "token, batch 3"]
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch):
     """Measure limits that take no second; their numbers mean nothing here."""
-    monkeypatch.setattr(bench, "limits", lambda model: {"bytes_per_second": 1e10, "operations_per_second": 1e11})
+    monkeypatch.setattr(bench, "limits", lambda backend: {"bytes_per_second": 1e10, "operations_per_second": 1e11})
 
 
 @pytest.mark.parametrize("arguments", [[], ["--dtype", "bfloat16"], ["--dtype", "int8"], ["--backend", "torch"]])
@@ -107,8 +107,8 @@ def test_the_processor_is_named_where_it_can_be(tmp_path):
     cpuinfo.write_text(
         "processor : 0\nmodel name\t: Some Processor\nflags\t\t: fpu avx512f avx512_bf16 amx_tile\n\n" * 2
     )
-    assert bench.processor(cpuinfo) == {"processor": "Some Processor", "bfloat16_instructions": ["avx512_bf16"]}
-    assert bench.processor(tmp_path / "none")["bfloat16_instructions"] == []
+    assert machine.processor(cpuinfo) == {"processor": "Some Processor", "bfloat16_instructions": ["avx512_bf16"]}
+    assert machine.processor(tmp_path / "none")["bfloat16_instructions"] == []
 
 
 def test_memory_is_reported():

@@ -30,7 +30,7 @@ def reference(tmp_path_factory):
 
 @pytest.fixture
 def compare(reference, capsys):
-    def compare(port, *options):
+    def compare(port, *options, reference=reference):
         status = cli.main(["compare", str(port), "--reference", str(reference), *map(str, options)])
         out, err = capsys.readouterr()
         return status, out, err
@@ -147,6 +147,14 @@ def test_a_graft_of_a_right_array_says_that_nothing_passes_through_it(compare, r
     assert (report["inherited"], report["first"], report["past_bound"]) == ([], None, 0)
     assert report["behind"] > 20
     assert "no mistake passes through it" in compare(reference, "--graft", MID)[1]
+
+
+def test_a_graft_in_a_step(compare, tmp_path):
+    trace = tmp_path / "trace.safetensors"
+    assert cli.main(["trace", "--out", str(trace), "--max-new-tokens", "2"]) == 0
+    status, out, _ = compare(trace, "--graft", MID.replace("prefill.0", "step.0"), reference=trace)
+    assert status == 0
+    assert "no mistake passes through it" in out
 
 
 @pytest.mark.parametrize(

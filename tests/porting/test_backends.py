@@ -1,4 +1,4 @@
-"""compare.py: what the comparison sees, and that it is not satisfied by what it should not be."""
+"""backends.py and difference.py: what the comparison sees, and that it is not satisfied by what it should not be."""
 
 import dataclasses
 
@@ -8,13 +8,15 @@ from support import CONFIGS, inputs, models, random
 
 import npgemma
 import torch_ref.siglip
-from npgemma.porting import backends as compare
-from npgemma.porting.backends import BOUNDS, Comparison, difference
+from npgemma.porting import difference as differing
+from npgemma.porting.backends import Comparison
+from npgemma.porting.bounds import BOUNDS
+from npgemma.porting.difference import Difference, difference
 
 
 def test_equal_arrays_differ_by_nothing():
     x = random((3, 4), 0)
-    assert difference(x, x.copy()) == npgemma.porting.backends.Difference(0.0, 1.0, 0.0)
+    assert difference(x, x.copy()) == Difference(0.0, 1.0, 0.0)
 
 
 def test_a_wrong_scale_shows_in_the_norm_ratio():
@@ -64,7 +66,7 @@ def one_entry(value):
 @pytest.mark.parametrize("expected", [PLAIN, 1e-30 * PLAIN, one_entry(2)])
 @pytest.mark.parametrize("piece", [7, 3600, 2**16])
 def test_a_difference_is_its_definition_whatever_the_pieces(expected, found, piece, monkeypatch):
-    monkeypatch.setattr(compare, "PIECE", piece)
+    monkeypatch.setattr(differing, "PIECE", piece)
     apart, (one, other) = difference(expected, found), (x.astype("float64") for x in (expected, found))
     norm, highest = np.linalg.norm(one), np.abs(one).max()
     assert apart.relative_l2 == pytest.approx(np.linalg.norm(other - one) / norm, rel=1e-12)
@@ -74,9 +76,9 @@ def test_a_difference_is_its_definition_whatever_the_pieces(expected, found, pie
 
 @pytest.mark.parametrize("piece", [7, 2**16])
 def test_infinities_and_zeros_whatever_the_pieces(piece, monkeypatch):
-    monkeypatch.setattr(compare, "PIECE", piece)
+    monkeypatch.setattr(differing, "PIECE", piece)
     infinite = one_entry(-np.inf)
-    assert difference(infinite, infinite.copy()) == compare.Difference(0.0, 1.0, 0.0)
+    assert difference(infinite, infinite.copy()) == Difference(0.0, 1.0, 0.0)
     assert difference(infinite, 2 * infinite).relative_l2 == pytest.approx(1)
     for found in (PLAIN, one_entry(np.inf), one_entry(np.nan)):
         assert difference(infinite, found).relative_l2 == np.inf
@@ -84,7 +86,7 @@ def test_infinities_and_zeros_whatever_the_pieces(piece, monkeypatch):
     zeros = np.zeros_like(PLAIN)
     assert difference(zeros, zeros.copy()).relative_l2 == 0
     assert difference(zeros, PLAIN).relative_l2 == pytest.approx(np.linalg.norm(PLAIN))
-    assert difference(PLAIN, zeros) == compare.Difference(1.0, 0.0, 1.0)
+    assert difference(PLAIN, zeros) == Difference(1.0, 0.0, 1.0)
 
 
 def test_nothing_compared_is_not_passed():

@@ -14,9 +14,10 @@ import torch_ref
 from npgemma.image import load_image
 from npgemma.porting import given_tokens
 from npgemma.porting.bounds import IN_FLOAT32, limits
-from npgemma.porting.diagnosis import Port, Replays, diagnose, read_token_ids, with_weights_of
+from npgemma.porting.diagnosis import Port, Replays, diagnose, read_token_ids
 from npgemma.porting.diagnosis.hypotheses import Hypothesis, ask
 from npgemma.porting.diagnosis.naming import _below_rounding, _shows_in_arrays, stands_out
+from npgemma.porting.exact import exact
 from npgemma.porting.mistakes import MISTAKES, made
 from npgemma.probe.replay import replaying
 
@@ -25,7 +26,7 @@ PROMPT = "detect red circle ; blue square"
 
 @functools.cache
 def reference(dtype):
-    return with_weights_of(npgemma.load(dtype="float64"), dtype)
+    return exact(npgemma.load(dtype="float64"), dtype)
 
 
 def pixels():
@@ -77,7 +78,7 @@ def test_the_limits_of_what_a_port_leaves_out_are_added_up():
     found = port()
     everything = replays(found)
     few = {name: array for name, array in found.arrays.items() if name.endswith(("/out_BTD", "/mid_BTD"))}
-    fewer = limits(everything.manifest.entries, set(few), "float32")
+    fewer = limits(everything.entries, set(few), "float32")
     name = "prefill.0/run_blocks.0/block.0/geglu.0/out_BTD"
     assert fewer[name] > everything.limits[name]
     sparse = replays(dataclasses.replace(found, arrays=few))
@@ -85,7 +86,7 @@ def test_the_limits_of_what_a_port_leaves_out_are_added_up():
 
 
 def test_later_positions_may_be_rotated_less_exactly():
-    entries = replays(port()).manifest.entries
+    entries = replays(port()).entries
     name = "prefill.0/run_blocks.0/block.0/grouped_query_attention.0/rotate.0/rotated_BTNH"
     near, far = (limits(entries, set(entries), "float32", positions=n)[name] for n in (0, 256))
     assert far == pytest.approx(near + 256 * 2**-24)

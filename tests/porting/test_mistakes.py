@@ -11,7 +11,8 @@ from test_golden import LOGITS, load, load_backend, logits_apart
 import npgemma
 from npgemma.image import load_image
 from npgemma.machinery.sampling import Sampling
-from npgemma.porting.backends import BOUNDS, difference
+from npgemma.porting.bounds import BOUNDS
+from npgemma.porting.difference import difference
 from npgemma.porting.mistakes import MISTAKES, made
 
 # Fixed: other programs use them.

@@ -16,7 +16,7 @@ from measured import LONG, PAIRS, SHORT, Measured
 import npgemma
 from conversion.folder import read_config
 from conversion.memory import available_memory
-from npgemma.porting.backends import difference
+from npgemma.porting.difference import difference
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])

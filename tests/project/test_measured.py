@@ -8,7 +8,7 @@ from support import CONFIGS
 import conversion
 import npgemma
 from npgemma.config import PUBLISHED
-from npgemma.porting.backends import difference
+from npgemma.porting.difference import difference
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ import dataclasses
 import numpy as np
 
 from npgemma.errors import InputError
-from npgemma.params import map_leaves
-from npgemma.porting.mistakes.injection import rounded_to_bfloat16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,27 +24,6 @@ class Port:
     arrays: dict
     token_ids: list
     dtype: str = "float32"
-
-
-def with_weights_of(model, dtype):
-    """Return a model whose weights are rounded as a port of some dtype rounds them, and held in their own dtype.
-
-    Parameters
-    ----------
-    model : npgemma.Model
-        Of float64, on the NumPy backend.
-    dtype : str
-        A key of `npgemma.porting.bounds.LARGEST`.
-
-    Returns
-    -------
-    npgemma.Model
-    """
-
-    def rounded(weight):
-        return rounded_to_bfloat16(weight) if dtype == "bfloat16" else weight.astype(dtype).astype(weight.dtype)
-
-    return dataclasses.replace(model, params=map_leaves(rounded, model.params))
 
 
 def read_token_ids(arrays, manifest=None):

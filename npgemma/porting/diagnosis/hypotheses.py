@@ -75,7 +75,7 @@ def ask(replays, *ids_and_ways):
         elif far or was_wrong:
             # Inside of a function that does something else, arrays need not be those that the port has under their
             # names; what is made of them must be.
-            settled = replays.flow.behind(name, replays.flow.grouped(waiting))
+            settled = replays.graph.upstream(name, replays.graph.grouped(waiting))
             closed += settled
             waiting = [each for each in waiting if each not in settled]
             explained += [name] if was_wrong else []
@@ -98,7 +98,7 @@ def _project(replays, under, found):
     """Fill in c and z: each place weighs by its own noise."""
     along = across = 0.0
     for name, place in under.items():
-        right, port = replays.right.get(name), replays.found.get(name)
+        right, port = replays.right.get(name), replays.port.arrays.get(name)
         if place.apart <= SAME or place.error is None or right is None or port is None or port.dtype.kind != "f":
             continue
         if not port.shape == place.computed.shape == right.computed.shape or name.rpartition("/")[2] in ORIGIN:

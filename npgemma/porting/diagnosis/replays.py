@@ -5,26 +5,23 @@ import math
 
 import numpy as np
 
-from npgemma import generate, paligemma
 from npgemma.errors import InputError
-from npgemma.fast.blocks import whole_arrays
 from npgemma.machinery.model import without_image_marks
+from npgemma.porting import given_tokens
 from npgemma.porting.bounds import IN_FLOAT32, kind_of, limits
-from npgemma.porting.diagnosis.distance import distance, same
-from npgemma.porting.diagnosis.flow import Flow
+from npgemma.porting.conventions import Conventions
+from npgemma.porting.difference import difference, same
+from npgemma.porting.graph import Graph
 from npgemma.porting.mistakes import MISTAKES
 from npgemma.porting.mistakes.injection import in_decoders
+from npgemma.porting.reference import traced
 from npgemma.probe.exchange import exchanged
-from npgemma.probe.manifest import Manifest
-from npgemma.probe.recording import record
 from npgemma.probe.replay import replaying
 
 # Differences that only positions make, however they are counted.
 ORIGIN = ("position_BT", "position_BS", "angle_BTh")
 # Below this, two calculations in float64 are the same one.
 SAME = 1e-11
-# A masked score is any number below this.
-FILL = -1e30
 
 
 @dataclasses.dataclass
@@ -44,7 +41,7 @@ class Kept:
 class Place:
     """One array in one replay."""
 
-    computed: np.ndarray
+    computed: np.ndarray | None  # None where it was not kept
     error: float | None  # of the port's array, relative L2; None where the port does not give it
     apart: float = 0.0  # from what the right reference makes there
     limit: float = 0.0
@@ -62,35 +59,36 @@ class Replays:
     prompt : str or list of int
         Its tokens, where nothing is wrong with them.
     port : Port
+    reference : npgemma.porting.reference.Reference, optional
+        A trace of the same run, whose manifest tells what is made from what; by default it is made here.
+    keep : bool
+        Whether to keep what the reference makes where the port is right; mistakes cannot be asked for without.
     """
 
-    def __init__(self, model, load, prompt, port):
-        self.model, self.load, self.prompt, self.port = model, load, prompt, port
-        self.found = {name: _wide(array) for name, array in port.arrays.items()}
-        self.manifest, self.image, self.right = Manifest(model.params), None, {}
-        self.pixels = load()
-        with record(only="", watch=self.manifest.watch):
-            self._run(self.pixels, self._prompt_ids())
-        known = [name for name in self.found if name in self.manifest.entries]
+    def __init__(self, model, load, prompt, port, reference=None, keep=True):
+        self.model, self.load, self.prompt, self.port, self.keep = model, load, prompt, port, keep
+        self.pixels, self.image, self.right = load(), None, {}
+        traced_anew = reference or traced(model, self.pixels, self._prompt_ids(), port.token_ids)
+        self.entries, known = traced_anew.entries, [name for name in port.arrays if name in traced_anew.entries]
         if not known:
             raise InputError("the trace has no array that the reference knows: names look like prefill.0/x_BSD")
-        self.flow = Flow(self.manifest.entries, known)
+        self.graph = Graph(self.entries, known)
+        self.conventions = Conventions(traced_anew, port.arrays)
         positions = model.config.image_tokens + len(self._prompt_ids()) + len(port.token_ids)
-        judged = self.manifest.entries, set(known), port.dtype
-        self.limits = limits(*judged, positions=positions)
-        self.right = self._origin()
-        self.in_float32 = IN_FLOAT32 if port.dtype == "float64" and self._in_part_float32() else ()
-        if self.in_float32:
-            self.limits = limits(*judged, self.in_float32, positions)
-            self.right = self._origin()
+        judged = self.entries, set(known), port.dtype
+        self.limits, self.in_float32 = limits(*judged, positions=positions), ()
+        self.right = self.replay()
+        if port.dtype == "float64" and self._in_part_float32():
+            self.in_float32 = IN_FLOAT32
+            self.limits = limits(*judged, IN_FLOAT32, positions)
+            self.right = self.replay()
 
     def _in_part_float32(self):
         """Say whether most norms, softmaxes and rotations of a port of float64 are past float64's limits."""
-        entries = self.manifest.entries
         past = [
             place.error > place.limit
             for name, place in self.right.items()
-            if place.error is not None and name in entries and kind_of(entries[name]) in IN_FLOAT32
+            if place.error is not None and name in self.entries and kind_of(self.entries[name]) in IN_FLOAT32
         ]
         return 2 * sum(past) > len(past)
 
@@ -105,30 +103,10 @@ class Replays:
 
         Returns the image tokens.
         """
-        config, rest = dataclasses.replace(self.model.config, eos_tokens=()), iter(self.port.token_ids)
-        image_BPD = self.image
-        if "vision" in parts:
-            encode = paligemma.encode_image if pixels.ndim == 4 else paligemma.encode_images
-            image_BPD = encode(pixels.astype(np.float64), self.model.params, config)
+        image_BPD = given_tokens.encode(self.model, pixels) if "vision" in parts else self.image
         if "decoder" in parts or not np.array_equal(image_BPD, self.image):
-            ids_BT, given = np.array([ids]), len(self.port.token_ids)
-            prompt = ids_BT, ids_BT == ids_BT, self.model.params, config
-            steps = generate.generate(
-                image_BPD, *prompt, lambda logit_BV: np.array([next(rest)]), given, step=paligemma.step
-            )
-            for _ in steps:
-                pass
+            given_tokens.decode(self.model, image_BPD, ids, self.port.token_ids)
         return image_BPD
-
-    def _origin(self):
-        """Replay the right reference, with positions counted from where the port counts them."""
-        given = self.found.get("prefill.0/run_blocks.0/positions.0/position_BT")
-        origins = [int(given.min())] if given is not None else [0, 1]
-        replays = []
-        for self.origin in origins:
-            replays.append((len(self.wrong(right := self.replay())), self.origin, right))
-        _, self.origin, right = min(replays, key=lambda each: each[0])
-        return right
 
     def replay(self, *ids_and_ways):
         """Replay under some mistakes.
@@ -145,16 +123,18 @@ class Replays:
 
         def choose(name, computed, inside):
             variable = name.rpartition("/")[2]
-            place, found = self._place(name, computed, under, kept), self.found.get(name)
+            place, found = self._place(name, computed, under, kept), self.port.arrays.get(name)
             places[name] = place
             if found is None or found.shape != computed.shape:
                 return computed
             far = place.apart > SAME and place.error > place.limit
-            if far and inside is not None and distance(inside, self.conforming(name, inside)) <= place.limit:
+            if far and inside is not None and self._error(name, inside) <= place.limit:
                 # The port has the array as it is before the mistake is made.
                 place.error = None
             elif far:
-                kept.add(self.flow.first(name), name, self.limits[name])
+                kept.add(self.graph.first(name), name, self.limits[name])
+            if not self.keep and place.error <= place.limit:
+                place.computed = None
             if far or variable in ORIGIN:
                 return computed
             return found.astype(computed.dtype, copy=False)
@@ -164,13 +144,13 @@ class Replays:
             before, ways = [way for way in ways if _only_pixels(way)], [way for way in ways if not _only_pixels(way)]
         else:
             before = []
-        with whole_arrays(), replaying(choose, ways), exchanged(_counted_from(self.origin)):
+        with replaying(choose, ways), exchanged(_counted_from(self.conventions.origin)):
             anew = any(path.startswith("image.") for way in ways for path in way)
             pixels, ids = self.load() if anew else self.pixels, self._prompt_ids()
             for changes in before:
                 pixels = changes["siglip.encode"](None, lambda pixels_BYXC, *others: pixels_BYXC)(pixels, None, None)
             places["prompt"] = self._prompt_place(ids)
-            given = self.found.get("prefill.0/ids_BT")
+            given = self.port.arrays.get("prefill.0/ids_BT")
             if given is not None and given.ndim == 2 and len(given) == 1 and given.size:
                 ids = given[0].astype(int).tolist()
             concerned = [name for way in [*before, *ways] for name in way]
@@ -186,7 +166,7 @@ class Replays:
 
     def _prompt_place(self, ids):
         """Judge the prompt's tokens, which stand in front of all arrays."""
-        given, right = self.found.get("prefill.0/ids_BT"), self.right.get("prompt")
+        given, right = self.port.arrays.get("prefill.0/ids_BT"), self.right.get("prompt")
         error = None if given is None else 0.0 if np.array_equal(given, [ids]) else math.inf
         alike = right is None or np.array_equal(right.computed, [ids])
         return Place(np.array([ids]), error, 0.0 if alike else math.inf)
@@ -204,28 +184,28 @@ class Replays:
         -------
         array or None
         """
-        found = self.found.get(name)
+        found = self.port.arrays.get(name)
         if found is None or found.shape != computed.shape:
             return found
-        if name.endswith("masked_BKGTS"):
-            return np.where(np.isneginf(computed) & (found < FILL), -math.inf, found)
-        if name.endswith("positions.0/position_BT"):  # those of angles.0 have the origin on both sides
-            return found - self.origin
-        return found
+        return self.conventions.counted_alike(name, computed, found)
+
+    def _error(self, name, computed):
+        """Return how far the port's array is from one of the reference's; None if the port does not give it."""
+        found = self.conforming(name, computed)
+        return None if found is None else difference(computed, found).relative_l2
 
     def _place(self, name, computed, under, kept):
         """Judge an array; most are the same under a mistake as without it."""
         right = self.right.get(name) if under else None
         if right is not None and same(right.computed, computed):
             return right
-        found, own = self.conforming(name, computed), self.limits.get(name, 0.0)
-        error = None if found is None else distance(computed, found)
-        apart = 0.0 if not under else math.inf if right is None else distance(right.computed, computed)
+        error, own = self._error(name, computed), self.limits.get(name, 0.0)
+        apart = 0.0 if not under else math.inf if right is None else difference(right.computed, computed).relative_l2
         # What was kept on the way here brings its rounding along. Where more than that decides nothing, the way, which
         # takes long to find, is not asked for.
         limit = own + kept.rounding
         if error is not None and (error <= limit or apart <= 2 * limit):
-            limit = own + sum(self.limits[each] for each in self.flow.behind(name, kept.groups))
+            limit = own + sum(self.limits[each] for each in self.graph.upstream(name, kept.groups))
         return Place(computed, error, apart, limit)
 
     def wrong(self, places):
@@ -251,7 +231,3 @@ def _only_pixels(changes):
 def _counted_from(origin):
     """Return the changes that count positions from another origin."""
     return in_decoders("positions", lambda module, right: lambda *given: right(*given) + origin) if origin else {}
-
-
-def _wide(array):
-    return array.astype(np.float64) if array.dtype.kind == "f" else array

@@ -4,12 +4,9 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-import numpy as np
-
-from npgemma import generate, paligemma
 from npgemma.image import LoadedImage
 from npgemma.machinery.model import Model, without_image_marks
-from npgemma.porting.given_tokens import pixels_of
+from npgemma.porting import given_tokens
 from npgemma.probe.exchange import exchanged
 
 # Changes of these need other pixels, or other image tokens; those of these files, which are around the forward pass,
@@ -52,22 +49,9 @@ class Question:
             Row i holds the logits from which token i is to be chosen. Fewer rows, if the model's context is full.
         """
         with exchanged(changes or {}):
-            ids_BT = np.array([self.model.tokenizer.prompt(without_image_marks(self.prompt))])
-            return self._answer(self._image_tokens(changes or {}), ids_BT, self.token_ids[:rows])
-
-    def _answer(self, image_BPD, ids_BT, token_ids):
-        found, rest = [], iter(token_ids)
-
-        def choose(logit_BV):
-            found.append(logit_BV[0])
-            return np.array([next(rest)])
-
-        # A port may have gone on after an end token.
-        endless = dataclasses.replace(self.model.config, eos_tokens=())
-        text = ids_BT, np.ones(ids_BT.shape, dtype=bool), self.model.params, endless
-        for _ in generate.generate(image_BPD, *text, choose, len(token_ids)):
-            pass
-        return np.array(found)
+            prompt_ids = self.model.tokenizer.prompt(without_image_marks(self.prompt))
+            image_BPD = self._image_tokens(changes or {})
+            return given_tokens.decode(self.model, image_BPD, prompt_ids, self.token_ids[:rows])
 
     def _image_tokens(self, changes):
         """Encode the image; where no change touches that, it was done before."""
@@ -76,9 +60,7 @@ class Question:
         return self._encoded(self.load() if touches(changes, PIXELS) else self._image)
 
     def _encoded(self, image):
-        pixels, model = pixels_of(image), self.model
-        encode = paligemma.encode_image if pixels.ndim == 4 else paligemma.encode_images
-        return encode(model.backend.to_activation(pixels), model.params, model.config)
+        return given_tokens.encode(self.model, given_tokens.pixels_of(image))
 
     @functools.cached_property
     def _image(self):

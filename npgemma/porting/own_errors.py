@@ -1,45 +1,6 @@
 """Own errors by kind of operation: how much of what rounding may do a program uses."""
 
-import dataclasses
-
-import numpy as np
-
-from npgemma.machinery.backend import numpy_backend, to_numpy
-from npgemma.params import leaves, map_leaves
 from npgemma.porting.bounds import kind_of
-
-# In float64 the reference of a larger model would need more than 8 GB.
-MOST_PARAMETERS = 1_000_000_000
-
-
-def fits(model):
-    """Say whether a model is small enough for a reference in float64 beside it.
-
-    Parameters
-    ----------
-    model : npgemma.Model
-
-    Returns
-    -------
-    bool
-    """
-    return sum(leaf.size for _, _, leaf in leaves(model.params)) <= MOST_PARAMETERS
-
-
-def in_float64(model):
-    """Return a model of the NumPy backend that holds the same numbers and calculates in float64.
-
-    Parameters
-    ----------
-    model : npgemma.Model
-        Of the NumPy backend.
-
-    Returns
-    -------
-    npgemma.Model
-    """
-    params = map_leaves(lambda leaf: to_numpy(leaf).astype(np.float64), model.params)
-    return dataclasses.replace(model, params=params, backend=numpy_backend("float64"))
 
 
 def judged(replays):
@@ -54,7 +15,7 @@ def judged(replays):
     str, npgemma.probe.manifest.Entry, Place
         The entry is that of the array's very first name, which says how it is made.
     """
-    entries, seen = replays.manifest.entries, set()
+    entries, seen = replays.entries, set()
     for name, entry in entries.items():
         place, first = replays.right.get(name), entry.same_as or name
         if place is not None and place.error is not None and first not in seen:
