@@ -101,8 +101,7 @@ def stored_leaves(config):
         stored_name, stored_axes = table[re.sub(r"\.\d+\.", ".*.", leaf.name)]
         tower = sizes[leaf.name.partition(".")[0]]
         shape = tuple(
-            math.prod(tower[letter] for letter in group.strip("()"))
-            for group in re.findall(r"\(\w+\)|\w", stored_axes)
+            math.prod(tower[letter] for letter in group.strip("()")) for group in re.findall(r"\(\w+\)|\w", stored_axes)
         )
         for number in numbers:
             stored_name = stored_name.replace("*", number)

@@ -36,9 +36,7 @@ AROUND = [id for id, mistake in MISTAKES.items() if not any(c in mistake.place f
 AROUND += [id for id in IDS if id.startswith("resize") or id in ("no-newline", "no-bos", "double-bos")]
 FORWARD = [(id, way) for id in IDS if id not in AROUND for way in range(len(MISTAKES[id].ways))]
 CONFIGS = {"gemma": GEMMA["two key/value heads"], "gemma2": GEMMA_2}
-CASES = [
-    (id, way, family) for id, way in FORWARD for family in CONFIGS if family == "gemma2" or id not in ONLY_GEMMA_2
-]
+CASES = [(id, way, family) for id, way in FORWARD for family in CONFIGS if family == "gemma2" or id not in ONLY_GEMMA_2]
 
 
 def test_the_ids_are_fixed():
