@@ -28,7 +28,7 @@ from npgemma.command.compare import PROMPT  # noqa: E402
 from npgemma.command.parity import twin_of  # noqa: E402
 from npgemma.image import load_image  # noqa: E402
 from npgemma.porting import given_tokens  # noqa: E402
-from npgemma.porting.bounds import LARGEST, MARGIN, kind_of  # noqa: E402
+from npgemma.porting.bounds import LARGEST, kind_of  # noqa: E402
 from npgemma.porting.coverage import cover  # noqa: E402
 from npgemma.porting.diagnosis import Port, Replays  # noqa: E402
 from npgemma.porting.exact import exact  # noqa: E402
@@ -38,8 +38,6 @@ from npgemma.porting.reference import from_model  # noqa: E402
 from npgemma.probe.manifest import checkpoint_hash  # noqa: E402
 
 RESULTS = ROOT / "reports" / "budgets.json"
-# Written with --layers 2 and --out, from random weights of paligemma-3b-224's widths.
-FULL_WIDTH = ROOT / "reports" / "budgets_full_width.json"
 TOKENS = [7, 8]
 # Hugging Face does not show the scaled queries and scores: these count with what was hidden before them.
 TOGETHER = ("attention weights", "rotation")
@@ -120,39 +118,6 @@ def own_errors(model, image, prompt, arrays, tokens, dtype):
         if alone and math.isfinite(place.error):
             largest[kind] = max(largest[kind], place.error)
     return {kind: float(f"{error:.2g}") for kind, error in largest.items() if error}
-
-
-def table():
-    """Return the measurements as docs/metrics.md shows them: the largest of all programs, and the limit."""
-    measured, kinds = json.loads(RESULTS.read_text())["measured"], LARGEST["float32"]
-    lines = [f"| own error of a right program, and limit | {' | '.join(measured)} |", "|---|" + "---:|" * len(measured)]
-    for kind in kinds:
-        cells = []
-        for dtype, programs in measured.items():
-            largest = max(program.get(kind, 0.0) for program in programs.values())
-            shown = f"{largest:.1e}" if largest else "not seen"
-            cells.append(f"{shown}, {MARGIN * LARGEST[dtype][kind]:.1e}")
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", full_width()])
-
-
-def full_width():
-    """Say how much of the limits right programs use on blocks of a published model's width."""
-    report = json.loads(FULL_WIDTH.read_text())
-    used = {
-        dtype: max(
-            100 * error / (MARGIN * LARGEST[dtype][kind])
-            for program in programs.values()
-            for kind, error in program.items()
-            if kind in LARGEST[dtype]
-        )
-        for dtype, programs in report["measured"].items()
-    }
-    shares = " and ".join(f"{share:.0f} % in {dtype}" for dtype, share in used.items())
-    return (
-        f"On {report['layers']} blocks of each tower of paligemma-3b-224, random weights, NumPy and the twin use at "
-        f"most {shares} of these limits."
-    )
 
 
 def main():

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("transformers", reason="needs transformers: pip install 'npgemma[oracle]'")
 import diagnosis
 import foreign_port
-from readme import wrongly_named
+from generated.metrics import wrongly_named
 
 REPORT = json.loads(diagnosis.REPORT.read_text())
 RECORDED = REPORT["outcomes"]

@@ -1,121 +1,165 @@
-"""docs/mistakes.md: what it says of known mistakes is measured again, a sample by default and all with ``-m slow``."""
+"""docs/mistakes.md: what it says of known mistakes is so, of a sample by default and of the rest with ``-m slow``."""
 
+import contextlib
+import functools
+import io
 import random
 
-import mistakes
-import mistakes_page
+import numpy as np
 import pytest
-import witnesses
-from tests_under_mistakes import fails
+import test_golden
+from generated import ROOT, mistakes
 
-# The sample is drawn with this number: another one is another sample. With 1 a test is drawn that takes five seconds.
-SEED = 4
-CHANGED = "run: python reports/mistakes.py measure"
-RESULTS = mistakes_page.load()
-ARRAYS, GOLDENS = list(mistakes.array_cases()), list(mistakes.golden_cases())
-TESTS = list(mistakes.test_cases())
-# Figures of at least so many bounds are a mistake's own, and the same everywhere; others are partly rounding, which
-# differs between processors.
-FAR = 10
+import npgemma
+from npgemma.command.parity import twin_of
+from npgemma.image import load_image
+from npgemma.porting import given_tokens
+from npgemma.porting.bounds import BOUNDS
+from npgemma.porting.difference import difference
+from npgemma.porting.logits import Answer, diagnose
+from npgemma.porting.logits.question import Question
+from npgemma.porting.mistakes import MISTAKES, made
+from npgemma.probe.exchange import SHARED
 
-
-def sample(cases, count, of=""):
-    return random.Random(f"{SEED} {of}").sample(cases, count)
-
-
-def of_checkpoint(name, count):
-    return sample([case for case in ARRAYS if case[0] == name], count, name)
-
-
-SAMPLE = [
-    *of_checkpoint(mistakes.EMBEDDED, 1),
-    *of_checkpoint(mistakes.RANDOM, 2),
-    *of_checkpoint(mistakes.RANDOM_2, 2),
-]
+BOTH = NUMPY, TWIN = "npgemma", "torch_ref"
+# The variants of these are other values of the same number: the first stands for all.
+ONE_NUMBER = ("rope-theta", "prefix-chunked")
+# Another seed is another sample.
+SAMPLE = random.Random(4).sample(list(MISTAKES), 6)
+REST = [id for id in MISTAKES if id not in SAMPLE]
+of_sample_and_rest = pytest.mark.parametrize(
+    "ids", [pytest.param(SAMPLE, id="sample"), pytest.param(REST, id="rest", marks=pytest.mark.slow)]
+)
+# The port takes these as its answer, so that a mistake cannot change what comes after: more than a window of three.
+PROMPT, TOKENS = "detect red circle ; blue square", [7, 8, 9, 10, 11]
 
 
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    return mistakes.checkpoints(tmp_path_factory.mktemp("checkpoints"))
+def variants(id):
+    return range(1 if id in ONE_NUMBER else len(MISTAKES[id].ways))
 
 
-def near(expected, found, unit=1):
-    """Whether two figures are the same but for rounding."""
-    if expected is None or found is None:
-        return expected is found
-    most = 1.05 if min(expected, found) > FAR * unit else 3
-    # Under a hundredth of a bound a figure is nothing but rounding.
-    low, high = sorted([max(expected, unit / 100), max(found, unit / 100)])
-    return high <= most * low
+def shared(id):
+    """Whether a mistake is in a file that serves both backends, so that it cannot be in one alone."""
+    return any(name.partition(".")[0] in SHARED for name in MISTAKES[id].ways[0])
 
 
-def caught(entry, id, dtype):
-    return mistakes_page.seen(entry, id, dtype)[0] != mistakes_page.NOTHING
+def injected(id, packages, variant=0):
+    stack = contextlib.ExitStack()
+    for package in packages[:1] if shared(id) else packages:
+        stack.enter_context(made(id, package, variant))
+    return stack
 
 
-def same_arrays(checkpoints, case, logits):
-    name, id, way, dtype, side = case
-    expected = RESULTS["arrays"][mistakes.array_key(*case)]
-    found = witnesses.in_arrays(checkpoints[name], id, way, dtype, side, logits=logits)
-    return (
-        caught(found, id, dtype) == caught(expected, id, dtype)
-        and near(expected["end_to_end"], found["end_to_end"])
-        and near(expected["own"], found["own"], unit=100)
-        and (not logits or found["logits"] == expected["logits"])
-    )
+def golden_sees(golden, package):
+    """Whether one backend's logits are farther from Hugging Face's than the bound, and not just within its margin."""
+    model = test_golden.load(test_golden.load_backend({NUMPY: "numpy", TWIN: "torch"}[package]), golden)
+    if test_golden.logits_apart(model, golden) > 2 * test_golden.LOGITS:
+        return True
+    tokens, _ = test_golden.answer(model, golden)
+    if tokens.shape != test_golden.golden(golden)["tokens"].shape:
+        return True
+    return test_golden.token_logits_apart(model, golden) > 2 * test_golden.LOGITS
 
 
-def same_goldens(case):
-    return near(RESULTS["goldens"][mistakes.golden_key(*case)], witnesses.in_goldens(*case))
+class Injecting:
+    """A plugin of pytest that injects a mistake while a test is called, and notes what fails."""
+
+    def __init__(self, *mistake):
+        self.mistake, self.outcomes = mistake, []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item):
+        with injected(*self.mistake):
+            return (yield)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" or report.failed:
+            self.outcomes.append(report.outcome)
 
 
-def fails_under_it_alone(case):
-    id, way, test = case
-    return RESULTS["tests"][mistakes.test_key(*case)] and fails(test, id, way) and not fails(test, None)
+def named_test_sees(test, *mistake):
+    """Whether a named test fails; of several cases one has to."""
+    plugin, path = Injecting(*mistake), f"{ROOT / mistakes.file_of(test)}::{test.partition('::')[2]}"
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        pytest.main(["-q", "--tb=no", "-p", "no:cacheprovider", "--rootdir", str(ROOT), path], plugins=[plugin])
+    assert plugin.outcomes, f"{test} did not run"
+    return "failed" in plugin.outcomes
 
 
-@pytest.mark.parametrize("case", SAMPLE, ids=lambda case: mistakes.array_key(*case))
-def test_arrays_show_what_the_page_says(checkpoints, case):
-    assert same_arrays(checkpoints, case, logits=False), CHANGED
+def sees(witness, id, packages, variant):
+    if "::" in witness:
+        return named_test_sees(witness, id, packages, variant)
+    with injected(id, packages, variant):
+        return all(golden_sees(witness, package) for package in packages)
 
 
-@pytest.mark.parametrize("case", sample(GOLDENS, 3), ids=lambda case: mistakes.golden_key(*case))
-def test_goldens_show_what_the_page_says(case):
-    assert same_goldens(case), CHANGED
+@of_sample_and_rest
+def test_a_golden_or_a_named_test_sees_it(ids):
+    """In the reference alone, in the twin alone, and in both."""
+    cases = [
+        (witness, id, packages, variant)
+        for id in ids
+        for packages in ([BOTH] if shared(id) else [(NUMPY,), (TWIN,), BOTH])
+        for variant in variants(id)
+        for witness in mistakes.witnesses(id)
+    ]
+    assert [case for case in cases if not sees(*case)] == []
 
 
-@pytest.mark.parametrize("case", sample(TESTS, 1), ids=lambda case: mistakes.test_key(*case))
-def test_tests_fail_under_a_mistake(case):
-    assert fails_under_it_alone(case)
+def test_witnesses_see_nothing_in_right_programs():
+    names = {witness for id in MISTAKES for witness in mistakes.witnesses(id)}
+    goldens = [name for name in names if "::" not in name]
+    assert not any(golden_sees(name, package) for name in goldens for package in BOTH)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", mistakes.DTYPES)
-@pytest.mark.parametrize("name", mistakes.CHECKPOINTS)
-def test_all_arrays_and_logits_show_what_the_page_says(checkpoints, name, dtype):
-    cases = [case for case in ARRAYS if (case[0], case[3]) == (name, dtype)]
-    assert [case for case in cases if not same_arrays(checkpoints, case, logits=True)] == [], CHANGED
+class Kept(Question):
+    """A question that runs each mistake once, however many answers are diagnosed."""
+
+    def logits(self, changes=None, rows=None):
+        kept = self.__dict__.setdefault("kept", {})
+        if (id(changes), rows) not in kept:
+            kept[id(changes), rows] = super().logits(changes, rows)
+        return kept[id(changes), rows]
 
 
-@pytest.mark.slow
-def test_all_goldens_show_what_the_page_says():
-    assert [case for case in GOLDENS if not same_goldens(case)] == [], CHANGED
+def test_logits_name_what_the_page_says(gemma_2_folder):
+    model, image = npgemma.load(gemma_2_folder), npgemma.example_image()
+    question = Kept(model, lambda: load_image(image, model.config.vision.image_size), PROMPT, TOKENS)
+    for id, mistake in MISTAKES.items():
+        if mistakes.around(id):
+            continue
+        rows = question.logits(mistake.ways[0])[:, : model.tokenizer.size].astype(np.float64)
+        report = diagnose(Answer(rows, TOKENS), question, "float32")
+        assert [found["name"] for found in report["mistakes"]] == [id] * mistakes.named_by_logits(id), id
 
 
-@pytest.mark.slow
-def test_all_tests_fail_under_their_mistakes():
-    assert [case for case in TESTS if not fails_under_it_alone(case)] == []
+@functools.cache
+def backends(folder, dtype):
+    """Both backends with the same weights, and their right traces."""
+    reference = npgemma.load(folder, dtype=dtype)
+    models = {NUMPY: reference, TWIN: twin_of(reference)}
+    return models, {package: trace(model) for package, model in models.items()}
 
 
-def test_the_results_are_of_all_cases():
-    assert list(RESULTS["arrays"]) == [mistakes.array_key(*case) for case in ARRAYS]
-    assert list(RESULTS["goldens"]) == [mistakes.golden_key(*case) for case in GOLDENS]
-    assert list(RESULTS["tests"]) == [mistakes.test_key(*case) for case in TESTS]
+def trace(model):
+    image = load_image(npgemma.example_image(), model.config.vision.image_size)
+    with npgemma.record() as arrays:
+        given_tokens.run(model, image.pixels_BYXC, model.tokenizer.prompt(PROMPT), TOKENS)
+    return arrays
 
 
-def test_something_sees_every_mistake_that_port_and_twin_share():
-    assert mistakes_page.uncaught(RESULTS) == []
+@of_sample_and_rest
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_arrays_show_what_the_page_says(ids, dtype, gemma_2_folder):
+    """Against the other backend's arrays, which are right."""
+    models, right = backends(gemma_2_folder, dtype)
 
+    def apart(package, id=None):
+        with injected(id, (package,)) if id else contextlib.nullcontext():
+            found = trace(models[package])
+        expected = right[NUMPY if package == TWIN else TWIN]
+        return max(difference(expected[name], found[name]).relative_l2 for name in expected if name in found)
 
-def test_the_page_is_up_to_date():
-    assert mistakes_page.document(RESULTS) == (mistakes.ROOT / mistakes_page.DOCUMENT).read_text()
+    assert max(map(apart, BOTH)) < BOUNDS[dtype]
+    for id in ids:
+        assert [apart(package, id) > BOUNDS[dtype] for package in BOTH] == [mistakes.shows(id, dtype)] * 2, id

@@ -4,7 +4,7 @@ import json
 
 import against_hugging_face
 import pytest
-import readme
+from generated import speed
 
 from conversion.folder import open_folder
 from npgemma.benchmarks import runs
@@ -43,7 +43,7 @@ def test_the_figures_of_our_own_runs(measured, monkeypatch):
         first, second = (each[name] for each in found["rounds"])
         assert found[name] == pytest.approx((first + second) / 2)
     assert found["least"]["token, batch 16"] > found["least"]["token, batch 1"]
-    assert "the middle figure of 2 rounds" in readme.against_table(report)
+    assert "the middle figure of 2 rounds" in speed.against_table(report)
 
 
 def test_the_figures_of_hugging_face(measured, monkeypatch):

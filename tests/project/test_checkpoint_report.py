@@ -7,7 +7,7 @@ import sys
 
 import checkpoint_report
 import pytest
-from readme import ROOT
+from generated import ROOT
 
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError

@@ -6,7 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from readme import ROOT, walk
+from generated import ROOT
+from generated.porting import walk
 from support import run_line as run
 
 import npgemma

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from readme import changed_lines
+from generated.reading_path import changed_lines
 from support import ROOT
 
 from npgemma.probe.following import FILES

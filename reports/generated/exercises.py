@@ -1,13 +1,14 @@
-"""Runs the exercises of the reader's path and writes docs/exercises.md: ``python reports/exercises.py``.
+"""Runs the exercises of the reader's path, for docs/exercises.md.
 
-Each change is made in a copy of the package, and what it prints is kept with the answer, folded. ``test_exercises.py``
-runs them and compares.
+Each change is made in a copy of the package, and what it prints is kept with the answer, folded.
 """
 
 import contextlib
+import functools
 import io
 import json
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,9 +16,10 @@ import sys
 import tempfile
 import tomllib
 
-ROOT = pathlib.Path(__file__).parent.parent
+from generated import ROOT
+
 DOCUMENT = "docs/exercises.md"
-EXERCISES = tomllib.loads((ROOT / "reports" / "exercises.toml").read_text())["exercise"]
+EXERCISES = tomllib.loads(pathlib.Path(__file__).with_suffix(".toml").read_text())["exercise"]
 # What runs in the copy: these packages are imported anew for every run, the libraries only once.
 PACKAGES = ("npgemma", "conversion")
 INTRODUCTION = """\
@@ -25,35 +27,41 @@ INTRODUCTION = """\
 
 One for each file of the reader's path. Think of an answer first; then make the change (`git checkout npgemma` takes it
 back), run what stands below it, and unfold what was printed here and why. All of it is the embedded
-checkpoint with the example image. `python reports/exercises.py` runs them all and writes this page.
+checkpoint with the example image. `python reports/readme.py` runs them all and writes this page.
 """
 
 
-def run_all(exercises):
-    """Run exercises in a process of their own; return for each, and each of its runs, what is printed.
+def anchor(file):
+    """Return what GitHub makes of a file's name as a headline."""
+    return re.sub(r"[^\w-]", "", file)
+
+
+@functools.cache
+def run_all():
+    """Run the exercises in a process of their own; return for each, and each of its runs, what is printed.
 
     Returns
     -------
     list of list of (str, str)
         Before and after the change; without a change twice the same.
     """
-    command = [sys.executable, __file__, "run"]
-    result = subprocess.run(command, input=json.dumps(exercises), capture_output=True, text=True)
+    command, folder = [sys.executable, "-m", "generated.exercises"], ROOT / "reports"
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 
 
-def _run_all(exercises):
+def _run_all():
     """Run exercises in this process."""
     with tempfile.TemporaryDirectory() as folder:
         copy, before = pathlib.Path(folder), {}
         for package in PACKAGES:
             shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
         (copy / "tiny").symlink_to(ROOT / "tiny")
-        sys.path[0], sys.dont_write_bytecode = folder, True
-        sys.argv[0] = "cli.py"
+        sys.path.insert(0, folder)
+        sys.dont_write_bytecode, sys.argv[0] = True, "cli.py"
         found = []
-        for exercise in exercises:
+        for exercise in EXERCISES:
             for run in exercise["run"]:
                 before[run] = before.get(run) or printed(run)
             with changed(copy, exercise):
@@ -120,18 +128,10 @@ def both(before, after, exercise):
     return ["before:", before or "(nothing)", "after:", after or "(nothing)"]
 
 
-def document(outputs):
-    """Return docs/exercises.md."""
-    return "\n".join([INTRODUCTION, *map(section, EXERCISES, outputs)])
-
-
-def write():
-    """Run every exercise and write the page."""
-    (ROOT / DOCUMENT).write_text(document(run_all(EXERCISES)))
+def page():
+    """Run every exercise and return docs/exercises.md."""
+    return "\n".join([INTRODUCTION, *map(section, EXERCISES, run_all())])
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["run"]:
-        print(json.dumps(_run_all(json.load(sys.stdin))))
-    else:
-        write()
+    print(json.dumps(_run_all()))

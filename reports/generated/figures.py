@@ -1,19 +1,16 @@
-"""Draws the figures of README.md and docs/: ``python reports/figures.py``; ``test_figures.py`` compares them."""
+"""The figures of README.md and docs/."""
 
 import functools
-import pathlib
-import sys
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-ROOT = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+import npgemma
+from generated import ROOT
+from npgemma.command.attention_sheet import HEAT, heat_map, pale_of, write
+from npgemma.explain.passes import as_seen, attention_of, text_of, watched
+from npgemma.mask import prefix_lm
 
-from npgemma.command.attention_sheet import HEAT, heat_map, pale_of, write  # noqa: E402
-from npgemma.explain.passes import as_seen, attention_of, text_of, watched  # noqa: E402
-
-FOLDER = "docs/figures"
 # Of the image in patches.png, times the model's own; and of a map in attention.png, in pixels.
 ENLARGED, MAP, COLUMNS = 3, 104, 5
 PROMPT = "caption en"
@@ -25,8 +22,6 @@ CELL, MARGIN = 22, 64
 @functools.cache
 def example():
     """Return the embedded model, the example image as loaded, and the square it sees."""
-    import npgemma
-
     model = npgemma.load()
     loaded = npgemma.image.load_image(npgemma.example_image(), model.config.vision.image_size, model.preprocessing)
     return model, loaded, Image.fromarray(as_seen(loaded.pixels_BYXC[0], model.preprocessing))
@@ -64,8 +59,6 @@ def attention():
 
 def mask():
     """Draw the mask of a short sequence: rows are queries, columns keys."""
-    from npgemma.mask import prefix_lm
-
     names = ["image"] * IMAGE + list(PREFIX + ANSWER)
     prefix_BS = np.arange(len(names))[None] < IMAGE + len(PREFIX)
     [mask_TS] = prefix_lm(prefix_BS, np.ones_like(prefix_BS), len(names))
@@ -87,15 +80,10 @@ def mask():
     return drawn.quantize(16, dither=Image.Dither.NONE)
 
 
-FIGURES = {"patches.png": patches, "mask.png": mask, "attention.png": attention}
+FIGURES = {f"docs/figures/{draw.__name__}.png": draw for draw in (patches, mask, attention)}
 
 
 def write_all():
     """Write every figure."""
-    (ROOT / FOLDER).mkdir(exist_ok=True)
-    for name, draw in FIGURES.items():
-        draw().save(ROOT / FOLDER / name, optimize=True)
-
-
-if __name__ == "__main__":
-    write_all()
+    for path, draw in FIGURES.items():
+        draw().save(ROOT / path, optimize=True)
