@@ -11,6 +11,7 @@ def probabilities(logits):
 
     Examples
     --------
+    >>> import numpy as np
     >>> probabilities(np.array([0.0, 0.0]))
     array([0.5, 0.5])
     """

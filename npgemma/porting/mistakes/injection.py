@@ -102,6 +102,7 @@ def rounded_to_bfloat16(x):
 
     Examples
     --------
+    >>> import numpy as np
     >>> rounded_to_bfloat16(np.array([1.0, 1.00390625, 1.01171875, 3.14159]))
     array([1.      , 1.      , 1.015625, 3.140625])
     """
