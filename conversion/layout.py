@@ -5,6 +5,7 @@ the model width; ``DNH``, declared in ``npgemma/params.py``, is how the mathemat
 view is made, in either direction, without copying.
 """
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -100,8 +101,7 @@ def stored_leaves(config):
         stored_name, stored_axes = table[re.sub(r"\.\d+\.", ".*.", leaf.name)]
         tower = sizes[leaf.name.partition(".")[0]]
         shape = tuple(
-            int(np.prod([tower[letter] for letter in group.strip("()")]))
-            for group in re.findall(r"\(\w+\)|\w", stored_axes)
+            math.prod(tower[letter] for letter in group.strip("()")) for group in re.findall(r"\(\w+\)|\w", stored_axes)
         )
         for number in numbers:
             stored_name = stored_name.replace("*", number)

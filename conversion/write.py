@@ -116,7 +116,7 @@ def stand_in_params(config, dtype="float32"):
 
     def make(leaf):
         shape, view = stored[leaf.name].stored_shape, stored[leaf.name].view
-        values = pool * np.float32(np.prod(shape[1:]) ** -0.5 if leaf.kind == "weight" else 1)
+        values = pool[: int(np.prod(shape))] * np.float32(np.prod(shape[1:]) ** -0.5 if leaf.kind == "weight" else 1)
         if dtype == "bfloat16" and leaf.kind == "weight":
             return BFloat16Weight(view(fill(narrow(values), shape)))
         if dtype == "int8" and leaf.kind == "weight":

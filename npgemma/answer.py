@@ -143,6 +143,7 @@ def as_json(detection: Detection) -> dict[str, Any]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> as_json(Detection("dot", (1.0, 0.0, 2.0, 1.0), np.array([[False, True], [False, False]])))["mask"]
     {'size': [2, 2], 'counts': [2, 1, 1]}
     """

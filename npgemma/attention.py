@@ -55,6 +55,9 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     Two tokens, one head of two channels. Each query matches its own token's key: the scores are 4 / sqrt(2) and 0, and
     their softmax 0.94 and 0.06.
 
+    >>> import math
+    >>> import numpy as np
+    >>> from npgemma.ops import softmax
     >>> x = np.array([[[[2.0, 0.0]], [[0.0, 2.0]]]])
     >>> values = np.array([[[[10.0, 0.0]], [[0.0, 10.0]]]])
     >>> attend(q_BTNH=x, k_BSKH=x, v_BSKH=values)[0, :, 0].round(2)

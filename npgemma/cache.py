@@ -32,6 +32,7 @@ class KVCache:
     --------
     One layer, one head of one channel. Prefill stores the keys 1, 2, 3; two steps add one key each:
 
+    >>> import numpy as np
     >>> from types import SimpleNamespace
     >>> sizes = SimpleNamespace(layers=1, key_value_heads=1, head_width=1)
     >>> cache = KVCache(sizes, batch=1, capacity=5, like=np.zeros(1))

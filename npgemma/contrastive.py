@@ -96,6 +96,7 @@ def next_token_loss(logit_BTV, id_BT, answer_BT):
     --------
     Two tokens, of which the second counts. The model gave it 3/4, and -log(3/4) is 0.288:
 
+    >>> import numpy as np
     >>> logit_BTV = np.log([[[0.25, 0.75], [0.5, 0.5]]])
     >>> round(float(next_token_loss(logit_BTV, np.array([[0, 1]]), np.array([[False, True]]))), 3)
     0.288

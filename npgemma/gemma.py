@@ -49,6 +49,7 @@ def embed_tokens(ids_BT, p):
     --------
     A vocabulary of three tokens and four channels: the factor is sqrt(4).
 
+    >>> import numpy as np
     >>> from types import SimpleNamespace
     >>> table_VD = np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]])
     >>> embed_tokens(np.array([[2, 0]]), SimpleNamespace(embedding=table_VD))[0]

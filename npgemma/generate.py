@@ -116,6 +116,7 @@ def sample(logit_BV, uniform_B, temperature=1.0, top_k=None, top_p=1.0):
     does not reach 0.7, and the second crosses it. On the line the first has 0.5 of 0.8, so random numbers under 0.625
     draw it:
 
+    >>> import numpy as np
     >>> logit_BV = np.log(np.array([[0.5, 0.3, 0.15, 0.05]]))
     >>> [int(sample(logit_BV, np.array([u]), top_p=0.7)[0]) for u in (0.0, 0.62, 0.63, 0.99)]
     [0, 0, 1, 1]

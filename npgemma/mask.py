@@ -130,6 +130,7 @@ def positions(valid_BS, new):
 
     Examples
     --------
+    >>> import numpy as np
     >>> positions(np.array([[True, True, False, True, True]]), new=3)
     array([[1, 2, 3]])
     """

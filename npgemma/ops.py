@@ -37,6 +37,7 @@ def einsum(formula, *operands):
     --------
     Two tokens of two channels, and a weight that swaps the channels:
 
+    >>> import numpy as np
     >>> einsum("TD,DF->TF", np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.0, 1.0], [1.0, 0.0]]))
     array([[2., 1.],
            [4., 3.]])
@@ -67,6 +68,7 @@ def softmax(x):
     --------
     Four logits, divided by a temperature of 1/2, 1 and 2: a low temperature sharpens, a high one flattens.
 
+    >>> import numpy as np
     >>> logits = np.array([2.0, 1.0, 0.0, -1.0])
     >>> np.stack([softmax(logits / temperature) for temperature in (0.5, 1.0, 2.0)]).round(2)
     array([[0.86, 0.12, 0.02, 0.  ],
@@ -120,6 +122,8 @@ def gelu(x):
 
     Examples
     --------
+    >>> import math
+    >>> import numpy as np
     >>> gelu(np.array([-3.0, -1.0, 0.0, 1.0, 3.0])).round(3)
     array([-0.004, -0.159,  0.   ,  0.841,  2.996])
 
@@ -153,6 +157,7 @@ def soft_cap(x, cap):
 
     Examples
     --------
+    >>> import numpy as np
     >>> soft_cap(np.array([1.0, 10.0, 50.0, 1000.0]), 50.0).round(2)
     array([ 1.  ,  9.87, 38.08, 50.  ])
 
@@ -197,6 +202,7 @@ def layer_norm(x, p, epsilon):
     --------
     The mean of 1, 2, 3, 6 is 3 and the variance 3.5:
 
+    >>> import numpy as np
     >>> from npgemma.params import LayerNormParams
     >>> layer_norm(np.array([[1.0, 2.0, 3.0, 6.0]]), LayerNormParams(np.ones(4), np.zeros(4)), 1e-6).round(3)
     array([[-1.069, -0.535,  0.   ,  1.604]])
@@ -241,6 +247,7 @@ def rms_norm(x, scale, epsilon):
     --------
     The mean square of 1, 2, 3, 6 is 12.5, its root 3.536. A stored scale of 0 leaves the quotient, 1 doubles it:
 
+    >>> import numpy as np
     >>> rms_norm(np.array([[1.0, 2.0, 3.0, 6.0]]), np.array([0.0, 0.0, 0.0, 1.0]), 1e-6).round(3)
     array([[0.283, 0.566, 0.849, 3.394]])
     """
@@ -268,6 +275,7 @@ def convolve(x, p):
     A kernel that takes the left neighbour from the right one answers where a row of cells changes, and with what sign.
     Beyond the border there are zeros, so that the last cell counts as a change too:
 
+    >>> import numpy as np
     >>> from npgemma.params import ConvolutionParams
     >>> change = ConvolutionParams(kernel=np.array([-1.0, 0.0, 1.0]).reshape(1, 1, 3, 1), bias=np.zeros(1))
     >>> row = np.array([0.0, 0.0, 1.0, 1.0, 1.0]).reshape(1, 1, 5, 1)
@@ -301,6 +309,7 @@ def convolve_transposed(x, p):
     Two cells, 1 and 10, and a kernel of ones: each paints its value on three columns (a fourth lies outside), and on
     the middle two both do.
 
+    >>> import numpy as np
     >>> from npgemma.params import ConvolutionParams
     >>> ones = ConvolutionParams(kernel=np.ones((1, 4, 4, 1)), bias=np.zeros(1))
     >>> convolve_transposed(np.array([1.0, 10.0]).reshape(1, 1, 2, 1), ones)[0, :, :, 0]

@@ -48,6 +48,7 @@ def angles(position_BT, head_width, rope_theta):
 
     Examples
     --------
+    >>> import numpy as np
     >>> angles(np.array([[0, 1, 2]]), head_width=4, rope_theta=10000.0)[0]
     array([[0.  , 0.  ],
            [1.  , 0.01],
@@ -84,6 +85,7 @@ def rotate(x_BTNH, angle_BTh):
     --------
     A query and a key: at positions 3 and 1, and at 12 and 10, their score is the same; at 3 and 0 it is another.
 
+    >>> import numpy as np
     >>> q, k = np.array([1.0, 2, 3, 4]).reshape(1, 1, 1, 4), np.array([4.0, 1, 2, 3]).reshape(1, 1, 1, 4)
     >>> def at(x, position):
     ...     return rotate(x, angles(np.array([[position]]), 4, 10000.0))

@@ -17,6 +17,7 @@ import plugin
 from support import CONFIGS, GEMMA_2, write_random_folder
 
 import npgemma
+from npgemma.fast import blas
 
 MEASUREMENTS = pytest.StashKey[list]()
 
@@ -37,19 +38,27 @@ def pytest_configure(config):
     ):
         raise pytest.UsageError(f"--report should name a file in a folder that exists, found '{report}'")
     config.stash[MEASUREMENTS] = []
-    if folder is None and "slow" not in config.getoption("-m"):
-        # On models this small threads wait for each other longer than one alone takes, and four times as long where
-        # another program keeps a core busy.
-        torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave slow tests out unless they are asked for by name."""
-    if "slow" in config.getoption("-m") or any("::" in argument for argument in config.args):
+    """Skip slow tests, and those of full size, unless they are asked for by name."""
+    if any("::" in argument for argument in config.args):
         return
-    for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="long: run with -m slow"))
+    for marker in ("slow", "full_size"):
+        if marker not in config.getoption("-m"):
+            for item in filter(lambda item: marker in item.keywords, items):
+                item.add_marker(pytest.mark.skip(reason=f"run with -m {marker}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread(request):
+    """On small models threads wait for each other longer than one alone takes."""
+    if request.config.getoption("--checkpoint") or "full_size" in request.config.getoption("-m"):
+        yield
+        return
+    torch.set_num_threads(1)
+    with blas.on_one_thread():
+        yield
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):

@@ -78,6 +78,7 @@ def missing_letters(font, text):
 
     Examples
     --------
+    >>> from PIL import ImageFont
     >>> missing_letters(ImageFont.load_default(20), "gross")
     ''
     """

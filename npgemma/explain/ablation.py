@@ -3,7 +3,7 @@
 from npgemma import record
 from npgemma.errors import InputError
 from npgemma.explain.attention_mask import MASKS, mask
-from npgemma.porting.mistakes import MISTAKES, made
+from npgemma.porting.mistakes import MISTAKES, inject
 
 CAUSAL = "causal-prefix"
 SHOWN = (
@@ -32,7 +32,7 @@ def answers(inference, names, causal, note):
         if id == CAUSAL:
             answer = {key: value for key, value in causal.items() if key != "mask"}
         else:
-            with made(id, inference.package):
+            with inject(id, inference.package):
                 answer = _answer(inference, names)
         shown.append({"id": id, "says": mistake.says, "made_by": mistake.made_by} | answer)
     return shown
@@ -55,6 +55,6 @@ def _answer(inference, names):
 
 def causal(inference, names, pack):
     """Return mask and answer of the model under a causal mask."""
-    with made(CAUSAL, inference.package), record(only=MASKS) as arrays:
+    with inject(CAUSAL, inference.package), record(only=MASKS) as arrays:
         answer = _answer(inference, names)
     return answer | {"mask": mask(arrays, pack) if arrays else None}

@@ -14,6 +14,7 @@ class Pack:
 
     Examples
     --------
+    >>> import numpy as np
     >>> pack = Pack()
     >>> pack.add(np.array([1.0, 2.0], dtype=np.float32))
     {'type': 'Float32Array', 'offset': 0, 'shape': [2]}

@@ -28,6 +28,7 @@ def as_seen(pixels_YXC, preprocessing):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from npgemma.image import PUBLISHED
     >>> as_seen(np.array([[[-1.0, 0.0, 1.0]]]), PUBLISHED)
     array([[[  0, 128, 255]]], dtype=uint8)

@@ -21,6 +21,7 @@ def thumbnail(array, letters):
 
     Examples
     --------
+    >>> import numpy as np
     >>> thumbnail(np.array([[[0.0, 1.0], [2.0, 4.0]]]), "BTD")
     array([[  0,  64],
            [128, 255]], dtype=uint8)

@@ -29,6 +29,7 @@ def narrow(x):
 
     Examples
     --------
+    >>> import numpy as np
     >>> [hex(bits) for bits in narrow(np.array([1.0, 1.00390625, 1.01171875]))]
     ['0x3f80', '0x3f80', '0x3f82']
     """
@@ -50,6 +51,7 @@ def widen(bits):
 
     Examples
     --------
+    >>> import numpy as np
     >>> widen(np.array([0x3F80, 0xC049], dtype=np.uint16))
     array([ 1.      , -3.140625], dtype=float32)
     """

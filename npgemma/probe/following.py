@@ -284,6 +284,8 @@ def catch_up():
 
 
 def _is_of_the_path(module_name):
+    if not module_name.startswith(PACKAGES):  # nearly all are others
+        return False
     package, _, file = module_name.partition(".")
     return package in PACKAGES and file.isidentifier()
 
@@ -329,7 +331,7 @@ def probing(*probes):
 def _take_away():
     """Put all functions back; what somebody else has put there meanwhile stays."""
     for (owner, name), slot in _slots.items():
-        if inspect.getattr_static(owner, name, None) is slot:
+        if vars(owner).get(name) is slot:
             setattr(owner, name, slot.function)
     _slots.clear()
 

@@ -93,6 +93,7 @@ class Manifest:
 
     Examples
     --------
+    >>> import npgemma
     >>> model = npgemma.load()
     >>> manifest = Manifest(model.params)
     >>> with npgemma.record(watch=manifest.watch) as trace:

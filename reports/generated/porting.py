@@ -1,13 +1,14 @@
 """The blocks of docs/porting.md: what its first commands print, and the bounds of parity."""
 
+import contextlib
 import re
 import shlex
-import subprocess
-import sys
 import tempfile
 
 from generated import ROOT
+from generated.exercises import Kept
 from generated.sources import report
+from npgemma.command import main
 from npgemma.porting.bounds import BOUNDS
 
 
@@ -31,9 +32,10 @@ def walk_output():
 
 
 def command(line, folder):
-    """Run a line of a document in a folder; return what it prints."""
-    words = [str(ROOT / word) if word.endswith(".py") else word for word in shlex.split(line)]
-    return subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, cwd=folder).stdout
+    """Run a line of a document, ``python cli.py ...``, in a folder; return what it prints."""
+    with contextlib.chdir(folder), contextlib.redirect_stdout(Kept()) as out, contextlib.redirect_stderr(Kept()):
+        main(shlex.split(line)[2:])
+    return out.getvalue()
 
 
 def bounds_table():

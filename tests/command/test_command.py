@@ -18,7 +18,7 @@ import cli
 import npgemma
 from conversion.__main__ import main as conversion_command
 from npgemma import command as commands
-from npgemma.porting.mistakes import made
+from npgemma.porting.mistakes import inject
 from tiny.training import drawing, gallery
 from tiny.training.evaluate import overlap
 from tiny.training.scenes import scene
@@ -276,13 +276,16 @@ def test_trace_of_tokens_that_cannot_be(run, tmp_path, text, said):
     assert [path.name for path in tmp_path.iterdir()] == ["ids.txt"]
 
 
-def test_given_tokens_may_fill_the_context(run, tmp_path, random_folder):
+def test_given_tokens_may_fill_the_context(run, tmp_path, copied):
     """To its last place: with one more they are refused."""
-    config, prompt = npgemma.load(random_folder).config, npgemma.load(random_folder).tokenizer.prompt("x")
-    room = config.text.context_length - config.image_tokens - len(prompt)
-    for count, status in ((room, 0), (room + 1, 2)):
+    model, config = npgemma.load(copied), json.loads((copied / "config.json").read_text())
+    read = model.config.image_tokens + len(model.tokenizer.prompt("x"))
+    config["text_config"]["max_position_embeddings"] = read + 3
+    (copied / "config.json").write_text(json.dumps(config))
+    for count, status in ((3, 0), (4, 2)):
         (tmp_path / "ids.txt").write_text("7 " * count)
         arguments = ("--prompt", "x", "--force-ids", tmp_path / "ids.txt", "--out", tmp_path / str(count))
+        arguments += ("--checkpoint", copied)
         assert run("trace", "--only", "*logit_BV", *arguments)[0] == status
 
 
@@ -309,7 +312,7 @@ def test_parity_judges_every_operation_by_itself(run, dtype):
 
 
 def test_parity_sees_an_epsilon_that_hides_within_the_bound(run):
-    with made("vision-epsilon", "torch_ref"):
+    with inject("vision-epsilon", "torch_ref"):
         status, out, _ = run("parity", "--max-tokens", 1, "--json")
     report = json.loads(out)
     assert status == 1
@@ -560,6 +563,7 @@ def test_an_output_that_cannot_show_the_characters(random_folder, image):
     assert (process.returncode, err) == (0, "")
 
 
+@pytest.mark.slow
 def test_too_little_memory_for_the_weights(copied, image):
     """The system's own limit: float64 weights that the address space cannot hold."""
     import resource

@@ -126,14 +126,16 @@ def test_json_says_why_an_answer_ended(run, most, reason):
 
 @pytest.mark.parametrize("start", [["cli.py"], ["-m", "npgemma"]])
 def test_the_program_has_one_help_under_each_name(start):
-    """The commands with a line each, examples, prompts; the version."""
+    """The commands with a line each, examples, prompts."""
     command = [sys.executable, *start]
     shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for word in ("generate", "inspect", "trace", "parity", "bench", "examples:", "segment cat", "caption en"):
         assert word in shown
     assert ("python -m npgemma inspect" if start[0] == "-m" else "cli.py inspect") in shown
-    version = subprocess.run([*command, "--version"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert version == f"npgemma {npgemma.__version__}\n"
+
+
+def test_the_version_is_said(run):
+    assert run("--version") == (0, f"npgemma {npgemma.__version__}\n", "")
 
 
 def test_generate_is_a_command_and_the_default(run):

@@ -169,7 +169,7 @@ def test_files_with_random_damage_are_read_or_refused(folder):
     whole, randomness = json.loads(path.read_text()), np.random.default_rng(0)
     junk = [None, True, -1, 1e400, 10**30, "x", [], {}, [[]], {"type": "x"}, [None], "\ud800"]
     refused = 0
-    for _ in range(250):
+    for _ in range(100):
         document = json.loads(json.dumps(whole))
         place, key = document, randomness.choice(list(document))
         while isinstance(place[key], (dict, list)) and place[key] and randomness.random() < 0.8:
@@ -182,7 +182,7 @@ def test_files_with_random_damage_are_read_or_refused(folder):
             tokenizer.decode(tokenizer.prompt("a <loc0123> é 猫<defect>"))
         except InputError:
             refused += 1
-    assert 20 < refused < 250
+    assert 10 < refused < 100
 
 
 @pytest.mark.parametrize("package", [npgemma, torch_ref])

@@ -7,6 +7,8 @@ import pytest
 from support import ROOT
 
 npgemma_pytest = pytest.importorskip("npgemma_pytest", reason="needs the project installed: pip install -e '.[test]'")
+# Nearly every test here starts pytest again.
+pytestmark = pytest.mark.slow
 # Every test of the project would take minutes; this collects them.
 COLLECT = ["--collect-only", "-q", "-p", "no:cacheprovider"]
 
@@ -53,9 +55,9 @@ def elsewhere(tmp_path):
     ("words", "where"),
     [
         (["--checkpoint", "{}"], "elsewhere"),
-        pytest.param(["--checkpoint", "{}"], "project", marks=pytest.mark.slow),
-        pytest.param(["--checkpoint={}"], "elsewhere", marks=pytest.mark.slow),
-        pytest.param(["--checkpoint={}"], "project", marks=pytest.mark.slow),
+        (["--checkpoint", "{}"], "project"),
+        (["--checkpoint={}"], "elsewhere"),
+        (["--checkpoint={}"], "project"),
     ],
     ids=["two words, elsewhere", "two words, project", "one word, elsewhere", "one word, project"],
 )
@@ -68,9 +70,9 @@ def test_all_tests_are_found(everything, elsewhere, words, where):
 
 
 def test_the_configuration_holds_with_the_option(everything, elsewhere):
-    """Markers, and which tests are slow, are known; a relative DIR counts from the working directory."""
+    """Markers, and which tests have them, are known; a relative DIR counts from the working directory."""
     _, cwd = elsewhere
-    found = collected("--checkpoint", "../a checkpoint", ROOT / "tests/project", "-m", "slow", cwd=cwd)
+    found = collected("--checkpoint", "../a checkpoint", ROOT / "tests/project", "-m", "full_size", cwd=cwd)
     assert set(found) < set(everything)
     assert "tests/project/test_full_size.py::test_parity_at_the_published_size" in found
 

@@ -80,6 +80,7 @@ def run(*arguments, cwd):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
+@pytest.mark.slow
 def test_the_report_of_a_run(random_folder, tmp_path):
     """A folder elsewhere, the report in the working directory."""
     (tmp_path / "cwd").mkdir()
@@ -104,6 +105,7 @@ def test_the_report_of_a_run(random_folder, tmp_path):
         assert line in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [".", "nowhere/report.json"])
 def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(tmp_path, name):
     result = run(ROOT / "tests" / "project" / "test_checkpoint.py", "--collect-only", "--report", name, cwd=tmp_path)
@@ -111,6 +113,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(tmp_pat
     assert f"found '{name}'" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_writes_no_report(tmp_path):
     (tmp_path / "test_stop.py").write_text("def test_stop(checkpoint):\n    raise KeyboardInterrupt\n")
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")

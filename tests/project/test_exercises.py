@@ -16,6 +16,7 @@ def test_changes_are_short_and_fit(exercise):
     assert all(lines.count(old) == 1 and "\n" not in new for old, new in exercise["change"])
 
 
+@pytest.mark.slow
 def test_a_change_shows_what_is_claimed():
     for exercise, runs in zip(exercises.EXERCISES, exercises.run_all()):
         assert all(before for before, _ in runs), exercise["file"]

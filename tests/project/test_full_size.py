@@ -1,4 +1,4 @@
-"""The published size, on random weights in the hub's layout: ``pytest -m slow``.
+"""The published size, on random weights in the hub's layout: ``pytest -m full_size``.
 
 Takes about five minutes, 6 GB of disk and 18 GB of memory.
 """
@@ -13,6 +13,7 @@ from support import ROOT, start
 
 import npgemma
 
+pytestmark = pytest.mark.full_size
 CONFIG = "paligemma-3b-224"
 MOST_MEMORY = 20e9
 TOKENS = 8
@@ -35,7 +36,6 @@ def run(backend, folder):
     return json.loads(out) | {"peak_bytes": usage.ru_maxrss * 1024}
 
 
-@pytest.mark.slow
 def test_both_backends_run_the_published_size(folder):
     runs = {backend: run(backend, folder) for backend in ("numpy", "torch")}
     assert runs["numpy"]["token_ids"] == runs["torch"]["token_ids"]
@@ -43,7 +43,6 @@ def test_both_backends_run_the_published_size(folder):
     assert all(answer["peak_bytes"] < MOST_MEMORY for answer in runs.values())
 
 
-@pytest.mark.slow
 def test_parity_at_the_published_size(folder):
     """Every named array of the two backends within the bound, at 27 and 18 layers."""
     arguments = ["parity", "--checkpoint", folder, "--max-tokens", "2"]

@@ -72,7 +72,10 @@ TESTED_ELSEWHERE = {
     "python -m pytest tests/project/test_checkpoint.py --checkpoint DIR --report FILE": (
         "tests/project/test_checkpoint_report.py::test_the_report_of_a_run"
     ),
-    "python -m pytest -m slow": "tests/project/test_checkpoint_option.py::test_the_configuration_holds_with_the_option",
+    "python -m pytest -m slow": ".ci/run does",
+    "python -m pytest -m full_size": (
+        "tests/project/test_checkpoint_option.py::test_the_configuration_holds_with_the_option"
+    ),
     "python cli.py explain --out page.html": "tests/explain/test_explain.py::test_the_page_is_small_and_checked",
     "python -m conversion SRC DST": "tests/conversion/test_convert.py::test_all_of_a_checkpoint_goes_with_it",
     "python cli.py diagnose --logits FILE": "tests/porting/test_logits.py::test_the_command",
@@ -126,8 +129,10 @@ def run(line, folder, cwd):
 
 
 @pytest.mark.parametrize("line", [line for line in RUN if line.startswith("python cli.py")])
-def test_commands_work(line, elsewhere, random_folder):
+def test_commands_work(line, elsewhere, random_folder, monkeypatch):
     """They print what the library answers, and write what they say."""
+    rates = {"bytes_per_second": 1e10, "operations_per_second": 1e11}  # measured, they take a second
+    monkeypatch.setattr("npgemma.benchmarks.bench.limits", lambda model: rates)
     folder = random_folder if "DIR" in shlex.split(line) else npgemma.embedded_checkpoint()
     out = run(line, random_folder, elsewhere)
     arguments = shlex.split(line)[2:]

@@ -21,29 +21,24 @@ FOLDER = npgemma.embedded_checkpoint()
 
 @pytest.fixture(scope="module")
 def golden():
-    """What Hugging Face answered: for every scene a list of (tokens, whether a choice was close)."""
+    """What Hugging Face answered: for every example (tokens, whether a choice was close), and about the file."""
     with safe_open(FILE, "np") as file:
         ids, lengths, close = (file.get_tensor(name) for name in ("ids", "lengths", "close"))
         about = json.loads(file.metadata()["about"])
     if about["pillow"] != PIL.__version__:
         pytest.skip(f"pictures: made with Pillow {about['pillow']}, found {PIL.__version__}")
-    rows = iter(zip(np.split(ids, lengths.cumsum()[:-1]), close))
-    found = []
-    for seed in scenes.HELD_OUT_SEEDS[:SCENES]:
-        found.append([next(rows) for _ in held_out_examples(scenes.scene(seed))])
-    assert next(rows, None) is None
-    return found, about
+    return list(zip(np.split(ids, lengths.cumsum()[:-1]), close)), about
 
 
-def compare(model, golden, count):
+def compare(model, answers, count):
     """Answer the first scenes; return those that differ, how many more do where a choice was close, and of how many."""
-    differ, differ_close, compared = [], 0, 0
-    for seed, answers in zip(scenes.HELD_OUT_SEEDS[:count], golden):
+    differ, differ_close, compared, answers = [], 0, 0, iter(answers)
+    for seed in scenes.HELD_OUT_SEEDS[:count]:
         scene = scenes.scene(seed)
         prompts = [example.prompt for example in held_out_examples(scene)]
         picture = drawing.picture_for(scene, model.config.vision.image_size)
         found = model.generate_batch([picture], prompts, max_new_tokens=MAX_TOKENS)
-        for prompt, answer, (ids, close) in zip(prompts, found, answers, strict=True):
+        for prompt, answer, (ids, close) in zip(prompts, found, answers):
             same = answer.token_ids == ids.tolist()
             compared += 1
             differ_close += not same and bool(close)
@@ -54,8 +49,8 @@ def compare(model, golden, count):
 
 @pytest.mark.parametrize("backend", [npgemma, torch_ref], ids=["numpy", "torch"])
 def test_the_first_scenes_are_answered_as_hugging_face_does(golden, backend):
-    differ, _, compared = compare(backend.load(), golden[0], 20)
-    assert compared > 170
+    differ, _, compared = compare(backend.load(), golden[0], 3)
+    assert compared > 20
     assert differ == []
 
 
@@ -63,7 +58,7 @@ def test_the_first_scenes_are_answered_as_hugging_face_does(golden, backend):
 @pytest.mark.parametrize("backend", [npgemma, torch_ref], ids=["numpy", "torch"])
 def test_every_held_out_example_is_answered_as_hugging_face_does(golden, backend):
     differ, differ_close, compared = compare(backend.load(), golden[0], SCENES)
-    assert compared > 10_000
+    assert compared == len(golden[0]) > 10_000
     assert differ == []
     # Where two tokens are as good as equal, rounding may choose another one: seen in none of them.
     assert differ_close == 0
@@ -86,11 +81,8 @@ def make():
 
 
 def test_hugging_face_answers_as_its_golden_says(golden, make):
-    found = iter(make.answers(FOLDER, scenes.HELD_OUT_SEEDS[:10]))
-    for answers in golden[0][:10]:
-        for ids, close in answers:
-            again, _ = next(found)
-            assert again == ids.tolist() or close
+    for (again, _), (ids, close) in zip(make.answers(FOLDER, scenes.HELD_OUT_SEEDS[:10]), golden[0]):
+        assert again == ids.tolist() or close
 
 
 def test_hugging_faces_processor_makes_our_inputs(make):

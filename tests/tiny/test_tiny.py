@@ -49,6 +49,7 @@ def model():
 # The checkpoint
 
 
+@pytest.mark.slow
 def test_a_small_sample_is_answered_as_well_as_the_card_says(stated):
     found = evaluate(FOLDER, count=25)
     for task, numbers in stated["tasks"].items():
@@ -101,6 +102,7 @@ def test_every_task_is_right_on_the_example_image(model):
     assert [task for task, tally in asked.items() if tally.right < tally.asked] == []
 
 
+@pytest.mark.slow
 def test_the_gallery_shows_what_the_model_says(model):
     shown = json.loads((FOLDER / gallery.FOLDER / gallery.FILE).read_text(encoding="utf-8"))
     items = gallery.items(model, codebook_of(FOLDER))
@@ -448,6 +450,7 @@ def whole(short, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_checkpoint_can_be_made(tmp_path, short, whole):
     folder = tmp_path / "made"
     shutil.copytree(whole, folder)
@@ -472,9 +475,8 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize(
-    "phase", ["tower", pytest.param("codebook", marks=pytest.mark.slow), pytest.param("model", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["tower", "codebook", "model"])
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, short, whole, monkeypatch, phase):
     """Stopped after each phase's first save; the weights are the same to the last bit."""
     save = short.Run.save

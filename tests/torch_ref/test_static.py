@@ -17,12 +17,7 @@ CONFIG = None
 PROMPTS = ["caption en", "detect red circle ; blue square", "ocr"]
 
 
-FAMILIES = ["two key/value heads", "Gemma 2"]
-# Compiling takes long: of the two, Gemma 2's step has every operation of Gemma's and more.
-COMPILED = [pytest.param(FAMILIES[0], marks=pytest.mark.slow), FAMILIES[1]]
-
-
-@pytest.fixture(autouse=True, params=FAMILIES)
+@pytest.fixture(autouse=True, params=["two key/value heads", "Gemma 2"])
 def family(request, monkeypatch):
     """Every test for both decoders."""
     monkeypatch.setitem(globals(), "CONFIG", CONFIGS[request.param])
@@ -150,7 +145,7 @@ def taken_twice(params, config, cache):
     return run(*cache.memory(), params, config)
 
 
-@pytest.mark.parametrize("family", COMPILED, indirect=True)
+@pytest.mark.slow
 @torch.inference_mode()
 def test_a_compiled_step_scores_alike_and_serves_answers_of_every_length(monkeypatch):
     """Traced and made functional as for CUDA; what torch makes of it there needs a compiler, and a test of its own."""
@@ -164,7 +159,7 @@ def test_a_step_compiled_for_the_processor_scores_alike(monkeypatch):
     assert compare_steps(taken_twice, monkeypatch, "inductor") == 1
 
 
-@pytest.mark.parametrize("family", COMPILED, indirect=True)
+@pytest.mark.slow
 @torch.inference_mode()
 def test_where_torch_cannot_compile_a_step_is_taken_all_the_same(monkeypatch):
     def broken(graph, example_inputs):
@@ -210,7 +205,7 @@ def test_a_captured_graph_scores_alike(dtype):
     (plain, _), (fixed, cache) = map(every_step, models)
     assert cache.graph
     plain[4:, 1] = fixed[4:, 1] = 0
-    bound = npgemma.porting.bounds.BOUNDS[dtype] * npgemma.porting.backends.DEVICE_FACTOR["cuda"]
+    bound = npgemma.porting.bounds.BOUNDS[dtype] * npgemma.porting.bounds.DEVICE_FACTOR["cuda"]
     assert (fixed - plain).norm() <= bound * plain.norm()
 
 

@@ -22,6 +22,7 @@ def exact_gelu(x):
 
     Examples
     --------
+    >>> import numpy as np
     >>> exact_gelu(np.array([-1.0, 0.0, 1.0])).round(5)
     array([-0.15866,  0.     ,  0.84134])
     """
@@ -43,6 +44,7 @@ def silu(x):
 
     Examples
     --------
+    >>> import numpy as np
     >>> silu(np.array([-1.0, 0.0, 1.0])).round(5)
     array([-0.26894,  0.     ,  0.73106])
     """

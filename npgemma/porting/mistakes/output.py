@@ -59,6 +59,7 @@ def without_crossing(logit_BV, temperature, top_k, top_p):
     --------
     Probabilities 0.5, 0.3, 0.15, 0.05; within 0.7 is the first alone:
 
+    >>> import numpy as np
     >>> without_crossing(np.log(np.array([[0.3, 0.5, 0.05, 0.15]])), 1.0, None, 0.7)[0].round(2)
     array([ -inf, -0.69,  -inf,  -inf])
     """
