@@ -10,8 +10,8 @@ def text_of(tokenizer, i):
     --------
     >>> import npgemma
     >>> tokenizer = npgemma.load().tokenizer
-    >>> [text_of(tokenizer, i) for i in (tokenizer.eos, *tokenizer.encode("red"), tokenizer.size)]
-    ['<eos>', 'red', '<1635>']
+    >>> [text_of(tokenizer, i) for i in (tokenizer.eos, *tokenizer.encode("red\u00e9"), tokenizer.size)]
+    ['<eos>', 'red', '<0xC3>', '<0xA9>', '<1635>']
     """
     text = tokenizer.decode([i])
     # A byte of a longer character is no text by itself.

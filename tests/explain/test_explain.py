@@ -37,6 +37,7 @@ def test_the_page_is_small_and_checked(page):
     assert page.stat().st_size < 5e6
     facts = facts_of(page)
     assert facts["parity"]["passed"]
+    assert facts["parity"]["arrays"] == len(facts["arrays"]["names"])
     assert {mistake["id"] for mistake in facts["mistakes"]} >= {"no-vision-positions", "causal-prefix", "image-scaled"}
     names = {function["name"] for function in facts["functions"]}
     assert names >= {"patchify", "attend", "prefix_lm", "geglu", "sample", "find_objects"}

@@ -9,7 +9,7 @@ from tour_page import unpacked
 import npgemma
 from npgemma import Generation, segmentation
 from npgemma.answer import find_objects
-from npgemma.explain import attention_mask, lens
+from npgemma.explain import ablation, attention_mask, lens
 from npgemma.explain.choices import choices
 from npgemma.explain.detections import detections
 from npgemma.explain.inference import infer
@@ -181,3 +181,13 @@ def test_the_lens_applies_the_output_head_to_every_layer(inference, monkeypatch)
     shown = lens.lens(inference, names, pack)
     assert shown["first"] == first
     assert np.array_equal(unpacked(pack, shown["ids"]), ids[first:])
+
+
+def test_answers_under_a_mistake_say_whether_they_are_the_same(inference, monkeypatch):
+    """Gemma 1 has no cap that could be missing."""
+    monkeypatch.setattr(ablation, "SHOWN", ("no-attention-softcap", "no-vision-positions"))
+    names, noted = Names(inference.model.tokenizer), []
+    shown = ablation.answers(inference, names, {}, noted.append)
+    assert [one["same"] for one in shown] == [True, False]
+    assert shown[0]["ids"] == inference.answer.token_ids
+    assert [one["id"] for one in shown] == noted
