@@ -113,7 +113,13 @@ def _beneath(level_YXC, detection):
 
 
 def _beside(colour):
-    """Return black or white, whichever differs more from a colour."""
+    """Return black or white, whichever differs more from a colour.
+
+    Examples
+    --------
+    >>> [_beside(level) for level in ("#7f7f7f", "#818181", "#D55E00")]
+    ['white', 'black', 'white']
+    """
     red, green, blue = ImageColor.getrgb(colour)
     # How light it seems to the eye, in 255ths (ITU-R BT.601).
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else "white"
