@@ -17,19 +17,12 @@ class Difference:
     largest: float  # largest difference over the largest expected entry: is it everywhere or in one place
 
 
-def difference(expected, found):
-    """Compare two arrays of the same name.
+def difference(expected: np.ndarray, found: np.ndarray) -> Difference:
+    """Compare two arrays of the same name; everything is infinite where shapes differ, or one has NaN or infinities
+    that the other has not.
 
-    Parameters
-    ----------
-    expected, found : arrays
-        Numbers are compared by their distance; entries that are infinite in both, as masked scores are, count as
-        equal. Whole numbers and truth values must be equal.
-
-    Returns
-    -------
-    Difference
-        All infinite where shapes differ, or one side holds NaN or infinities that the other does not.
+    Entries that are infinite in both, as masked scores are, count as equal. Whole numbers and truth values must be
+    equal.
     """
     different = Difference(np.inf, np.inf, np.inf)
     if expected.shape != found.shape:
@@ -59,17 +52,8 @@ def difference(expected, found):
     return Difference(error_norm / norm, found_norm / norm, float(highest[1]) / largest)
 
 
-def same(one, other):
-    """Say whether two arrays are equal; NaN equals NaN.
-
-    Parameters
-    ----------
-    one, other : arrays
-
-    Returns
-    -------
-    bool
-    """
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Say whether two arrays are equal; NaN equals NaN."""
     if np.array_equal(one, other):
         return True
     # Looked for last: most arrays have none.
