@@ -153,11 +153,11 @@ def place_label(box: Box, size: tuple[int, int], image_size: tuple[int, int], ot
     tops += sorted(range(0, max(1, rows - down + 1), down), key=lambda row: abs(row - top))
     places = [(left, start, left + across, start + down) for start in tops if 0 <= start <= rows - down]
     places = places or [(left, 0, left + across, down)]
-    return min(places, key=lambda place: sum(_shared(place, other) for other in others))
+    return min(places, key=lambda place: sum(_shared_area(place, other) for other in others))
 
 
-def _shared(one, other):
+def _shared_area(box, other):
     """Return the area that two rectangles share."""
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    down = min(one[3], other[3]) - max(one[1], other[1])
+    across = min(box[2], other[2]) - max(box[0], other[0])
+    down = min(box[3], other[3]) - max(box[1], other[1])
     return max(across, 0) * max(down, 0)

@@ -80,7 +80,7 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
     wrong = wrong_arrays(reference, judged)
     parted = None if token_ids is None else parting(reference, token_ids, dtype, vocabulary)
     return {
-        "passed": all(each.right for each in judged.values()) and not (parted and parted["verdict"] == "defect"),
+        "passed": all(array.right for array in judged.values()) and not (parted and parted["verdict"] == "defect"),
         "dtype": dtype,
         "judged_by": "own error" if own_errors else "end to end",
         "own_errors": own_errors,
@@ -88,8 +88,8 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
         "other_prompt": other_prompt(coverage.pairs),
         "coverage": coverage.counts() | {"compared": len(judged)},
         "first": _as_json(wrong[0], reference, judged) if wrong else None,
-        "others": [each.judged.pair.name for each in wrong[1:]],
-        "past_budget": sum(not each.right for each in judged.values()),
+        "others": [operation.judged.pair.name for operation in wrong[1:]],
+        "past_budget": sum(not array.right for array in judged.values()),
         "largest": _largest(judged),
         "tokens": {"found": token_ids, "expected": reference.token_ids, "parted": parted},
     }
@@ -122,6 +122,7 @@ def _sizes(reference, name):
 
 def _largest(judged):
     """Return the array that used most of its budget, and how much."""
-    shares = {name: each.error / each.budget for name, each in judged.items() if each.error is not None and each.budget}
+    measured = {name: array for name, array in judged.items() if array.error is not None and array.budget}
+    shares = {name: array.error / array.budget for name, array in measured.items()}
     name = max(shares, key=shares.get, default=None)
     return name and {"name": name, "kind": kind(name), "percent_of_budget": 100 * shares[name]}

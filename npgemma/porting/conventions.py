@@ -25,6 +25,9 @@ class Conventions:
         self.entries, self.frequency_h = reference.entries, _frequencies(reference)
         known = {name: (reference.arrays[name], array) for name, array in found.items() if name in reference.arrays}
         pairs = {name: pair for name, pair in known.items() if pair[0].shape == pair[1].shape}
+        # After a prompt of another length, positions differ by that length, and say nothing of conventions.
+        if any(name not in pairs for name in known if name == "prefill.0/ids_BT" or is_position(name)):
+            pairs = {}
         position = next((pair for name, pair in pairs.items() if is_position(name)), None)
         rotated = next((pair for name, pair in pairs.items() if self._is_rotated(name)), None)
         self.turns = 0 if rotated is None else min(ORIGINS, key=lambda turns: self._error(*rotated, turns))
@@ -44,7 +47,8 @@ class Conventions:
 
     def filled_alike(self, name: str, expected: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Return a port's scores with our fill where both are masked; any other array as it is."""
-        if (self.entries[name].gauge or "").startswith("fill"):
+        entry = self.entries.get(name)  # a mistake may make arrays that the reference has not
+        if entry and (entry.gauge or "").startswith("fill"):
             return np.where(np.isneginf(expected) & (found <= MASKED), expected, found)
         return found
 

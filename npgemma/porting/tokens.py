@@ -38,16 +38,15 @@ def parting(
     reference, by how much rounding is ``allowed`` to change it, and the ``verdict``: ``rounding`` or ``defect``.
     ``vocabulary`` is the number of rows of the embedding table that belong to tokens, by default all.
     """
-    fed = reference.token_ids
     for i, (name, token) in enumerate(zip(passes(len(token_ids)), token_ids)):
-        row = reference.arrays.get(f"{name}/logit_BV")
-        if row is None or list(token_ids[:i]) != list(fed[:i]):
+        logit_BV = reference.arrays.get(f"{name}/logit_BV")
+        if logit_BV is None or list(token_ids[:i]) != list(reference.token_ids[:i]):
             return None
-        row = np.asarray(row, np.float64)[0]
-        best = int(row[:vocabulary].argmax())
+        logit_V = np.asarray(logit_BV, np.float64)[0]
+        best = int(logit_V[:vocabulary].argmax())
         if best != token:
-            margin = float(row[best] - row[token]) if 0 <= token < row.size else np.inf
-            allowed = float(2 * PEAK * BOUNDS[dtype] * np.sqrt(np.square(row).mean()))
+            margin = float(logit_V[best] - logit_V[token]) if 0 <= token < logit_V.size else np.inf
+            allowed = float(2 * PEAK * BOUNDS[dtype] * np.sqrt(np.square(logit_V).mean()))
             verdict = "rounding" if margin <= allowed else "defect"
             about = {"margin": margin, "allowed": allowed, "verdict": verdict}
             return {"index": i, "expected": best, "found": int(token)} | about

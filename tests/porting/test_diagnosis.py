@@ -167,6 +167,15 @@ def test_every_mistake_explains_a_whole_trace_of_it(id):
     assert bool(wrong) or inert or stands_out(asked.c, asked.z, asked.visible)
 
 
+def test_after_another_prompt_positions_say_nothing_of_conventions():
+    found = replays(port("no-bos"))
+    assert (found.conventions.origin, found.conventions.turns) == (0, 0)
+    assert found.wrong(found.right) == ["prompt"]
+    # An array that only a mistake makes, as the mask of causal attention among patches, is nothing to fill.
+    mask_BTS = np.ones((1, 2, 2), bool)
+    assert found.conventions.filled_alike("siglip.0/mask_BTS", mask_BTS, mask_BTS) is mask_BTS
+
+
 def test_two_mistakes_do_not_hide_each_other():
     found = replays(port("vision-epsilon", "gate-up-swapped"))
     for id in ("vision-epsilon", "gate-up-swapped"):
