@@ -205,7 +205,7 @@ def test_a_captured_graph_scores_alike(dtype):
     (plain, _), (fixed, cache) = map(every_step, models)
     assert cache.graph
     plain[4:, 1] = fixed[4:, 1] = 0
-    bound = npgemma.porting.bounds.BOUNDS[dtype] * npgemma.porting.backends.DEVICE_FACTOR["cuda"]
+    bound = npgemma.porting.bounds.BOUNDS[dtype] * npgemma.porting.bounds.DEVICE_FACTOR["cuda"]
     assert (fixed - plain).norm() <= bound * plain.norm()
 
 
