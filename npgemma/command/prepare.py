@@ -115,7 +115,7 @@ def _config(options):
 @contextlib.contextmanager
 def mistake(options):
     """Make the mistake that the options ask for, if any, in everything that runs inside; say so on stderr."""
-    from npgemma.porting.mistakes import MISTAKES, made
+    from npgemma.porting.mistakes import MISTAKES, inject
 
     if options.mistake is None:
         yield
@@ -126,7 +126,7 @@ def mistake(options):
     if made_on.only_gemma2 and not isinstance(_config(options).text, Gemma2Config):
         raise InputError(f"{options.mistake} is about PaliGemma 2, and this checkpoint is a PaliGemma 1: name another")
     package = "npgemma" if options.backend == "numpy" else import_twin().__package__
-    with made(options.mistake, package):
+    with inject(options.mistake, package):
         print(f"note: made on purpose: {made_on.says}", file=sys.stderr)
         yield
 

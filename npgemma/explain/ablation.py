@@ -3,7 +3,7 @@
 from npgemma import record
 from npgemma.errors import InputError
 from npgemma.explain import attention_maps
-from npgemma.porting.mistakes import MISTAKES, made
+from npgemma.porting.mistakes import MISTAKES, inject
 
 CAUSAL = "causal-prefix"
 SHOWN = (
@@ -42,7 +42,7 @@ def answers(inference, names, causal, note):
         if id == CAUSAL:
             answer = {key: value for key, value in causal.items() if key != "mask"}
         else:
-            with made(id, inference.package):
+            with inject(id, inference.package):
                 answer = _answer(inference, names)
         shown.append({"id": id, "says": mistake.says, "made_by": mistake.made_by} | answer)
     return shown
@@ -76,6 +76,6 @@ def causal(inference, names, pack):
     -------
     dict
     """
-    with made(CAUSAL, inference.package), record(only="*/run_blocks.0/block.0/mask_BTS") as whole:
+    with inject(CAUSAL, inference.package), record(only="*/run_blocks.0/block.0/mask_BTS") as whole:
         answer = _answer(inference, names)
     return answer | {"mask": attention_maps.mask(inference, whole, pack) if whole else None}

@@ -39,7 +39,7 @@ BY_TOKENS = ("padded-vocabulary-wins", "eos-ignored")
 
 def around(id):
     """Say whether a mistake is made in what stands around the forward pass, so that no array can show it."""
-    return touches(MISTAKES[id].ways[0], AROUND)
+    return touches(MISTAKES[id].variants[0], AROUND)
 
 
 def witnesses(id):

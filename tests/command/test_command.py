@@ -18,7 +18,7 @@ import cli
 import npgemma
 from conversion.__main__ import main as conversion_command
 from npgemma import command as commands
-from npgemma.porting.mistakes import made
+from npgemma.porting.mistakes import inject
 from tiny.training import drawing, gallery
 from tiny.training.evaluate import overlap
 from tiny.training.scenes import scene
@@ -312,7 +312,7 @@ def test_parity_judges_every_operation_by_itself(run, dtype):
 
 
 def test_parity_sees_an_epsilon_that_hides_within_the_bound(run):
-    with made("vision-epsilon", "torch_ref"):
+    with inject("vision-epsilon", "torch_ref"):
         status, out, _ = run("parity", "--max-tokens", 1, "--json")
     report = json.loads(out)
     assert status == 1

@@ -13,7 +13,7 @@ from npgemma.command import main
 from npgemma.explain import attention_maps
 from npgemma.explain.attention_maps import patches_of
 from npgemma.generate import sample
-from npgemma.porting.mistakes import made
+from npgemma.porting.mistakes import inject
 
 SECTIONS = [
     "question",
@@ -110,7 +110,7 @@ def test_a_click_on_a_token_shows_where_it_looked(browser):
 
 def test_the_causal_switch_shows_the_causal_answer(browser, trace):
     model, _, answer = trace
-    with made("causal-prefix"):
+    with inject("causal-prefix"):
         causal = model.generate(npgemma.example_image(), "detect red circle ; blue square")
     for kind, right in (("causal", causal), ("prefix", answer)):
         browser.find_element("css selector", f"[data-mask={kind}]").click()

@@ -18,7 +18,7 @@ from npgemma.porting.diagnosis import Port, Replays, diagnose, read_token_ids
 from npgemma.porting.diagnosis.hypotheses import Hypothesis, ask
 from npgemma.porting.diagnosis.naming import _below_rounding, _shows_in_arrays, stands_out
 from npgemma.porting.exact import exact
-from npgemma.porting.mistakes import MISTAKES, made
+from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.probe.replay import replaying
 
 PROMPT = "detect red circle ; blue square"
@@ -38,7 +38,7 @@ def port(*ids, dtype="float32", tokens=(7, 8), change=contextlib.nullcontext):
     twin = torch_ref.load(dtype=dtype)
     with contextlib.ExitStack() as stack:
         for id in ids:
-            stack.enter_context(made(id, "torch_ref"))
+            stack.enter_context(inject(id, "torch_ref"))
         stack.enter_context(change())
         with npgemma.record() as arrays:
             given_tokens.run(twin, pixels(), twin.tokenizer.prompt(PROMPT), list(tokens))
@@ -221,5 +221,5 @@ def test_nothing_to_compare_is_refused():
 
 def test_every_mistake_can_be_asked_or_says_why_not():
     for mistake in MISTAKES.values():
-        files = {name.partition(".")[0] for changes in mistake.ways for name in changes}
+        files = {name.partition(".")[0] for changes in mistake.variants for name in changes}
         assert files <= {"siglip", "image", "paligemma", "gemma", "gemma2", "cache", "tokenizer", "answer", "model"}

@@ -31,7 +31,7 @@ def question(gemma_2_folder, image):
 
 def answer(question, *ids, noise=0.0):
     """A port's logits, with mistakes and with rounding."""
-    changes = {name: wrong for id in ids for name, wrong in MISTAKES[id].ways[0].items()}
+    changes = {name: wrong for id in ids for name, wrong in MISTAKES[id].variants[0].items()}
     logits = question.logits(changes)[:, : question.model.tokenizer.size].astype(np.float64)
     random = np.random.default_rng(0).standard_normal(logits.shape)
     logits += noise * random * np.linalg.norm(logits) / np.linalg.norm(random)
@@ -161,6 +161,6 @@ def test_the_command(question, image, gemma_2_folder, tmp_path, capsys):
 
 def test_changes_are_gone_afterwards(question):
     right = question.logits()
-    with exchanged(MISTAKES["silu"].ways[0]):
+    with exchanged(MISTAKES["silu"].variants[0]):
         assert not np.array_equal(question.logits(), right)
     assert np.array_equal(question.logits(), right)

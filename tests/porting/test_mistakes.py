@@ -13,7 +13,7 @@ from npgemma.image import load_image
 from npgemma.machinery.sampling import Sampling
 from npgemma.porting.bounds import BOUNDS
 from npgemma.porting.difference import difference
-from npgemma.porting.mistakes import MISTAKES, made
+from npgemma.porting.mistakes import MISTAKES, inject
 
 # Fixed: other programs use them.
 IDS = str.split("""
@@ -34,9 +34,14 @@ ONLY_GEMMA_2 = [
 # These need a tokenizer or an image file, and are made outside the decoder and the vision tower.
 AROUND = [id for id, mistake in MISTAKES.items() if not any(c in mistake.place for c in "/*")]
 AROUND += [id for id in IDS if id.startswith("resize") or id in ("no-newline", "no-bos", "double-bos")]
-FORWARD = [(id, way) for id in IDS if id not in AROUND for way in range(len(MISTAKES[id].ways))]
+FORWARD = [(id, variant) for id in IDS if id not in AROUND for variant in range(len(MISTAKES[id].variants))]
 CONFIGS = {"gemma": GEMMA["two key/value heads"], "gemma2": GEMMA_2}
-CASES = [(id, way, family) for id, way in FORWARD for family in CONFIGS if family == "gemma2" or id not in ONLY_GEMMA_2]
+CASES = [
+    (id, variant, family)
+    for id, variant in FORWARD
+    for family in CONFIGS
+    if family == "gemma2" or id not in ONLY_GEMMA_2
+]
 
 
 def test_the_ids_are_fixed():
@@ -70,11 +75,11 @@ def right_trace(backend, family):
 
 
 @pytest.mark.parametrize("backend", ["npgemma", "torch_ref"])
-@pytest.mark.parametrize(("id", "way", "family"), CASES)
-def test_it_shows_where_it_says(id, way, backend, family):
+@pytest.mark.parametrize(("id", "variant", "family"), CASES)
+def test_it_shows_where_it_says(id, variant, backend, family):
     mistake = MISTAKES[id]
     model, right = right_trace(backend, family)
-    with npgemma.record() as wrong, made(id, backend, way):
+    with npgemma.record() as wrong, inject(id, backend, variant):
         answer(model, CONFIGS[family])
     both = [name for name in right if name in wrong]
     assert len(both) >= len(right) - 1  # a causal vision tower has a mask, and so one name more
@@ -86,9 +91,9 @@ def test_it_shows_where_it_says(id, way, backend, family):
             assert all(_calculated_from(name, other) for other in earlier)
             return
         earlier.append(name)
-    # Of the ways beside the usual one, some need longer prefixes.
+    # Of the variants beside the usual one, some need longer prefixes.
     assert not earlier
-    assert way > 0
+    assert variant > 0
     assert mistake.unseen
 
 
@@ -102,7 +107,7 @@ def _calculated_from(first, name):
 @pytest.mark.parametrize("id", ONLY_GEMMA_2[:-1])
 def test_hugging_faces_logits_catch_those_of_gemma_2(id, backend):
     model = load(load_backend("numpy" if backend == "npgemma" else "torch"), "gemma2_window")
-    with made(id, backend):
+    with inject(id, backend):
         apart = logits_apart(model, "gemma2_window")
     # Twice the bound: a mistake must not hide in its margin.
     assert apart > 2 * LOGITS
@@ -112,20 +117,20 @@ def test_hugging_faces_logits_catch_those_of_gemma_2(id, backend):
 def test_they_are_gone_after_an_error_too():
     model, right = right_trace("npgemma", "gemma2")
     for id in IDS:
-        with pytest.raises(ZeroDivisionError), made(id):
+        with pytest.raises(ZeroDivisionError), inject(id):
             raise ZeroDivisionError
     with npgemma.record() as trace:
         answer(model, GEMMA_2)
     assert all(np.array_equal(right[name], array) for name, array in trace.items())
 
 
-RESIZES = [(id, way) for id in IDS if id.startswith("resize") for way in range(len(MISTAKES[id].ways))]
+RESIZES = [(id, variant) for id in IDS if id.startswith("resize") for variant in range(len(MISTAKES[id].variants))]
 
 
-@pytest.mark.parametrize(("id", "way"), RESIZES)
-def test_images_are_resized_otherwise(id, way):
+@pytest.mark.parametrize(("id", "variant"), RESIZES)
+def test_images_are_resized_otherwise(id, variant):
     right = load_image(npgemma.example_image(), 90).pixels_BYXC
-    with made(id, way=way):
+    with inject(id, variant=variant):
         wrong = load_image(npgemma.example_image(), 90).pixels_BYXC
     assert wrong.shape == right.shape
     assert wrong.dtype == right.dtype
@@ -148,7 +153,7 @@ def test_without_antialias_a_filter_still_gives_back_a_constant_and_a_slope():
 @pytest.mark.parametrize(("id", "change"), [("no-newline", (0, -1)), ("no-bos", (1, None)), ("double-bos", (0, None))])
 def test_prompts_are_other_ones(id, change, embedded):
     right = embedded.tokenizer.prompt("detect red circle")
-    with made(id):
+    with inject(id):
         wrong = embedded.tokenizer.prompt("detect red circle")
     assert wrong == ([right[0]] if id == "double-bos" else []) + right[slice(*change)]
 
@@ -163,9 +168,9 @@ def test_boxes_are_read_otherwise():
 
     text = "<loc0000><loc0256><loc0512><loc1023> cat"
     assert model.find_objects(text, (1023, 1023))[0].box == (256, 0, 1023, 512)
-    with made("locations-1024"):
+    with inject("locations-1024"):
         assert model.find_objects(text, (1024, 1024))[0].box == (256, 0, 1023, 512)
-    with made("locations-x-first"):
+    with inject("locations-x-first"):
         assert model.find_objects(text, (1023, 1023))[0].box == (0, 256, 512, 1023)
 
 
@@ -173,14 +178,14 @@ def test_rows_that_stand_for_no_token_can_win(embedded):
     logits = np.zeros((1, embedded.config.text.vocabulary), np.float32)
     logits[0, -1], logits[0, 7] = 2, 1
     assert embedded.chooser(Sampling())(logits) == [7]
-    with made("padded-vocabulary-wins"):
+    with inject("padded-vocabulary-wins"):
         assert embedded.chooser(Sampling())(logits) == [logits.shape[1] - 1]
 
 
 def test_answers_go_on_after_the_end(embedded):
     right = embedded.generate(npgemma.example_image(), "caption en")
     more = len(right.token_ids) + 3
-    with made("eos-ignored"):
+    with inject("eos-ignored"):
         wrong = embedded.generate(npgemma.example_image(), "caption en", max_new_tokens=more)
     assert right.finish_reason == "stop"
     assert wrong.token_ids[: len(right.token_ids)] == right.token_ids
@@ -198,5 +203,5 @@ def test_top_p_drops_one_token_more(backend):
         return {int(choose(model.backend.to_array(logits))[0]) for _ in range(50)}
 
     assert drawn() == {5, 3}
-    with made("top-p-drops-crossing-token"):
+    with inject("top-p-drops-crossing-token"):
         assert drawn() == {5}

@@ -13,7 +13,7 @@ from npgemma.image import load_image
 from npgemma.porting.arrange import Misfit, arrange, layouts
 from npgemma.porting.comparing import compare
 from npgemma.porting.coverage import cover, suggest
-from npgemma.porting.mistakes import MISTAKES, made
+from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.porting.name_map import Rule, read_map
 from npgemma.porting.reference import from_model, from_trace
 from npgemma.rope import rotate
@@ -110,7 +110,7 @@ SEEN = [
 @pytest.mark.parametrize("id", SEEN)
 def test_the_first_wrong_array_is_where_the_mistake_is_made(id):
     fed = reference().token_ids
-    with made(id, "npgemma"):
+    with inject(id, "npgemma"):
         arrays = traced(fed).arrays
     report = compare(reference(), dict(arrays))
     assert not report["passed"]

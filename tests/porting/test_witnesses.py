@@ -18,7 +18,7 @@ from npgemma.porting.bounds import BOUNDS
 from npgemma.porting.difference import difference
 from npgemma.porting.logits import Answer, diagnose
 from npgemma.porting.logits.question import Question
-from npgemma.porting.mistakes import MISTAKES, made
+from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.probe.exchange import SHARED
 
 BOTH = NUMPY, TWIN = "npgemma", "torch_ref"
@@ -35,18 +35,18 @@ PROMPT, TOKENS = "detect red circle ; blue square", [7, 8, 9, 10, 11]
 
 
 def variants(id):
-    return range(1 if id in ONE_NUMBER else len(MISTAKES[id].ways))
+    return range(1 if id in ONE_NUMBER else len(MISTAKES[id].variants))
 
 
 def shared(id):
     """Whether a mistake is in a file that serves both backends, so that it cannot be in one alone."""
-    return any(name.partition(".")[0] in SHARED for name in MISTAKES[id].ways[0])
+    return any(name.partition(".")[0] in SHARED for name in MISTAKES[id].variants[0])
 
 
 def injected(id, packages, variant=0):
     stack = contextlib.ExitStack()
     for package in packages[:1] if shared(id) else packages:
-        stack.enter_context(made(id, package, variant))
+        stack.enter_context(inject(id, package, variant))
     return stack
 
 
@@ -128,7 +128,7 @@ def test_logits_name_what_the_page_says(gemma_2_folder):
     for id, mistake in MISTAKES.items():
         if mistakes.around(id):
             continue
-        rows = question.logits(mistake.ways[0])[:, : model.tokenizer.size].astype(np.float64)
+        rows = question.logits(mistake.variants[0])[:, : model.tokenizer.size].astype(np.float64)
         report = diagnose(Answer(rows, TOKENS), question, "float32")
         assert [found["name"] for found in report["mistakes"]] == [id] * mistakes.named_by_logits(id), id
 

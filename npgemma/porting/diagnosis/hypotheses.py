@@ -11,12 +11,12 @@ from npgemma.porting.mistakes import MISTAKES
 
 @dataclasses.dataclass
 class Hypothesis:
-    """What one known mistake, made in one way, says of the port.
+    """What one variant of a known mistake says of the port.
 
     Parameters
     ----------
     id : str
-    way : int
+    variant : int
     places : list of str
         Arrays that are wrong and that it explains.
     own_error, explained_error : float or None
@@ -26,11 +26,11 @@ class Hypothesis:
     c, z : float
         Its projection; 0 where contradictions have decided already.
     visible : float
-        How many standard errors it would stand out by, were it made; 0 if it changes nothing here, or is contradicted.
+        Expected |z| if the port had this mistake; 0 if it changes nothing here, or is contradicted.
     """
 
     id: str
-    way: int
+    variant: int
     places: list
     own_error: float | None
     explained_error: float | None
@@ -51,20 +51,20 @@ class Hypothesis:
         }
 
 
-def ask(replays, *ids_and_ways):
+def ask(replays, *injections):
     """Ask whether the port made some mistakes.
 
     Parameters
     ----------
     replays : Replays
-    *ids_and_ways : (str, int)
+    *injections : (str, int)
         One mistake, or several at once.
 
     Returns
     -------
     Hypothesis
     """
-    right, under = replays.right, replays.replay(*ids_and_ways)
+    right, under = replays.right, replays.replay(*injections)
     explained, waiting, closed = [], [], []
     for name, place in under.items():
         if place.error is None or place.apart <= SAME or name.endswith("angle_BTh"):
@@ -81,9 +81,9 @@ def ask(replays, *ids_and_ways):
             explained += [name] if was_wrong else []
     wrong = replays.wrong(right)
     places = [name for name in wrong if name in explained or name in closed]
-    [(id, way), *_] = ids_and_ways
+    [(id, variant), *_] = injections
     found = Hypothesis(
-        id, way, places,
+        id, variant, places,
         max((right[name].error for name in places), default=None),
         max((under[name].error for name in explained), default=None),
         waiting,

@@ -6,7 +6,7 @@ from npgemma.porting.mistakes import MISTAKES
 
 # A projection names a mistake that is smaller than rounding: this near to 1, and so many standard errors from 0.
 NEAR_ONE, SURE = 0.4, 12
-# A mistake could be seen if, once made, it would stand out by so many standard errors.
+# A mistake could be seen if, in a port that had it, |z| would be expected to be as large as this.
 VISIBLE = 2 * SURE
 # In a narrow dtype these are what a right program does as well.
 RIGHT_IF_NARROW = ("embedding-scale-bfloat16", "cache-bfloat16", "patch-weights-bfloat16", "vision-positions-bfloat16")
@@ -28,7 +28,7 @@ def diagnose(replays):
         operations that a port of float64 calculates in float32, and that are judged by float32's limits).
     """
     wrong = replays.wrong(replays.right)
-    asked = [ask(replays, way) for way in _askable(replays)]
+    asked = [ask(replays, injection) for injection in _askable(replays)]
     named, rest = _explaining(replays, asked, wrong)
     named += [each for each in _below_rounding(replays, asked) if each.id not in {other.id for other in named}]
     compared = sum(place.error is not None for place in replays.right.values())
@@ -44,15 +44,15 @@ def diagnose(replays):
 
 
 def _askable(replays):
-    """Yield the mistakes that this model can have and that arrays can show, in each of their ways."""
+    """Yield the mistakes that this model can have and that arrays can show, in each of their variants."""
     gemma2 = isinstance(replays.model.config.text, Gemma2Config)
     for id, mistake in MISTAKES.items():
         if _shows_in_arrays(mistake) and (gemma2 or not mistake.only_gemma2):
-            yield from ((id, way) for way in range(len(mistake.ways)))
+            yield from ((id, variant) for variant in range(len(mistake.variants)))
 
 
 def _shows_in_arrays(mistake):
-    return not any(name.startswith(("answer.", "model.")) for changes in mistake.ways for name in changes)
+    return not any(name.startswith(("answer.", "model.")) for changes in mistake.variants for name in changes)
 
 
 def _explaining(replays, asked, wrong):
@@ -106,13 +106,13 @@ def _undecidable(replays, asked, named):
     """Return which mistakes this trace cannot show, and why."""
     found, known = [], {each.id for each in named}
     for id, mistake in MISTAKES.items():
-        ways = [each for each in asked if each.id == id]
-        visible = max((each.visible for each in ways), default=0.0)
-        if id in known or any(each.places or each.contradictions for each in ways):
+        variants = [each for each in asked if each.id == id]
+        visible = max((each.visible for each in variants), default=0.0)
+        if id in known or any(each.places or each.contradictions for each in variants):
             continue
         if not _shows_in_arrays(mistake):
             reason = f"it shows in {mistake.place}, and not in arrays"
-        elif not ways:
+        elif not variants:
             continue
         elif visible == 0:
             reason = mistake.unseen or "none of the arrays that were given depends on it"

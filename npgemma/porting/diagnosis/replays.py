@@ -108,18 +108,18 @@ class Replays:
             given_tokens.decode(self.model, image_BPD, ids, self.port.token_ids)
         return image_BPD
 
-    def replay(self, *ids_and_ways):
+    def replay(self, *injections):
         """Replay under some mistakes.
 
         Parameters
         ----------
-        *ids_and_ways : (str, int)
+        *injections : (str, int)
 
         Returns
         -------
         dict of str to Place
         """
-        places, under, kept = {}, bool(ids_and_ways), Kept({})
+        places, under, kept = {}, bool(injections), Kept({})
 
         def choose(name, computed, inside):
             variable = name.rpartition("/")[2]
@@ -139,21 +139,19 @@ class Replays:
                 return computed
             return found.astype(computed.dtype, copy=False)
 
-        ways = [MISTAKES[id].ways[way] for id, way in ids_and_ways]
-        if self._other_pixels():
-            before, ways = [way for way in ways if _only_pixels(way)], [way for way in ways if not _only_pixels(way)]
-        else:
-            before = []
-        with replaying(choose, ways), exchanged(_counted_from(self.conventions.origin)):
-            anew = any(path.startswith("image.") for way in ways for path in way)
+        changes = [MISTAKES[id].variants[variant] for id, variant in injections]
+        before = [each for each in changes if _only_pixels(each)] if self._other_pixels() else []
+        changes = [each for each in changes if each not in before]
+        with replaying(choose, changes), exchanged(_counted_from(self.conventions.origin)):
+            anew = any(path.startswith("image.") for each in changes for path in each)
             pixels, ids = self.load() if anew else self.pixels, self._prompt_ids()
-            for changes in before:
-                pixels = changes["siglip.encode"](None, lambda pixels_BYXC, *others: pixels_BYXC)(pixels, None, None)
+            for each in before:
+                pixels = each["siglip.encode"](None, lambda pixels_BYXC, *others: pixels_BYXC)(pixels, None, None)
             places["prompt"] = self._prompt_place(ids)
             given = self.port.arrays.get("prefill.0/ids_BT")
             if given is not None and given.ndim == 2 and len(given) == 1 and given.size:
                 ids = given[0].astype(int).tolist()
-            concerned = [name for way in [*before, *ways] for name in way]
+            concerned = [name for each in [*before, *changes] for name in each]
             image_BPD = self._run(pixels, ids, _parts(concerned))
         if not under:
             self.image = image_BPD

@@ -51,7 +51,7 @@ def shown_in_logits(config):
     """Return the known mistakes that a model of these sizes can have, without those in what is made of logits."""
     gemma2 = isinstance(config.text, Gemma2Config)
     possible = [mistake for mistake in MISTAKES.values() if gemma2 or not mistake.only_gemma2]
-    return [mistake for mistake in possible if not touches(mistake.ways[0], AROUND)]
+    return [mistake for mistake in possible if not touches(mistake.variants[0], AROUND)]
 
 
 def judge(comparison, tried):
@@ -123,7 +123,7 @@ def undecidable(comparison, tried, token_ids):
     reasons = {one.id: _reason(one, comparison) for one in tried if one.effect <= comparison.limit}
     ends = set(comparison.question.model.config.eos_tokens) & set(token_ids)
     for id, mistake in MISTAKES.items():
-        if touches(mistake.ways[0], AROUND) and not (id == "eos-ignored" and ends):
+        if touches(mistake.variants[0], AROUND) and not (id == "eos-ignored" and ends):
             reasons[id] = mistake.unseen
     return [{"name": id, "reason": reasons[id]} for id in MISTAKES if id in reasons]
 

@@ -55,7 +55,7 @@ class Comparison:
         return self.question.logits(changes, rows)[:, : self.columns].astype(np.float64)
 
     def hypothesis(self, mistake):
-        """Return the way of a mistake that is nearest to the port.
+        """Return the variant of a mistake that is nearest to the port.
 
         Parameters
         ----------
@@ -65,13 +65,13 @@ class Comparison:
         -------
         Hypothesis
         """
-        ways = [self._way(mistake.id, changes) for changes in mistake.ways]
-        nearest = min(ways, key=lambda way: way.explained_error)
-        # The usual way tells whether these logits can show the mistake.
-        return Hypothesis(mistake.id, nearest.explained_error, ways[0].effect, nearest.c)
+        variants = [self._variant(mistake.id, changes) for changes in mistake.variants]
+        nearest = min(variants, key=lambda each: each.explained_error)
+        # The usual variant tells whether these logits can show the mistake.
+        return Hypothesis(mistake.id, nearest.explained_error, variants[0].effect, nearest.c)
 
-    def _way(self, id, changes):
-        """Compare one way; of logits whose first row is far from everything that matters, no more rows."""
+    def _variant(self, id, changes):
+        """Compare one variant; of logits whose first row is far from everything that matters, no more rows."""
         wrong = self._run(changes, 1)
         if self._matters(wrong):
             wrong = self._run(changes, ROWS)

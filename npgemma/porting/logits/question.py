@@ -39,7 +39,7 @@ class Question:
         Parameters
         ----------
         changes : npgemma.porting.mistakes.injection.Changes, optional
-            One way of a mistake, made meanwhile.
+            One variant of a mistake, injected meanwhile.
         rows : int, optional
             As many rows; by default one for each token.
 

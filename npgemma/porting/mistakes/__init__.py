@@ -1,7 +1,7 @@
-"""Known mistakes of ports, made on purpose: ``with made("rope-interleaved"): model.generate(...)``.
+"""Known mistakes of ports, injected on purpose: ``with inject("rope-interleaved"): model.generate(...)``.
 
 Each has an id, what it is, who made it, and the place where it shows first. Functions are exchanged for wrong ones
-while a mistake is made; nothing of it stands in the forward pass itself.
+while a mistake is injected; nothing of it stands in the forward pass itself.
 """
 
 import types
@@ -10,15 +10,15 @@ from npgemma.porting.mistakes import decoder, gemma2_only, output, preprocessing
 from npgemma.porting.mistakes.injection import Mistake
 from npgemma.probe.exchange import exchanged
 
-__all__ = ["MISTAKES", "Mistake", "made"]
+__all__ = ["MISTAKES", "Mistake", "inject"]
 
 # By id, in the order of the data flow. The ids are fixed: other programs use them.
 _PARTS = (preprocessing, vision, decoder, gemma2_only, output, weight_layout)
 MISTAKES = types.MappingProxyType({mistake.id: mistake for part in _PARTS for mistake in part.MISTAKES})
 
 
-def made(id, package="npgemma", way=0):
-    """Make a mistake in everything that runs inside a ``with`` block, in all threads.
+def inject(id, package="npgemma", variant=0):
+    """Inject a mistake into all that this thread runs inside a ``with`` block.
 
     Parameters
     ----------
@@ -26,11 +26,11 @@ def made(id, package="npgemma", way=0):
         A key of `MISTAKES`.
     package : str
         The backend: ``npgemma`` or ``torch_ref``.
-    way : int
-        Which of the mistake's ways.
+    variant : int
+        Which of the variants of the mistake.
 
     Returns
     -------
     context manager
     """
-    return exchanged(MISTAKES[id].ways[way], package)
+    return exchanged(MISTAKES[id].variants[variant], package)

@@ -25,8 +25,8 @@ class Mistake:
         Who made it, or what leads to it.
     place : str
         Pattern of the first array in a trace that differs; or, for what is no array, where the mistake shows.
-    ways : tuple of Changes
-        One mistake can be made in several ways, such as two values for the same epsilon; the first is the usual one.
+    variants : tuple of Changes
+        Such as two values of the same epsilon; the first is the usual one.
     unseen : str
         Where the mistake changes nothing, the reason.
     """
@@ -35,13 +35,13 @@ class Mistake:
     says: str
     made_by: str
     place: str
-    ways: tuple[Changes, ...]
+    variants: tuple[Changes, ...]
     unseen: str = ""
 
     @property
     def only_gemma2(self):
         """Whether only PaliGemma 2 has what the mistake is about."""
-        return all(name.startswith("gemma2.") for changes in self.ways for name in changes)
+        return all(name.startswith("gemma2.") for changes in self.variants for name in changes)
 
 
 def in_decoders(function, wrong):
