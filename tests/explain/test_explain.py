@@ -42,6 +42,16 @@ def test_the_page_is_small_and_checked(page):
     assert names >= {"patchify", "attend", "prefix_lm", "geglu", "sample", "find_objects"}
 
 
+def test_lines_that_are_not_marked_are_the_same_on_both_sides(page):
+    marked = 0
+    for function in facts_of(page)["functions"]:
+        sides = [function["reference"], function["twin"]] if function["twin"] else []
+        same = [[line for i, line in enumerate(side["lines"]) if i not in side["changed"]] for side in sides]
+        assert not same or same[0] == same[1]
+        marked += sum(len(side["changed"]) for side in sides)
+    assert marked > 20
+
+
 def test_the_modules_become_one_script():
     script = bundle.script()
     assert "import {" not in script
