@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import test_golden
 from generated import ROOT, mistakes
+from test_logits import Kept
 
 import npgemma
 from npgemma.command.parity import twin_of
@@ -17,7 +18,6 @@ from npgemma.porting import given_tokens
 from npgemma.porting.bounds import BOUNDS
 from npgemma.porting.difference import relative_l2
 from npgemma.porting.logits import Answer, diagnose
-from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.probe.exchange import SHARED
 
@@ -110,16 +110,6 @@ def test_witnesses_see_nothing_in_right_programs():
     names = {witness for id in MISTAKES for witness in mistakes.witnesses(id)}
     goldens = [name for name in names if "::" not in name]
     assert not any(golden_sees(name, package) for name in goldens for package in BOTH)
-
-
-class Kept(Question):
-    """A question that runs each mistake once, however many answers are diagnosed."""
-
-    def logits(self, changes=None, rows=None):
-        kept = self.__dict__.setdefault("kept", {})
-        if (id(changes), rows) not in kept:
-            kept[id(changes), rows] = super().logits(changes, rows)
-        return kept[id(changes), rows]
 
 
 def test_logits_name_what_the_page_says(gemma_2_folder):
