@@ -71,18 +71,8 @@ def _converter():
     return parser, run
 
 
-def synthesize(name, folder, dtype="bfloat16", seed=0):
-    """Write a checkpoint of a published size with random weights and a usable tokenizer.
-
-    Parameters
-    ----------
-    name : str
-        One of `npgemma.config.PUBLISHED`.
-    folder : pathlib.Path
-    dtype : str
-        Of the file.
-    seed : int
-    """
+def synthesize(name, folder: pathlib.Path, dtype="bfloat16", seed=0):
+    """Write a checkpoint of a size in `npgemma.config.PUBLISHED` with random weights and a usable tokenizer."""
     if seed < 0:
         raise InputError(f"the seed should be 0 or more, found {seed}")
     config, randomness = PUBLISHED[name], np.random.default_rng(seed)
