@@ -63,7 +63,7 @@ class Merged(safetensors_file.Stored):
 
 
 def merge(config, pairs, folder):
-    """Merge the adapter of a folder into a checkpoint's pairs of `conversion.layout.StoredLeaf` and tensor, by our names.
+    """Merge the adapter of a folder into a checkpoint's pairs of stored leaf and tensor, by our names.
 
     The configuration gets as many rows in the table as the adapter's, if it brings its own. InputError if the adapter
     is damaged, of another kind, or does not fit the checkpoint.

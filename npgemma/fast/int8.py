@@ -19,20 +19,11 @@ PIECE = 2**20
 
 @dataclass(frozen=True)
 class Int8Weight:
-    """A weight in eight bits; it stands where an array stands in the tree.
+    """A weight in eight bits; it stands where an array stands in the tree."""
 
-    Parameters
-    ----------
-    number_NK : int8 array
-        As stored: rows are what comes out of a product, columns what is summed.
-    factor_N : float32 array
-    view : callable
-        Turns an array of the stored shape into the weight's own axes.
-    """
-
-    number_NK: np.ndarray
+    number_NK: np.ndarray  # as stored: rows are what comes out of a product, columns what is summed
     factor_N: np.ndarray
-    view: Callable
+    view: Callable  # turns an array of the stored shape into the weight's own axes
 
     dtype = "int8"
 
@@ -61,40 +52,19 @@ class Int8Weight:
         return whole if dtype is None else whole.astype(dtype)
 
     def multiply(self, x_RK, order):
-        """Return the product of activations with this weight: by whole numbers, and the factor of each row comes last.
-
-        Parameters
-        ----------
-        x_RK : float32 array
-        order : tuple of int
-            Not needed: the numbers are stored as rows of what comes out.
-
-        Returns
-        -------
-        y_RN : float32 array
+        """Return the product y_RN: first by whole numbers, which lie in the right order, and last by the rows' factors.
         """
         y_RN = product_in_blocks([x_RK], self.number_NK, lambda number, parts: np.copyto(parts[0], number))
         y_RN *= self.factor_N
         return y_RN
 
 
-def quantize(stored, view, wide=lambda part: part, release=lambda start, stop: None):
-    """Round a weight to eight bits.
+def quantize(stored, view, wide=lambda part: part, release=lambda start, stop: None) -> Int8Weight:
+    """Round a stored weight, whose first axis is what comes out of a product, to eight bits.
 
-    Parameters
-    ----------
-    stored : array
-        As a checkpoint has it, the first axis what comes out of a product.
-    view : callable
-        Turns an array of this shape into the weight's own axes.
-    wide : callable, optional
-        Turns a part of ``stored`` into numbers that NumPy can calculate with; needed for bfloat16 bits.
-    release : callable, optional
-        Called with the first and last entry of each part once it has been read.
-
-    Returns
-    -------
-    Int8Weight
+    ``view`` turns an array of this shape into the weight's own axes, and ``wide`` a part of it into numbers that NumPy
+    can calculate with (needed for bfloat16 bits). ``release`` is called with the first and last entry of each part once
+    it has been read.
     """
     rows_NK = stored.reshape(len(stored), -1)
     number_NK, factor_N = np.empty(rows_NK.shape, dtype=np.int8), np.empty(len(rows_NK), dtype=np.float32)

@@ -40,12 +40,7 @@ def splitting():
 def split(work, total, step):
     """Call ``work(start, stop)`` for the whole of ``range(total)``, in pieces of at most ``step``, on all cores.
 
-    Parameters
-    ----------
-    work : callable
-        May only write to what belongs to its piece. What it splits again, its own thread does, piece after piece.
-    total : int
-    step : int
+    It may only write to what belongs to its piece. What it splits again, its own thread does, piece after piece.
     """
     pieces = collections.deque((start, min(start + step, total)) for start in range(0, total, step))
     helpers = 0 if splitting() else min(count(), len(pieces)) - 1
