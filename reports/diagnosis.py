@@ -136,17 +136,7 @@ def random_folder():
 
 
 def outcome(case):
-    """Diagnose the port of a case.
-
-    Parameters
-    ----------
-    case : Case
-
-    Returns
-    -------
-    dict
-        The case's own fields, its ``kind``, ``verdict`` and ``named``.
-    """
+    """Diagnose the port of a case; return its own fields, its ``kind``, ``verdict`` and ``named``."""
     with np.errstate(all="ignore"):  # a mistake may overflow
         report = (from_trace if case.witness == "trace" else from_logits)(case)
     return dataclasses.asdict(case) | {

@@ -52,8 +52,7 @@ class Int8Weight:
         return whole if dtype is None else whole.astype(dtype)
 
     def multiply(self, x_RK, order):
-        """Return the product y_RN: first by whole numbers, which lie in the right order, and last by the rows' factors.
-        """
+        """Return the product y_RN: by whole numbers, which lie in the right order, and then by the rows' factors."""
         y_RN = product_in_blocks([x_RK], self.number_NK, lambda number, parts: np.copyto(parts[0], number))
         y_RN *= self.factor_N
         return y_RN

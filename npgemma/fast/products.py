@@ -189,8 +189,7 @@ def multiply(x, weight, kept, order):
 
 
 def rows_of(weight, order, K):
-    """Return a weight as rows of what comes out, each of K entries that are summed: of a checkpoint a view, not a copy.
-    """
+    """Return a weight as rows of what comes out, each of K summed entries: of a checkpoint a view, not a copy."""
     return weight.transpose(order).reshape(-1, K)
 
 
