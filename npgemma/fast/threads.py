@@ -72,9 +72,7 @@ def split(work, total, step):
 def even(total, most):
     """Return a size of pieces, at most ``most``, of which every core gets equally many.
 
-    Examples
-    --------
-    On two cores: ``even(2048, 4096)`` is 1024, ``even(4304, 1024)`` is 718.
+    On two cores ``even(2048, 4096)`` is 1024, and ``even(4304, 1024)`` is 718.
     """
     pieces = -(-total // most)
     pieces = -(-pieces // count()) * count()
