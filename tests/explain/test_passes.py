@@ -1,11 +1,12 @@
-"""views.py: what is shown of an answer is what the passes held, in both backends."""
+"""passes.py and attention_maps.py: what is shown of an answer is what the passes held, in both backends."""
 
 import numpy as np
 import pytest
 
 import npgemma
 import torch_ref
-from npgemma.explain.passes import Attention, as_seen, attention_of, watched
+from npgemma.explain.attention_maps import Attention, attention_of
+from npgemma.explain.passes import watched
 from npgemma.image import load_image
 from npgemma.ops import softmax
 
@@ -68,10 +69,3 @@ def test_shares_map_and_ranking():
     assert np.allclose(attention.shares(0, 0, 1), [36 / 78, 9 / 78, 21 / 78, 12 / 78])
     assert (attention.map(0, 0, 1) * 78).round().tolist() == [[1, 2, 5, 6], [3, 4, 7, 8]]
     assert attention.sharpest(5) == [(0, 1), (0, 0)]
-
-
-def test_the_square_as_seen_is_the_resized_image(image):
-    model, size = npgemma.load(), image.pixels_BYXC.shape[1]
-    whole = npgemma.image.upright_rgb(npgemma.image.open_image(npgemma.example_image()))
-    resized = np.asarray(whole.resize((size, size), npgemma.image.Image.Resampling.BICUBIC))
-    assert (as_seen(image.pixels_BYXC[0], model.preprocessing) == resized).all()
