@@ -63,7 +63,6 @@ def _converter():
     parser.add_argument("--base", metavar="DIR", help="checkpoint under a LoRA adapter (default: the one beside it)")
 
     def run(options, progress):
-        """Convert, and say how far it is."""
         source = Source.of(options.source, options.base, options.config, options.tokenizer)
         report = partial(progress.report, "converting")
         convert(source, options.destination, options.dtype, report)

@@ -127,7 +127,7 @@ def open_file(path: pathlib.Path, config_file: str | os.PathLike[str] | None = N
     if config_file is None:
         config = _recognised(path, arrays)
     else:
-        config = _with_rows(hub_config.from_hub(read_json(pathlib.Path(config_file))), arrays)
+        config = _with_rows_of(hub_config.from_hub(read_json(pathlib.Path(config_file))), arrays)
     leaves, shapes = layout(config)
     _check(path, arrays, shapes)
     pairs = {}
@@ -191,7 +191,7 @@ def _recognised(path, arrays):
     """Return the published variant that has these shapes."""
     found = {name: array.shape for name, (array, _) in arrays.items()}
     for config in PUBLISHED.values():
-        fitting = _with_rows(config, arrays)
+        fitting = _with_rows_of(config, arrays)
         if layout(fitting)[1] == found:
             return fitting
     raise InputError(
@@ -200,7 +200,7 @@ def _recognised(path, arrays):
     )
 
 
-def _with_rows(config, arrays):
+def _with_rows_of(config, arrays):
     """Return a configuration with as many rows in the table as the file has: the hub adds 64."""
     table = arrays.get("llm/embedder/input_embedding")
     if table is None or table[0].ndim != 2 or not 0 < table[0].shape[0] < 2**24:

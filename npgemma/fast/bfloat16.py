@@ -47,7 +47,6 @@ def widen_in_pieces(bits, release=lambda start, stop: None):
     words, flat = wide.reshape(-1).view(np.uint32), bits.reshape(-1)
 
     def work(start, stop):
-        """Widen some entries."""
         words[start:stop] = flat[start:stop]
         words[start:stop] <<= 16
 

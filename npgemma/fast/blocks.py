@@ -59,7 +59,6 @@ def in_blocks_of_queries(attend):
         whole_mask = None if mask_BTS is None else np.broadcast_to(mask_BTS, (B, T, S))
 
         def work(start, stop):
-            """Run the formula for some blocks."""
             for rows, tokens, heads, shared in places[start:stop]:
                 mask = None if whole_mask is None else _keys_first(whole_mask[rows, tokens])
                 q, k, v = q_BTNH[rows, tokens, heads], k_BSKH[rows, :, shared], v_BSKH[rows, :, shared]

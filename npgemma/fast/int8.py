@@ -70,7 +70,6 @@ def quantize(stored, view, wide=lambda part: part, release=lambda start, stop: N
     K = rows_NK.shape[1]
 
     def work(start, stop):
-        """Round some rows, each by its own factor."""
         part = wide(rows_NK[start:stop]).astype(np.float32, copy=False)
         factor_N[start:stop] = factor = np.maximum(part.max(axis=1), -part.min(axis=1)) / HIGHEST
         # A row of zeros has any factor.

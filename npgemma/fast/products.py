@@ -149,7 +149,6 @@ def multiply_activations(formula, x, other):
     before_x, before_found = ((slice(None),) * letters.index("T") for letters in (axes, result))
 
     def work(start, stop):
-        """Multiply some of the queries."""
         tokens = slice(start, stop)
         found[(*before_found, tokens)] = _multiply_queries(formula, x[(*before_x, tokens)], other)
 
@@ -206,7 +205,6 @@ def product_in_blocks(parts_RK, weight_NK, widen=None):
     y_RN = np.empty((N, R), dtype=dtype).T if R > FEW and N > HIDDEN * K else np.empty((R, N), dtype=dtype)
 
     def work(start, stop):
-        """Multiply all rows by some of the weights."""
         blocks = [weight_NK[start:stop]]
         if widen:
             blocks = _buffer((stop - start) * K).reshape(len(parts_RK), stop - start, -1)

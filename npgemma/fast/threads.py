@@ -46,7 +46,6 @@ def split(work, total, step):
     helpers = 0 if splitting() else min(count(), len(pieces)) - 1
 
     def run():
-        """Take pieces until none is left."""
         _splitting.set(True)
         while pieces:
             try:
@@ -98,7 +97,6 @@ def in_pieces(function):
         found = np.empty_like(rows, order="C")
 
         def work(start, stop):
-            """Treat some of the rows."""
             found[start:stop] = function(rows[start:stop], *others)
 
         split(work, len(rows), even(len(rows), max(1, PIECE // rows.shape[1])))
@@ -122,7 +120,6 @@ def elementwise(function):
         flat, flat_found = x.ravel(order="K"), found.ravel(order="K")
 
         def work(start, stop):
-            """Treat some of the numbers."""
             flat_found[start:stop] = function(flat[start:stop], *others)
 
         split(work, x.size, even(x.size, PIECE))

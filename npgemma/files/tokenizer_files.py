@@ -37,7 +37,6 @@ def has_tokenizer(folder):
 
 
 def _read_model(path):
-    """Read a ``tokenizer.model``."""
     try:
         refuse_pointer(path)
         return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes() or b"empty")
