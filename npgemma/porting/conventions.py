@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from npgemma.rope import rotate
 
 # From here down a port's score counts as masked.
@@ -78,7 +78,7 @@ class Conventions:
         return rotate(found.astype(np.float64), angle_BTh)
 
     def _apart(self, expected, found, turns):
-        return difference(expected, self._turned(found, -turns)).relative_l2
+        return relative_l2(expected, self._turned(found, -turns))
 
 
 def is_position(name):

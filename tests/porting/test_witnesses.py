@@ -15,7 +15,7 @@ from npgemma.command.parity import twin_of
 from npgemma.image import load_image
 from npgemma.porting import given_tokens
 from npgemma.porting.bounds import BOUNDS
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from npgemma.porting.logits import Answer, diagnose
 from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import MISTAKES, inject
@@ -158,7 +158,7 @@ def test_arrays_show_what_the_page_says(ids, dtype, gemma_2_folder):
         with injected(id, (package,)) if id else contextlib.nullcontext():
             found = trace(models[package])
         expected = right[NUMPY if package == TWIN else TWIN]
-        return max(difference(expected[name], found[name]).relative_l2 for name in expected if name in found)
+        return max(relative_l2(expected[name], found[name]) for name in expected if name in found)
 
     assert max(map(apart, BOTH)) < BOUNDS[dtype]
     for id in ids:

@@ -16,7 +16,7 @@ from measured import LONG, PAIRS, SHORT, Measured
 import npgemma
 from conversion.folder import read_config
 from conversion.memory import available_memory
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -47,7 +47,7 @@ def note(request, measurements):
 
 def percent(expected, found, bound):
     """Return the relative L2 error in percent of the bound."""
-    return 100 * difference(expected, found).relative_l2 / bound
+    return 100 * relative_l2(expected, found) / bound
 
 
 def worst(report):
