@@ -9,7 +9,7 @@ from npgemma.probe.rewriting import Source
 
 
 class Probe:
-    """Stands inside the forward pass: a base class whose methods do nothing; `npgemma.probe.probing` puts one in force."""
+    """Stands inside the forward pass: a base class that does nothing; `npgemma.probe.probing` puts one in force."""
 
     def on_call(self, path: str, source: Source) -> None:
         """Be told of a call, before it runs.
