@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from npgemma.porting.reference import Reference
 from npgemma.rope import rotate
 
@@ -62,7 +62,7 @@ class Conventions:
         return rotate(found.astype(np.float64), angle_BTh)
 
     def _error(self, expected, found, turns):
-        return difference(expected, self._turned(found, -turns)).relative_l2
+        return relative_l2(expected, self._turned(found, -turns))
 
 
 def is_position(name):

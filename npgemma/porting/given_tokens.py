@@ -126,13 +126,8 @@ def read_ids(path: str) -> list[int]:
         raise InputError(f"'{path}' should hold one token id a line, as whole numbers") from None
 
 
-def ids_of_trace(arrays: dict[str, np.ndarray], manifest: dict | None = None) -> list[int]:
-    """Return the answer's tokens: those in the manifest, or those that the steps of a trace took.
-
-    Raises `InputError` if a step is in the trace without its token.
-    """
-    if manifest and manifest.get("answer"):
-        return manifest["answer"]
+def ids_of_trace(arrays: dict[str, np.ndarray]) -> list[int]:
+    """Return the answer's tokens as the steps of a trace took them; raise `InputError` if a step has arrays but no token."""
     steps = {int(name.split("/")[0].removeprefix("step.")) for name in arrays if name.startswith("step.")}
     ids = []
     for step in range(max(steps, default=-1) + 1):

@@ -8,7 +8,7 @@ from npgemma.porting import given_tokens
 from npgemma.porting.bounds import BOUNDS
 from npgemma.porting.conventions import Conventions
 from npgemma.porting.coverage import Coverage
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from npgemma.porting.exact import exact
 from npgemma.porting.graph import Graph
 from npgemma.porting.reference import Reference
@@ -38,7 +38,7 @@ def graft(reference: Reference, coverage: Coverage, names: Sequence[str], dtype:
     last = max(_pass(name) for name in names)
     downstream = [name for name in Graph(reference.entries).downstream(names) if _pass(name) <= last]
     compared = [name for name in downstream if name in port and name in computed]
-    error = {name: difference(computed[name], port[name]).relative_l2 for name in [*names, *compared]}
+    error = {name: relative_l2(computed[name], port[name]) for name in [*names, *compared]}
     past = [name for name in compared if error[name] > bound]
     return {
         "names": list(names),

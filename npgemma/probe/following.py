@@ -6,7 +6,6 @@ function, or what the function was exchanged for; in any other thread it runs th
 ends, the functions are back in their places, and nothing is left that would cost anything.
 """
 
-import ast
 import contextlib
 import functools
 import importlib
@@ -20,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from npgemma.fast.blocks import whole_arrays
-from npgemma.probe.rewriting import Source, rewritten
+from npgemma.probe.calls import Call, Naming, Probe, Statement
+from npgemma.probe.rewriting import rewritten
 
 PACKAGES = ("npgemma", "torch_ref")
 # The files of the forward pass, in both packages. What stands before it (image, tokenizer) and after it (generate,
@@ -28,127 +28,6 @@ PACKAGES = ("npgemma", "torch_ref")
 FILES = (
     "attention", "mask", "rope", "siglip", "projector", "gemma", "gemma2", "paligemma", "contrastive", "segmentation",
 )  # fmt: skip
-
-
-class Probe:
-    """Stands inside the forward pass: a base class whose methods do nothing. `probing` puts one in force."""
-
-    def on_call(self, path: str, source: Source) -> None:
-        """Be told of a call, before it runs.
-
-        Parameters
-        ----------
-        path : str
-            ``prefill.0/run_blocks.0/block.3``: the number counts the calls of one function within its caller.
-        source : npgemma.probe.rewriting.Source
-            The function that is called.
-        """
-
-    def on_bind(self, name: str, value: Any, statement: "Statement") -> Any:
-        """Return what a named array is to be from here on: ``value``, or another one.
-
-        Parameters
-        ----------
-        name : str
-            The path of its call, a slash, and the variable. A name that a loop binds again is asked for once.
-        value : array
-        statement : Statement
-        """
-        return value
-
-    def on_exchanged(self, name: str, value: Any, statement: "Statement") -> Any:
-        """Return what the result of an exchanged function is to be: `on_bind` saw that of the right one inside it."""
-        return value
-
-
-@dataclass(frozen=True)
-class Statement:
-    """The statement that bound a named array, as it ran.
-
-    Parameters
-    ----------
-    variable : str
-    source : Source
-        The function that bound it.
-    written : ast.AST or None
-        The statement; for an argument, what the caller wrote in its place; None where no followed function did.
-    expression : ast.expr or None
-        What was bound.
-    file : str
-        Where it is written, such as ``npgemma/gemma.py:128``; empty where it is unknown.
-    path : str
-        The call in which the expression was evaluated: for an argument, the caller's.
-    place : Source or None
-        The function of that call; None where no followed function called.
-    scope : dict of str to object
-        Its local variables.
-    """
-
-    variable: str
-    source: Source
-    written: ast.AST | None
-    expression: ast.expr | None
-    file: str
-    path: str
-    place: Source | None
-    scope: Mapping[str, Any]
-
-    @property
-    def formula(self) -> str:
-        """The statement's text."""
-        return ast.unparse(self.written) if self.written else ""
-
-    @property
-    def is_result(self) -> bool:
-        """Whether the function returns this array."""
-        return self.variable == self.source.result
-
-
-@dataclass
-class _Naming:
-    """How one probe names what happens in one call."""
-
-    path: str = ""
-    counts: dict[str, int] = field(default_factory=dict)
-    known: set[str] = field(default_factory=set)
-
-    def enter(self, function):
-        """Count a call of a function; return its path."""
-        self.counts[function] = self.counts.get(function, -1) + 1
-        return f"{self.path}{function}.{self.counts[function]}/"
-
-
-@dataclass(eq=False)
-class _Call:
-    """An open call: of which function, from where, and its local variables so far."""
-
-    source: Source | None = None
-    caller: "_Call | None" = None
-    site: ast.Call | None = None
-    scope: Mapping[str, Any] = field(default_factory=dict)
-    namings: dict[Probe, _Naming] = field(default_factory=dict)
-
-    def naming(self, probe):
-        """Return how a probe names what happens here; one that begins here begins with nothing."""
-        return self.namings.setdefault(probe, _Naming())
-
-    def statement(self, binding, probe):
-        """Return what is known of a statement of this call, or, of an argument, of the call's place."""
-        if binding.variable not in self.source.arguments or binding.statement is not None:
-            place, written, expression = self, binding.statement, binding.expression
-        else:
-            place, written = self.caller, self._given(binding.variable)
-            expression = written
-        file = f"{place.source.file}:{written.lineno}" if written is not None else ""
-        path = place.naming(probe).path[:-1]
-        return Statement(binding.variable, self.source, written, expression, file, path, place.source, place.scope)
-
-    def _given(self, argument):
-        """Return what the caller wrote for an argument, or None."""
-        if self.site is None:
-            return None
-        given = dict(zip(self.source.arguments, self.site.args))
-        return (given | {word.arg: word.value for word in self.site.keywords}).get(argument)
 
 
 @dataclass(frozen=True)
@@ -165,7 +44,7 @@ class _State:
 
 
 _state: ContextVar[_State | None] = ContextVar("state", default=None)
-_open: ContextVar[_Call | None] = ContextVar("open call", default=None)
+_open: ContextVar[Call | None] = ContextVar("open call", default=None)
 
 
 class Slot:
@@ -199,9 +78,9 @@ class Slot:
         """Run the rewritten copy of the function."""
         copy, source = rewritten(self.function, _followed_names(), _bind, _site)
         caller = _open.get()
-        call = _Call(source, caller, site)
+        call = Call(source, caller, site)
         for probe in _state.get().probes:
-            naming = call.namings[probe] = _Naming(caller.naming(probe).enter(source.name))
+            naming = call.namings[probe] = Naming(caller.naming(probe).enter(source.name))
             probe.on_call(naming.path[:-1], source)
         before = _open.set(call)
         try:
@@ -219,8 +98,7 @@ class Slot:
             naming = caller.naming(probe)
             # A wrong function that never calls the right one has no call of its own.
             path = f"{naming.path}{source.name}.{naming.counts.get(source.name, 0)}/"
-            statement = Statement(source.result, source, None, None, "", path[:-1], source, {})
-            value = probe.on_exchanged(path + source.result, value, statement)
+            value = probe.on_exchanged(path + source.result, value, source)
         return value
 
 
@@ -234,7 +112,7 @@ def _bind(i, value, scope):
         naming = call.naming(probe)
         if binding.variable not in naming.known:
             naming.known.add(binding.variable)
-            value = probe.on_bind(naming.path + binding.variable, value, call.statement(binding, probe))
+            value = probe.on_bind(naming.path + binding.variable, value, Statement(call, binding, probe))
     return value
 
 
@@ -312,7 +190,7 @@ def in_force(probes=(), exchanges=()):
             slot = slot_of(owner, name)
             table[slot] = (*table.get(slot, ()), wrong)
     now = _State((*probes, *state.probes), table)
-    asked, root = _state.set(now), _open.set(_open.get() or _Call())
+    asked, root = _state.set(now), _open.set(_open.get() or Call())
     try:
         with whole_arrays() if now.binding else contextlib.nullcontext():
             yield

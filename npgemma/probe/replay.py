@@ -8,8 +8,9 @@ calculated from that program's own input, so that errors do not add up over the 
 
 import contextlib
 
+from npgemma.probe.calls import Probe
 from npgemma.probe.exchange import exchanged
-from npgemma.probe.following import Probe, probing
+from npgemma.probe.following import probing
 
 
 @contextlib.contextmanager
@@ -47,7 +48,7 @@ class _Replay(Probe):
             return value
         return self.choose(name, value, None)
 
-    def on_exchanged(self, name, value, statement):
+    def on_exchanged(self, name, value, source):
         """Ask for what an exchanged function returns."""
-        asked = statement.source.name in self.exchanged
+        asked = source.name in self.exchanged
         return self.choose(name, value, self.inside.pop(name, None)) if asked else value

@@ -16,7 +16,7 @@ from measured import LONG, PAIRS, SHORT, Measured
 import npgemma
 from conversion.folder import read_config
 from conversion.memory import available_memory
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -47,7 +47,7 @@ def note(request, measurements):
 
 def percent(expected, found, bound):
     """Return the relative L2 error in percent of the bound."""
-    return 100 * difference(expected, found).relative_l2 / bound
+    return 100 * relative_l2(expected, found) / bound
 
 
 def worst(report):
@@ -76,17 +76,16 @@ def affordable(both, pairs):
 
 
 @pytest.mark.parametrize(("image", "prompt"), PAIRS)
-def test_every_named_array_of_an_answer(both, note, image, prompt):
+def test_every_named_array_of_an_answer(both, note, image, prompt, request):
     """Place by place; both backends go on with the tokens of the port."""
     affordable(both, [(image, prompt)])
     report = both.answer(image, prompt).report
     note("every named array", both.dtype, image=image, prompt=prompt, **report)
     assert not report["missing"] + report["unexpected"]
     assert report["arrays"] > 100
-    if report["first_past_bound"] and both.dtype == "bfloat16" and worst(report)["percent_of_bound"] < 200:
-        # Rounding adds up over the layers as the weights will have it: ``parity`` judges own errors in bfloat16.
-        pytest.xfail(f"{worst(report)['worst']} uses {worst(report)['percent_of_bound']:.0f} % of the bound")
-    assert report["first_past_bound"] is None, worst(report)
+    # In bfloat16 rounding adds up over the layers as the weights will have it: ``parity`` judges each operation there.
+    foreign = both.dtype == "bfloat16" and request.config.getoption("--checkpoint")
+    assert worst(report)["percent_of_bound"] < (200 if foreign else 100), worst(report)
 
 
 @pytest.mark.parametrize(("image", "prompt"), PAIRS)

@@ -8,7 +8,7 @@ from support import CONFIGS
 import conversion
 import npgemma
 from npgemma.config import PUBLISHED
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_forced_tokens_are_what_follows_is_calculated_from(both):
     assert forced.choices[0] == free.choices[0]
     ids = [*model.tokenizer.prompt("caption en"), *other[:-1]]
     expected = model.logits(pixels, [ids], len(ids) - 2)[0, -3:, : model.tokenizer.size]
-    assert difference(expected, np.concatenate(forced.logits)).relative_l2 < 1e-6
+    assert relative_l2(expected, np.concatenate(forced.logits)) < 1e-6
 
 
 def test_a_mistake_in_the_twin_is_found_at_every_image_and_prompt(both, monkeypatch):
@@ -60,7 +60,7 @@ def test_a_cache_that_forgets_is_found_in_one_pass(both, monkeypatch):
     def far(backend):
         """Return how far each row of one pass is from the steps."""
         rows = both.one_pass(pairs, backend)
-        return [difference(both.answer(*pair).logits[backend], row).relative_l2 for pair, row in zip(pairs, rows)]
+        return [relative_l2(both.answer(*pair).logits[backend], row) for pair, row in zip(pairs, rows)]
 
     assert max(far("numpy") + far("torch")) < 1e-5
     monkeypatch.setattr("npgemma.gemma.positions", lambda valid_BS, new: np.zeros((len(valid_BS), new)))
@@ -72,7 +72,7 @@ def test_a_row_alone_is_padded_to_the_longer_prompt(both):
         both.one_pass([measured.SHORT], "numpy"),
         both.one_pass([measured.SHORT, measured.LONG], "numpy"),
     )
-    assert difference(alone, padded).relative_l2 < 1e-6
+    assert relative_l2(alone, padded) < 1e-6
     with npgemma.record(only="logits.0/valid_BT") as trace:
         both.one_pass([measured.SHORT], "numpy")
     valid_BT = trace["logits.0/valid_BT"]

@@ -9,7 +9,7 @@ from npgemma.errors import InputError
 from npgemma.porting import given_tokens
 from npgemma.porting.bounds import IN_FLOAT32, kind_of, limits
 from npgemma.porting.conventions import Conventions
-from npgemma.porting.difference import difference, same
+from npgemma.porting.difference import relative_l2, same
 from npgemma.porting.graph import Graph
 from npgemma.porting.mistakes import MISTAKES
 from npgemma.porting.mistakes.injection import in_decoders
@@ -167,7 +167,7 @@ class Replays:
     def _error(self, name, computed):
         """Return how far the port's array is from one of the reference's; None if the port does not give it."""
         given = self.conforming(name, computed)
-        return None if given is None else difference(computed, given).relative_l2
+        return None if given is None else relative_l2(computed, given)
 
     def _place(self, name, computed, under, kept):
         """Judge an array; most are the same under a mistake as without it."""
@@ -175,7 +175,7 @@ class Replays:
         if right is not None and same(right.computed, computed):
             return right
         error, own = self._error(name, computed), self.limits.get(name, 0.0)
-        apart = 0.0 if not under else math.inf if right is None else difference(right.computed, computed).relative_l2
+        apart = 0.0 if not under else math.inf if right is None else relative_l2(right.computed, computed)
         # Kept arrays upstream add their rounding to the limit. Finding out which of the kept ones are upstream takes
         # long, so it is left out where all of them together would not change the outcome.
         limit = own + kept.rounding
