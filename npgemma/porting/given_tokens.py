@@ -127,7 +127,7 @@ def read_ids(path: str) -> list[int]:
 
 
 def ids_of_trace(arrays: dict[str, np.ndarray]) -> list[int]:
-    """Return the answer's tokens as the steps of a trace took them; raise `InputError` if a step has arrays but no token."""
+    """Return the answer's tokens as the steps of a trace took them; raise `InputError` if a step is shown without."""
     steps = {int(name.split("/")[0].removeprefix("step.")) for name in arrays if name.startswith("step.")}
     ids = []
     for step in range(max(steps, default=-1) + 1):
