@@ -2,11 +2,10 @@
 
 import numpy as np
 
+from npgemma.porting.bounds import MASKED
 from npgemma.porting.difference import difference
 from npgemma.rope import rotate
 
-# From here down a port's score counts as masked.
-MASKED = -1e4
 # How far from 0 a port may begin to count.
 ORIGINS = (0, 1, -1, 2, -2)
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.porting.arrange import Misfit, arrange, layouts
+from npgemma.porting.bounds import ALIKE
 from npgemma.porting.difference import difference
 from npgemma.porting.name_map import Rule
 from npgemma.porting.reference import kind
 
-# Two arrays this close are taken for the same in another layout.
-ALIKE = 0.05
 # Suggestions go through all orders of axes, so they look at no more of the largest arrays.
 LARGEST = 2**22
 

@@ -4,10 +4,7 @@ import re
 
 import numpy as np
 
-from npgemma.porting.bounds import BOUNDS
-
-# The largest of many rounding errors over their root mean square.
-PEAK = 5.0
+from npgemma.porting.bounds import BOUNDS, PEAK
 
 
 def passes(count):

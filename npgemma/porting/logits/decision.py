@@ -1,7 +1,8 @@
 """From the distances of a port's logits to a verdict: a name only where everything else is twice as far."""
 
 from npgemma.config import Gemma2Config
-from npgemma.porting.logits.distances import LEAST, MARGIN, ROUNDING, Comparison
+from npgemma.porting.bounds import LOGITS_LEAST, LOGITS_MARGIN, LOGITS_ROUNDING
+from npgemma.porting.logits.distances import Comparison
 from npgemma.porting.logits.question import AROUND, touches
 from npgemma.porting.mistakes import MISTAKES
 
@@ -70,7 +71,7 @@ def judge(comparison, tried):
     """
     nearest = min(tried, key=lambda one: one.explained_error)
     # Whatever is as near as this is told apart by rounding alone, the right logits included.
-    near = max(MARGIN * nearest.explained_error, LEAST * comparison.limit)
+    near = max(LOGITS_MARGIN * nearest.explained_error, LOGITS_LEAST * comparison.limit)
     if nearest.explained_error <= comparison.limit and comparison.own_error > near:
         alike = [one for one in tried if one.explained_error <= near]
         return ("mistake" if len(alike) == 1 else "undecided"), alike
@@ -81,7 +82,7 @@ def advice(comparison, candidates):
     """Say of a port that is wrong in an unknown way where to look."""
     if candidates:
         return "these known mistakes explain the logits equally well: " + ", ".join(one.id for one in candidates)
-    wider = [dtype for dtype, limit in ROUNDING.items() if comparison.own_error <= limit]
+    wider = [dtype for dtype, limit in LOGITS_ROUNDING.items() if comparison.own_error <= limit]
     if wider:
         return f"the distance is what rounding in {wider[-1]} makes: if the port calculates in it, say so with --dtype"
     wrong = next((i for i, error in enumerate(comparison.row_errors) if error > comparison.limit), 0)
@@ -131,7 +132,7 @@ def undecidable(comparison, tried, token_ids):
 def _reason(one, comparison):
     mistake = MISTAKES[one.id]
     # What changes nothing still rounds otherwise.
-    if mistake.unseen and one.effect <= ROUNDING["float32"] / 10:
+    if mistake.unseen and one.effect <= LOGITS_ROUNDING["float32"] / 10:
         return mistake.unseen
     return f"it moves these logits by {one.effect:.1e}, rounding in {comparison.dtype} by up to {comparison.limit:.0e}"
 

@@ -5,17 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.errors import InputError
-
-# How far a right port may be: relative L2 distance of its logits. Largest of Hugging Face's on the embedded checkpoint,
-# eight images and four prompts, six rows each: 1.3e-6, 2.2e-2 and 2.0e-3; medians 6.5e-7, 9.0e-3 and 1.0e-3.
-# The reference itself is float32.
-ROUNDING = {"float64": 5e-6, "float32": 5e-6, "bfloat16": 6e-2, "float16": 6e-3}
-# Of a port that is nearer than this part of it, rounding alone decides what it is nearest to.
-LEAST = 0.25
-# How much farther than the mistake that is named everything else must be.
-MARGIN = 2
-# Further rows show nothing that these do not, and every row takes as long as a token.
-ROWS = 8
+from npgemma.porting.bounds import LOGITS_MARGIN, LOGITS_ROUNDING, LOGITS_ROWS
 
 
 @dataclass(frozen=True)
@@ -37,13 +27,13 @@ class Comparison:
     question : npgemma.porting.logits.Question
         With the answer's tokens.
     dtype : str
-        What the port calculates in: a key of `ROUNDING`.
+        What the port calculates in: a key of `LOGITS_ROUNDING`.
     """
 
     def __init__(self, answer, question, dtype):
-        self.question, self.dtype, self.limit = question, dtype, ROUNDING[dtype]
-        self.found, self.columns = answer.logits[:ROWS], answer.logits.shape[1]
-        self.right = self._run(None, ROWS)
+        self.question, self.dtype, self.limit = question, dtype, LOGITS_ROUNDING[dtype]
+        self.found, self.columns = answer.logits[:LOGITS_ROWS], answer.logits.shape[1]
+        self.right = self._run(None, LOGITS_ROWS)
         if self.right.shape != self.found.shape:
             raise InputError(f"{len(self.found)} tokens do not fit the model's context after this prompt")
         self.norm = float(np.linalg.norm(self.right))
@@ -74,7 +64,7 @@ class Comparison:
         """Compare one variant; of logits whose first row is far from everything that matters, no more rows."""
         wrong = self._run(changes, 1)
         if self._matters(wrong):
-            wrong = self._run(changes, ROWS)
+            wrong = self._run(changes, LOGITS_ROWS)
         rows = len(wrong)
         error, effect = self.found[:rows] - self.right[:rows], wrong - self.right[:rows]
         square = float(np.vdot(effect, effect))
@@ -84,7 +74,7 @@ class Comparison:
     def _matters(self, first):
         """Say whether more rows could bring a mistake near the port, or show an effect that the first row does not."""
         return (
-            self._apart(first, self.found) <= MARGIN * self.limit or self._apart(first, self.right) <= self.limit
+            self._apart(first, self.found) <= LOGITS_MARGIN * self.limit or self._apart(first, self.right) <= self.limit
         ) and len(self.found) > 1
 
     def _apart(self, logits, others):
