@@ -12,9 +12,9 @@ import npgemma
 from conversion import big_vision, safetensors_file
 from conversion.folder import describe
 from npgemma.command import main
-from npgemma.command.parity import twin_of
 from npgemma.machinery.backend import to_numpy
 from npgemma.params import leaves
+from npgemma.porting.backends import twin_of
 
 MODULE = "language_model.model.layers.1.self_attn.q_proj"
 

@@ -11,9 +11,9 @@ import test_golden
 from generated import ROOT, mistakes
 
 import npgemma
-from npgemma.command.parity import twin_of
 from npgemma.image import load_image
 from npgemma.porting import given_tokens
+from npgemma.porting.backends import twin_of
 from npgemma.porting.bounds import BOUNDS
 from npgemma.porting.difference import difference
 from npgemma.porting.logits import Answer, diagnose

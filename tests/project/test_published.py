@@ -3,13 +3,13 @@
 import json
 import shutil
 
-import published
 import pytest
 
 import npgemma
 from conversion import vocabulary
 from conversion.hub_config import to_hub
 from npgemma.config import PUBLISHED
+from npgemma.porting.parity import published
 from npgemma.tokenizer import Tokenizer
 
 SENTENCES = ["Where is the cow standing?", "caption en"] * 5

@@ -1,6 +1,6 @@
 """What is known of the published checkpoints, and how one is recognised: by what its folder holds, not by its name."""
 
-from conversion.folder import read_config
+from conversion.folder import open_folder
 from npgemma.config import PUBLISHED
 from npgemma.tokenizer import Tokenizer
 
@@ -24,8 +24,8 @@ PT_ANSWERS = {"": "cow on the beach", "answer en Where is the cow standing?": "b
 
 
 def size_of(folder):
-    """Return which published size a folder's ``config.json`` describes, or None."""
-    config = read_config(folder)
+    """Return which published size a checkpoint has, or None."""
+    config, _ = open_folder(folder)
     towers = config.vision, config.text
     return next((name for name, known in PUBLISHED.items() if (known.vision, known.text) == towers), None)
 
