@@ -21,7 +21,7 @@ from npgemma.fast import bfloat16
 from npgemma.image import load_pixels
 from npgemma.machinery.backend import to_numpy
 from npgemma.params import leaves
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 ABOUT = json.loads((GOLDEN / "about.json").read_text())
@@ -97,7 +97,7 @@ def test_every_activation_is_hugging_faces(backend, variant):
     with npgemma.record() as trace:
         load(backend, variant).logits(*arguments(variant))
     expected = {name: array for name, array in golden(variant).items() if "/" in name}
-    apart = {n: difference(e, real(n, trace[n], golden(variant)["valid"])).relative_l2 for n, e in expected.items()}
+    apart = {n: relative_l2(e, real(n, trace[n], golden(variant)["valid"])) for n, e in expected.items()}
     worst = max(apart, key=apart.get)
     assert apart[worst] < ARRAYS, f"{worst}: {apart[worst]:.2e}"
     config = load(backend, variant).config

@@ -11,7 +11,7 @@ from npgemma.machinery.backend import to_numpy
 from npgemma.params import build, leaves, map_leaves
 from npgemma.porting.backends import Comparison
 from npgemma.porting.bounds import BOUNDS, DEVICE_FACTOR
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from torch_ref.backend import to_torch
 
 
@@ -48,7 +48,7 @@ def test_bfloat16_twin_is_near_float32_on_the_same_weights(config, device):
     twin = on_torch(to_torch(map_leaves(BFloat16Weight, rounded), "bfloat16", device), config, "bfloat16", device)
     arguments = inputs(config)
     expected, found = wide.logits(*arguments), to_numpy(twin.logits(*arguments))
-    assert 1e-4 < difference(expected, found).relative_l2 < BOUNDS["bfloat16"]
+    assert 1e-4 < relative_l2(expected, found) < BOUNDS["bfloat16"]
 
 
 def test_bfloat16_weights_in_numpy_are_exactly_their_float32_values(config):

@@ -43,23 +43,32 @@ def add_arguments(parser):
 
 def run(options):
     """Print coverage, the first wrong operation and the verdict."""
-    from npgemma.porting.arrays import read_arrays, read_manifest, read_metadata
+    from npgemma.porting.arrays import read_arrays
     from npgemma.porting.comparing import TOKENS, compare
     from npgemma.porting.name_map import read_map
 
     rules = read_map(options.map) if options.map else []
-    port = read_arrays(options.port)
     if options.inputs:
-        return _check_inputs(options, port)
-    options.prompt = options.prompt or (read_manifest(options.port) or {}).get("prompt") or PROMPT
-    if TOKENS not in port and TOKENS in (about := read_metadata(options.port)):
-        port[TOKENS] = np.array(json.loads(about[TOKENS]))  # where npgemma trace writes them
+        return _check_inputs(options, read_arrays(options.port))
+    port = read_port(options)
     reference, vocabulary = reference_of(options, port.get(TOKENS))
     if options.check_map:
         return _check_map(options, reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
     report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary, options.graft)
     print(json.dumps(_finite(report)) if options.json else compare_table(report), flush=True)
     return 0 if report["passed"] else PAST_BOUND
+
+
+def read_port(options):
+    """Return a port's arrays, ``token_ids`` among them where it gives any; note the prompt that its trace gives."""
+    from npgemma.porting.arrays import read_arrays, read_manifest, read_metadata
+    from npgemma.porting.comparing import TOKENS
+
+    port = read_arrays(options.port)
+    options.prompt = options.prompt or (read_manifest(options.port) or {}).get("prompt") or PROMPT
+    if TOKENS not in port and TOKENS in (about := read_metadata(options.port)):
+        port[TOKENS] = np.array(json.loads(about[TOKENS]))  # where npgemma trace writes them
+    return port
 
 
 def _finite(report):

@@ -4,7 +4,7 @@ import json
 
 from npgemma.command import PAST_BOUND, diagnose_logits, prepare
 from npgemma.command.arguments import add_question
-from npgemma.command.compare import PROMPT, reference_of
+from npgemma.command.compare import PROMPT, read_port, reference_of
 from npgemma.command.tables import diagnosis_table, mistakes_table
 from npgemma.errors import InputError
 from npgemma.porting.bounds import LARGEST
@@ -44,7 +44,7 @@ def run(options):
 
 def _from_trace(options):
     """Return what is wrong with a port that has written its arrays."""
-    from npgemma.porting.arrays import read_arrays, read_manifest
+    from npgemma.porting.comparing import TOKENS
     from npgemma.porting.coverage import cover
     from npgemma.porting.diagnosis import diagnose, read_token_ids
     from npgemma.porting.given_tokens import pixels_of
@@ -52,12 +52,11 @@ def _from_trace(options):
     from npgemma.porting.recalculated import replays_of
     from npgemma.porting.reference import traced
 
-    arrays, manifest = read_arrays(options.port), read_manifest(options.port) or {}
-    options.prompt = options.prompt or manifest.get("prompt") or PROMPT
-    given, rules = arrays.pop("token_ids", None), read_map(options.map) if options.map else []
+    arrays, rules = read_port(options), read_map(options.map) if options.map else []
+    given = arrays.pop(TOKENS, None)
     reference, _ = reference_of(options, given)
     found = _under_our_names(cover(reference, arrays, rules))
-    if given is None and (ids := read_token_ids(found, manifest)) != reference.token_ids:
+    if given is None and (ids := read_token_ids(found)) != reference.token_ids:
         reference = traced(reference.model, reference.pixels, reference.about["ids"], ids)
         found = _under_our_names(cover(reference, arrays, rules))
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from npgemma.porting.bounds import MASKED
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from npgemma.rope import rotate
 
 # How far from 0 a port may begin to count.
@@ -77,7 +77,7 @@ class Conventions:
         return rotate(found.astype(np.float64), angle_BTh)
 
     def _apart(self, expected, found, turns):
-        return difference(expected, self._turned(found, -turns)).relative_l2
+        return relative_l2(expected, self._turned(found, -turns))
 
 
 def is_position(name):

@@ -7,7 +7,7 @@ import numpy as np
 
 from npgemma.porting.arrange import Misfit, arrange, layouts
 from npgemma.porting.bounds import ALIKE
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from npgemma.porting.name_map import Rule
 from npgemma.porting.reference import kind
 
@@ -131,7 +131,7 @@ def fitting_layout(raw, expected, letters, alike=ALIKE):
     if raw.size != expected.size or not 1 < raw.size <= LARGEST or raw.dtype.kind != "f" != expected.dtype.kind:
         return None
     for axes in layouts(raw.shape, letters, expected.shape):
-        if difference(expected, arrange(raw, axes, letters, expected.shape)).relative_l2 <= alike:
+        if relative_l2(expected, arrange(raw, axes, letters, expected.shape)) <= alike:
             return axes
     return None
 

@@ -4,7 +4,7 @@ from npgemma.errors import InputError
 from npgemma.porting import given_tokens
 from npgemma.porting.bounds import BOUNDS
 from npgemma.porting.conventions import Conventions
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from npgemma.porting.exact import exact
 from npgemma.porting.graph import Graph
 from npgemma.probe.replay import replaying
@@ -48,7 +48,7 @@ def graft(reference, coverage, names, dtype):
     last = max(_pass(name) for name in names)
     downstream = [name for name in Graph(reference.entries).downstream(names) if _pass(name) <= last]
     compared = [name for name in downstream if name in found and name in computed]
-    apart = {name: difference(computed[name], found[name]).relative_l2 for name in [*names, *compared]}
+    apart = {name: relative_l2(computed[name], found[name]) for name in [*names, *compared]}
     past = [name for name in compared if apart[name] > bound]
     return {
         "names": list(names),

@@ -10,7 +10,7 @@ import numpy as np
 from npgemma.porting.bounds import BOUNDS
 from npgemma.porting.conventions import Conventions
 from npgemma.porting.coverage import Pair
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from npgemma.porting.graph import Graph
 
 
@@ -68,7 +68,7 @@ def _judged(pair, budget, conventions):
     expected, found = pair.expected, conventions.undone(pair.name, pair.expected, pair.found)
     if expected.dtype.kind in "iub" and found.dtype.kind == "f":
         expected = expected.astype(np.float64)
-    error = difference(expected, found).relative_l2
+    error = relative_l2(expected, found)
     return Judged(pair, error, budget, error <= budget)
 
 

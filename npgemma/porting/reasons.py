@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from npgemma.porting.coverage import fitting_layout
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 
 # The axes along which a mistake may be in some rows only: image or text, prompt or answer.
 ROWS = "TSP"
@@ -83,16 +83,16 @@ def _rows(expected, found, letters, sizes, budget):
 
 def _way(expected, found, sizes, budget):
     """Return how one array differs from another, in words."""
-    if difference(expected, found).relative_l2 <= budget:
+    if relative_l2(expected, found) <= budget:
         return "right"
     if not found.any():
         return "zero"
     norm = np.square(expected).sum()
     factor = float((expected * found).sum() / norm) if norm else 0.0
-    if abs(factor - 1) > 10 * budget and factor and difference(expected, found / factor).relative_l2 <= 10 * budget:
+    if abs(factor - 1) > 10 * budget and factor and relative_l2(expected, found / factor) <= 10 * budget:
         return f"{factor:.4g}{_named(factor, sizes)} times what is expected"
     offset = float((found - expected).mean())
-    if difference(expected, found - offset).relative_l2 <= 10 * budget:
+    if relative_l2(expected, found - offset) <= 10 * budget:
         return f"what is expected and {offset:.4g} more"
     return "different"
 

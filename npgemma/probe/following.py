@@ -56,16 +56,15 @@ class Probe:
         """
         return value
 
-    def on_exchanged(self, name: str, value: Any, statement: "Statement") -> Any:
+    def on_exchanged(self, name: str, value: Any, source: Source) -> Any:
         """Return what the result of an exchanged function is to be: `on_bind` saw that of the right one inside it."""
         return value
 
 
-@dataclass(frozen=True)
 class Statement:
     """The statement that bound a named array, as it ran.
 
-    Parameters
+    Attributes
     ----------
     variable : str
     source : Source
@@ -74,24 +73,32 @@ class Statement:
         The statement; for an argument, what the caller wrote in its place; None where no followed function did.
     expression : ast.expr or None
         What was bound.
-    file : str
-        Where it is written, such as ``npgemma/gemma.py:128``; empty where it is unknown.
-    path : str
-        The call in which the expression was evaluated: for an argument, the caller's.
     place : Source or None
-        The function of that call; None where no followed function called.
-    scope : dict of str to object
-        Its local variables.
+        The function in which the expression was evaluated: for an argument, the caller.
     """
 
-    variable: str
-    source: Source
-    written: ast.AST | None
-    expression: ast.expr | None
-    file: str
-    path: str
-    place: Source | None
-    scope: Mapping[str, Any]
+    def __init__(self, call, binding, probe):
+        self.variable, self.source, self._probe = binding.variable, call.source, probe
+        self._call, self.written, self.expression = call, binding.statement, binding.expression
+        if binding.is_argument:
+            self._call, self.written = call.caller, call.given(binding.variable)
+            self.expression = self.written
+        self.place = self._call.source
+
+    @property
+    def scope(self) -> Mapping[str, Any]:
+        """The local variables of the call in which the expression was evaluated."""
+        return self._call.scope
+
+    @property
+    def path(self) -> str:
+        """That call."""
+        return self._call.naming(self._probe).path[:-1]
+
+    @property
+    def file(self) -> str:
+        """Where the statement is written, such as ``npgemma/gemma.py:128``; empty where it is unknown."""
+        return f"{self.place.file}:{self.written.lineno}" if self.written else ""
 
     @property
     def formula(self) -> str:
@@ -132,18 +139,7 @@ class _Call:
         """Return how a probe names what happens here; one that begins here begins with nothing."""
         return self.namings.setdefault(probe, _Naming())
 
-    def statement(self, binding, probe):
-        """Return what is known of a statement of this call, or, of an argument, of the call's place."""
-        if binding.variable not in self.source.arguments or binding.statement is not None:
-            place, written, expression = self, binding.statement, binding.expression
-        else:
-            place, written = self.caller, self._given(binding.variable)
-            expression = written
-        file = f"{place.source.file}:{written.lineno}" if written is not None else ""
-        path = place.naming(probe).path[:-1]
-        return Statement(binding.variable, self.source, written, expression, file, path, place.source, place.scope)
-
-    def _given(self, argument):
+    def given(self, argument):
         """Return what the caller wrote for an argument, or None."""
         if self.site is None:
             return None
@@ -219,8 +215,7 @@ class Slot:
             naming = caller.naming(probe)
             # A wrong function that never calls the right one has no call of its own.
             path = f"{naming.path}{source.name}.{naming.counts.get(source.name, 0)}/"
-            statement = Statement(source.result, source, None, None, "", path[:-1], source, {})
-            value = probe.on_exchanged(path + source.result, value, statement)
+            value = probe.on_exchanged(path + source.result, value, source)
         return value
 
 
@@ -234,7 +229,7 @@ def _bind(i, value, scope):
         naming = call.naming(probe)
         if binding.variable not in naming.known:
             naming.known.add(binding.variable)
-            value = probe.on_bind(naming.path + binding.variable, value, call.statement(binding, probe))
+            value = probe.on_bind(naming.path + binding.variable, value, Statement(call, binding, probe))
     return value
 
 

@@ -47,7 +47,7 @@ class _Replay(Probe):
             return value
         return self.choose(name, value, None)
 
-    def on_exchanged(self, name, value, statement):
+    def on_exchanged(self, name, value, source):
         """Ask for what an exchanged function returns."""
-        asked = statement.source.name in self.exchanged
+        asked = source.name in self.exchanged
         return self.choose(name, value, self.inside.pop(name, None)) if asked else value

@@ -27,14 +27,16 @@ class Binding:
     ----------
     variable : str
     statement : ast.AST or None
-        None for an argument: what it is bound to stands where the function is called.
+        None for what a loop runs through, and for an argument: that is written where the function is called.
     expression : ast.expr or None
         Of several names in one statement, the part that belongs to this one where the statement tells.
+    is_argument : bool
     """
 
     variable: str
     statement: ast.AST | None = None
     expression: ast.expr | None = None
+    is_argument: bool = False
 
 
 @dataclass
@@ -134,7 +136,7 @@ class _Rewriter(ast.NodeTransformer):
         """Return a copy of a function that tells of its arguments and of what it binds."""
         node = copy.deepcopy(node)
         body = node.body[1:] if ast.get_docstring(node) else node.body
-        told = self.told([Binding(name) for name in self.source.arguments if suffix(name)], node)
+        told = self.told([Binding(name, is_argument=True) for name in self.source.arguments if suffix(name)], node)
         node.body = told + [each for statement in body for each in _listed(self.visit(statement))]
         return node
 
@@ -147,7 +149,7 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_For(self, node):
         """Tell of the named arrays that a loop runs through, at the start of its body."""
-        found = [Binding(name, None, None) for name in _names(node.target) if suffix(name)]
+        found = [Binding(name) for name in _names(node.target) if suffix(name)]
         self.generic_visit(node)
         node.body[:0] = self.told(found, node)
         return node

@@ -12,7 +12,7 @@ import npgemma
 from npgemma.image import load_image
 from npgemma.machinery.sampling import Sampling
 from npgemma.porting.bounds import BOUNDS
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from npgemma.porting.mistakes import MISTAKES, inject
 
 # Fixed: other programs use them.
@@ -83,7 +83,7 @@ def test_it_shows_where_it_says(id, variant, backend, family):
         answer(model, CONFIGS[family])
     both = [name for name in right if name in wrong]
     assert len(both) >= len(right) - 1  # a causal vision tower has a mask, and so one name more
-    apart = (name for name in both if difference(right[name], wrong[name]).relative_l2 > 10 * BOUNDS["float64"])
+    apart = (name for name in both if relative_l2(right[name], wrong[name]) > 10 * BOUNDS["float64"])
     earlier = []
     for name in apart:
         if fnmatch.fnmatchcase(name, mistake.place):

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import test_golden
 from generated import ROOT, mistakes
+from test_logits import Kept
 
 import npgemma
 from npgemma.image import load_image
 from npgemma.porting import given_tokens
 from npgemma.porting.backends import twin_of
 from npgemma.porting.bounds import BOUNDS
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from npgemma.porting.logits import Answer, diagnose
-from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.probe.exchange import SHARED
 
@@ -112,16 +112,6 @@ def test_witnesses_see_nothing_in_right_programs():
     assert not any(golden_sees(name, package) for name in goldens for package in BOTH)
 
 
-class Kept(Question):
-    """A question that runs each mistake once, however many answers are diagnosed."""
-
-    def logits(self, changes=None, rows=None):
-        kept = self.__dict__.setdefault("kept", {})
-        if (id(changes), rows) not in kept:
-            kept[id(changes), rows] = super().logits(changes, rows)
-        return kept[id(changes), rows]
-
-
 def test_logits_name_what_the_page_says(gemma_2_folder):
     model, image = npgemma.load(gemma_2_folder), npgemma.example_image()
     question = Kept(model, lambda: load_image(image, model.config.vision.image_size), PROMPT, TOKENS)
@@ -158,7 +148,7 @@ def test_arrays_show_what_the_page_says(ids, dtype, gemma_2_folder):
         with injected(id, (package,)) if id else contextlib.nullcontext():
             found = trace(models[package])
         expected = right[NUMPY if package == TWIN else TWIN]
-        return max(difference(expected[name], found[name]).relative_l2 for name in expected if name in found)
+        return max(relative_l2(expected[name], found[name]) for name in expected if name in found)
 
     assert max(map(apart, BOTH)) < BOUNDS[dtype]
     for id in ids:

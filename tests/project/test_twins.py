@@ -78,7 +78,8 @@ def test_importing_npgemma_needs_no_torch():
     assert result.stdout == "loaded\n", result.stderr
 
 
-# The rooms from the bottom up, and what each may import; cli.py and every __main__.py are above all of them.
+# The rooms from the bottom up, and what each may import. Above all of them are cli.py, every __main__.py, reports/ and
+# tests/: none of them may be imported.
 _MODEL = {"npgemma.fast", "npgemma.files", "npgemma", "npgemma.machinery"}
 _INSIDE = _MODEL | {"torch_ref", "conversion", "npgemma.probe"}
 ROOMS = {
@@ -93,9 +94,11 @@ ROOMS = {
     "npgemma/explain": _INSIDE | {"npgemma.porting", "npgemma.explain"},
     "npgemma/benchmarks": _INSIDE | {"npgemma.benchmarks"},
     "npgemma/command": _INSIDE | {f"npgemma.{room}" for room in ("porting", "explain", "benchmarks", "command")},
+    "tiny": _INSIDE | {"npgemma.command", "tiny"},
 }
 # What each room imports from outside.
 LIBRARIES = {"numpy", "safetensors", "sentencepiece", "PIL"} | set(sys.stdlib_module_names)
+MORE_LIBRARIES = {"torch_ref": {"torch"}, "tiny": {"torch", "matplotlib"}}
 # The exceptions: a loader knows of checkpoints, inside its function; the package hands out what users need.
 LOADERS = {("npgemma/machinery", "loading.py"), ("torch_ref", "__init__.py")}
 PACKAGE = {("npgemma", "__init__.py"): {"npgemma.machinery", "npgemma.probe"}}
@@ -119,7 +122,7 @@ def room_of(name):
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_run_one_way(room):
-    allowed = ROOMS[room] | LIBRARIES | ({"torch"} if room == "torch_ref" else set())
+    allowed = ROOMS[room] | LIBRARIES | MORE_LIBRARIES.get(room, set())
     found = 0
     for path in (ROOT / room).glob("*.py") if room == "npgemma" else (ROOT / room).rglob("*.py"):
         place = (room, path.name)
@@ -129,6 +132,10 @@ def test_imports_run_one_way(room):
             assert rooms <= allowed | exception, f"{path}: {sorted(rooms - allowed - exception)}"
             found += len(rooms)
     assert found > 3
+
+
+def test_every_folder_is_a_room():
+    assert {f"npgemma/{path.parent.name}" for path in (ROOT / "npgemma").glob("*/__init__.py")} < set(ROOMS)
 
 
 def test_the_loaders_import_conversion_inside_their_function():

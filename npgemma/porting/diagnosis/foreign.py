@@ -26,13 +26,12 @@ class Port:
     dtype: str = "float32"
 
 
-def read_token_ids(arrays, manifest=None):
-    """Return the answer's tokens: those in the manifest, or those that the steps of a trace took.
+def read_token_ids(arrays):
+    """Return the answer's tokens, as the steps of a trace took them.
 
     Parameters
     ----------
     arrays : dict of str to array
-    manifest : dict, optional
 
     Returns
     -------
@@ -43,8 +42,6 @@ def read_token_ids(arrays, manifest=None):
     InputError
         If a step is in the trace without its token.
     """
-    if manifest and manifest.get("answer"):
-        return manifest["answer"]
     steps = {int(name.split("/")[0].removeprefix("step.")) for name in arrays if name.startswith("step.")}
     ids = []
     for step in range(max(steps, default=-1) + 1):

@@ -10,7 +10,7 @@ from npgemma.machinery.model import without_image_marks
 from npgemma.porting import given_tokens
 from npgemma.porting.bounds import IN_FLOAT32, SAME, kind_of, limits
 from npgemma.porting.conventions import Conventions
-from npgemma.porting.difference import difference, same
+from npgemma.porting.difference import relative_l2, same
 from npgemma.porting.graph import Graph
 from npgemma.porting.mistakes import MISTAKES
 from npgemma.porting.mistakes.injection import in_decoders
@@ -188,7 +188,7 @@ class Replays:
     def _error(self, name, computed):
         """Return how far the port's array is from one of the reference's; None if the port does not give it."""
         found = self.conforming(name, computed)
-        return None if found is None else difference(computed, found).relative_l2
+        return None if found is None else relative_l2(computed, found)
 
     def _place(self, name, computed, under, kept):
         """Judge an array; most are the same under a mistake as without it."""
@@ -196,7 +196,7 @@ class Replays:
         if right is not None and same(right.computed, computed):
             return right
         error, own = self._error(name, computed), self.limits.get(name, 0.0)
-        apart = 0.0 if not under else math.inf if right is None else difference(right.computed, computed).relative_l2
+        apart = 0.0 if not under else math.inf if right is None else relative_l2(right.computed, computed)
         # What was kept on the way here brings its rounding along. Where more than that decides nothing, the way, which
         # takes long to find, is not asked for.
         limit = own + kept.rounding

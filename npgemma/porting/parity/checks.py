@@ -13,7 +13,7 @@ from npgemma.machinery.backend import to_numpy
 from npgemma.porting import given_tokens, own_errors
 from npgemma.porting.backends import Comparison
 from npgemma.porting.bounds import TOKEN_MARGIN
-from npgemma.porting.difference import difference
+from npgemma.porting.difference import relative_l2
 from npgemma.porting.parity import published
 from npgemma.porting.parity.models import Skipped, load
 from npgemma.porting.parity.questions import IMAGES, LONG, PAIRS, SHORT
@@ -139,10 +139,11 @@ def every_named_array(parity, dtype, image, prompt, device="cpu"):
         return f"{report['arrays']} arrays in both backends, in one only: {report['missing'] + report['unexpected']}"
     if not report["first_past_bound"]:
         return None
-    if dtype == "bfloat16":
-        # Rounding adds up over the layers as the weights will have it: there each operation is judged by itself.
-        return _own_errors(parity, both, image, prompt)
     worst = max(report["places"], key=lambda place: place["percent_of_bound"])
+    # In bfloat16 rounding adds up over the layers as the weights will have it: a little past the bound, each operation
+    # is judged by itself.
+    if dtype == "bfloat16" and worst["percent_of_bound"] < 200:
+        return _own_errors(parity, both, image, prompt)
     return f"past the bound first in {report['first_past_bound']}, most in {worst['worst']}: {worst}"
 
 
@@ -191,7 +192,7 @@ def one_pass_of_padded_rows(parity, dtype, backend):
     used = {}
     for (name, pair), found in zip(rows.items(), one_pass(parity, dtype, rows.values(), backend), strict=True):
         expected, bound = parity.answer(dtype, *pair).logits[backend], parity.both(dtype).bound
-        used[name] = 100 * difference(expected, found).relative_l2 / bound
+        used[name] = 100 * relative_l2(expected, found) / bound
         about = {"backend": backend, "image": pair[0], "prompt": pair[1], "percent_of_bound": used[name]}
         parity.note(f"one pass against the cache, {name}", dtype, **about)
     return None if max(used.values()) <= 100 else f"percent of the bound used: {used}"
