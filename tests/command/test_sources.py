@@ -69,6 +69,11 @@ def test_parity(parts, image, capsys, dtype):
     assert status == 0 or dtype == "int8"
 
 
+def test_parity_writes_a_report(parts, tmp_path):
+    options = [word for name, path in parts.items() for word in (f"--{name}", str(path))]
+    assert main(["parity", *options, "--report", str(tmp_path / "report.json")]) == 0
+
+
 @pytest.mark.parametrize("arguments", [["--dtype", "int8"], ["--backend", "torch"]])
 def test_explain(parts, image, tmp_path, arguments):
     assert run("explain", parts, image, "--out", tmp_path / "page.html", *arguments) == 0

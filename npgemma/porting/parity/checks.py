@@ -4,10 +4,11 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 import npgemma
+from conversion.folder import open_folder
 from conversion.source import Source
+from npgemma.errors import InputError
 from npgemma.image import load_pixels
 from npgemma.machinery.backend import to_numpy
 from npgemma.porting import given_tokens, own_errors
@@ -18,6 +19,7 @@ from npgemma.porting.parity import published
 from npgemma.porting.parity.models import Skipped, load
 from npgemma.porting.parity.questions import IMAGES, LONG, PAIRS, SHORT
 from npgemma.porting.tokens import passes
+from torch_ref.backend import check_device
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,8 @@ def published_numbers(parity):
     image is not in the folder, nothing is proved, and this check is skipped with the distance in the reason: our
     mistake and other weights would look alike. With the image, the numbers of one of the two must be matched.
     """
-    folder = parity.source.weights
-    if published.size_of(parity.source) != "paligemma-3b-224" or not published.has_published_tokenizer(folder):
+    folder, (config, _) = parity.source.weights, open_folder(parity.source)
+    if published.size_of(config) != "paligemma-3b-224" or not published.has_published_tokenizer(folder):
         raise Skipped("needs a published PaliGemma 3B at 224 pixels: pass --checkpoint DIR")
     both, errors, answers = parity.both("float32"), [], {}
     # Keras Hub changed what zeros mean as pixels while the numbers stayed; one of the two must give them.
@@ -260,8 +262,10 @@ def published_numbers(parity):
 
 def on_cuda(parity):
     """Compare the reference with the twin on a CUDA device."""
-    if not torch.cuda.is_available():
-        raise Skipped("needs a CUDA device")
+    try:
+        check_device("cuda")
+    except InputError:
+        raise Skipped("needs a CUDA device") from None
     return every_named_array(parity, "float32", *SHORT, "cuda")
 
 

@@ -9,7 +9,7 @@ import pathlib
 import platform
 import subprocess
 
-from conversion.folder import describe
+from conversion.folder import describe, open_folder
 from npgemma.porting.parity import published
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -72,7 +72,7 @@ def checkpoint(source):
     found = describe(source)
     tensors, known = found["tensors"], [source.file(name) for name in ("config.json", "tokenizer.model")]
     return {
-        "published_size": published.size_of(source),
+        "published_size": published.size_of(open_folder(source)[0]),
         "config": found["config"],
         "parameters": found["parameters"],
         "bytes": found["bytes"],

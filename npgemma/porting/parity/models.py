@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 import npgemma
-from conversion.folder import open_folder, plain
+from conversion.folder import open_folder, plain, tokenizer_of
 from conversion.memory import available_memory
 from npgemma.machinery.backend import numpy_backend
 from npgemma.params import build, declared, map_leaves
@@ -120,7 +120,7 @@ def in_float64(source, blocks):
             each = _Blocks(getattr(names, tower).blocks, lambda block: convert(read(block)))
             towers[tower] = dataclasses.replace(getattr(convert(rest), tower), blocks=each)
         params = dataclasses.replace(convert(rest), **towers)
-        return npgemma.Model(params, config, backend, source.path, source=source)
+        return npgemma.Model(params, config, backend, tokenizer_of(source) or source.path, source=source)
 
     reference = model(numpy_backend("float64"), lambda part: part)
     twin = model(torch_backend("float64"), lambda part: to_torch(part, "float64"))
