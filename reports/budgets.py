@@ -57,19 +57,7 @@ def shortened(model, layers):
 
 
 def measure(folder, dtype, layers=None):
-    """Measure right programs on a checkpoint.
-
-    Parameters
-    ----------
-    folder : str or pathlib.Path
-    dtype : str
-    layers : int, optional
-
-    Returns
-    -------
-    dict of str to dict of str to float
-        By program and kind of operation, the largest own error.
-    """
+    """Return by right program and kind of operation the largest own error on a checkpoint."""
     model = shortened(npgemma.load(folder, dtype="float32" if dtype == "float16" else dtype), layers)
     image = load_image(npgemma.example_image(), model.config.vision.image_size)
     prompt = model.tokenizer.prompt(PROMPT)

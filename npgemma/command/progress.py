@@ -5,7 +5,8 @@ import pathlib
 import sys
 import time
 
-from npgemma.probe.following import Probe, probing
+from npgemma.probe.calls import Probe
+from npgemma.probe.following import probing
 
 
 class Progress:

@@ -210,7 +210,6 @@ class Model:
         size, backend = self.tokenizer.size, self.backend
 
         def choose(logit_BV: Array) -> Array:
-            """Choose a token for each row."""
             self._check_finite(logit_BV)
             if not settings.do_sample or settings.temperature == 0:
                 return backend.greedy(logit_BV[:, :size])
