@@ -25,9 +25,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 import npgemma  # noqa: E402
 from npgemma.command.compare import PROMPT  # noqa: E402
-from npgemma.command.parity import twin_of  # noqa: E402
 from npgemma.image import load_image  # noqa: E402
 from npgemma.porting import given_tokens  # noqa: E402
+from npgemma.porting.backends import twin_of  # noqa: E402
 from npgemma.porting.bounds import LARGEST, kind_of  # noqa: E402
 from npgemma.porting.coverage import cover  # noqa: E402
 from npgemma.porting.diagnosis import Port, Replays  # noqa: E402

@@ -49,7 +49,7 @@ def run(options):
 
 def _twin(options, model):
     """Return the same weights on the other backend, or None where torch is not installed."""
-    from npgemma.command.parity import twin_of
+    from npgemma.porting.backends import twin_of
 
     if options.backend == "torch":
         return prepare.reference(options, options.dtype)

@@ -14,6 +14,8 @@ def replacing(path):
     A file of this name is replaced; where it is a link, what it points to. InputError if the file cannot be written.
     """
     path = pathlib.Path(os.path.realpath(path))
+    if path.is_dir():
+        raise InputError(f"cannot write '{path}': it is a folder")
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:

@@ -1,9 +1,33 @@
-"""Compare the two backends, array by array of a whole pass."""
+"""The two backends on the same weights, and their arrays compared."""
 
 import dataclasses
 import re
 
+import conversion
 from npgemma.porting.difference import difference
+
+
+def twin_of(model, device="cpu"):
+    """Return the model on the torch backend, all else the same; for int8 weights, what they were rounded from.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+        On the NumPy backend.
+    device : str
+
+    Returns
+    -------
+    npgemma.Model
+    """
+    from torch_ref.backend import to_torch, torch_backend
+
+    dtype, params = model.backend.dtype, model.params
+    if dtype == "int8":
+        dtype = "float32"
+        params, _ = conversion.read_folder(model.source, dtype)
+    backend = torch_backend(dtype, device)
+    return dataclasses.replace(model, params=to_torch(params, dtype, device), backend=backend)
 
 
 class Comparison:

@@ -2,12 +2,11 @@
 
 import numpy as np
 
+from npgemma.porting.bounds import MASKED
 from npgemma.porting.difference import relative_l2
 from npgemma.porting.reference import Reference
 from npgemma.rope import rotate
 
-# From here down a port's score counts as masked.
-MASKED = -1e4
 # How far from 0 a port may begin to count.
 ORIGINS = (0, 1, -1, 2, -2)
 

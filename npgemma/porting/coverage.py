@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.porting.arrange import Misfit, arrange, layouts
+from npgemma.porting.bounds import ALIKE
 from npgemma.porting.difference import relative_l2
 from npgemma.porting.name_map import Rule
 from npgemma.porting.reference import Reference, kind
 
-# Two arrays this close are taken for the same in another layout.
-ALIKE = 0.05
 # Suggestions go through all orders of axes, so they look at no more of the largest arrays.
 LARGEST = 2**22
 

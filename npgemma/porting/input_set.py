@@ -13,6 +13,7 @@ from PIL import Image
 from npgemma.errors import InputError
 from npgemma.image import Preprocessing, load_image
 from npgemma.porting.arrays import read_arrays
+from npgemma.porting.bounds import JPEG_LEVELS, LEVELS
 from npgemma.tokenizer import Tokenizer
 
 PROMPTS = (
@@ -21,8 +22,6 @@ PROMPTS = (
 )  # fmt: skip
 # The filters with which published programs resize.
 RESAMPLE = {"hugging_face": Image.Resampling.BICUBIC, "big_vision": Image.Resampling.BILINEAR}
-# A pixel may be off by one of 255 levels, for resizers round differently; in a JPEG by more, for decoders do so too.
-LEVELS, JPEG_LEVELS = 1, 4
 
 
 def drawn():

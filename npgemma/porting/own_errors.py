@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from npgemma.porting.bounds import kind_of
-from npgemma.porting.diagnosis.replays import Replays
+from npgemma.porting.diagnosis import Port, Replays
+from npgemma.porting.exact import exact
 from npgemma.probe.manifest import Entry
 
 
@@ -39,3 +40,29 @@ def own_errors(replays: Replays) -> list[dict[str, Any]]:
         for kind, rows in kinds.items()
         for share, error, limit, name in [max(rows)]
     ]
+
+
+def of_twin(model, pixels, prompt, found, token_ids):
+    """Judge every operation of the twin by itself.
+
+    Parameters
+    ----------
+    model : npgemma.Model
+        The reference, of the same weights.
+    pixels : array
+    prompt : str
+    found : dict of str to array
+        The twin's trace.
+    token_ids : list of int
+        The twin's.
+
+    Returns
+    -------
+    dict
+        ``own_errors``, and ``past_limit``, the names of the arrays that are. Of int8, which is no rounding of the
+        twin's, nothing is judged.
+    """
+    if model.backend.dtype == "int8":
+        return {"own_errors": [], "past_limit": []}
+    replays = Replays(exact(model), lambda: pixels, prompt, Port(found, token_ids, model.backend.dtype))
+    return {"own_errors": own_errors(replays), "past_limit": replays.wrong(replays.right)}

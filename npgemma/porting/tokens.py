@@ -6,12 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from npgemma.porting.bounds import BOUNDS
+from npgemma.porting.bounds import BOUNDS, PEAK
 from npgemma.porting.coverage import Pair
 from npgemma.porting.reference import Reference
-
-# The largest of many rounding errors over their root mean square.
-PEAK = 5.0
 
 
 def passes(count):

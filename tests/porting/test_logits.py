@@ -10,8 +10,8 @@ import npgemma
 from npgemma.command import main
 from npgemma.errors import InputError
 from npgemma.image import load_image
-from npgemma.porting.bounds import LARGEST
-from npgemma.porting.logits import ROUNDING, Answer, diagnose, read_answer
+from npgemma.porting.bounds import LARGEST, LOGITS_ROUNDING
+from npgemma.porting.logits import Answer, diagnose, read_answer
 from npgemma.porting.logits.decision import mistakes_of_tokens
 from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import MISTAKES
@@ -167,7 +167,7 @@ def test_the_command(question, image, gemma_2_folder, tmp_path, capsys):
     assert "image or prompt may be others" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main([*command, "--dtype", "int8"])
-    assert set(ROUNDING) == set(LARGEST)
+    assert set(LOGITS_ROUNDING) == set(LARGEST)
 
 
 def test_changes_are_gone_afterwards(question):

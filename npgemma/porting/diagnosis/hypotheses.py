@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from npgemma.porting.diagnosis.replays import ORIGIN, SAME
+from npgemma.porting.bounds import SAME
+from npgemma.porting.diagnosis.replays import ORIGIN
 from npgemma.porting.mistakes import MISTAKES
 
 

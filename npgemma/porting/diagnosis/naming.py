@@ -2,14 +2,11 @@
 
 from typing import Any
 
+from npgemma.porting.bounds import NEAR_ONE, SURE, VISIBLE
 from npgemma.porting.diagnosis.hypotheses import ask
 from npgemma.porting.diagnosis.replays import Replays
 from npgemma.porting.mistakes import MISTAKES
 
-# A projection names a mistake that is smaller than rounding: this near to 1, and so many standard errors from 0.
-NEAR_ONE, SURE = 0.4, 12
-# A mistake could be seen if, in a port that had it, |z| would be expected to be as large as this.
-VISIBLE = 2 * SURE
 # In a narrow dtype these are what a right program does as well.
 RIGHT_IF_NARROW = ("embedding-scale-bfloat16", "cache-bfloat16", "patch-weights-bfloat16", "vision-positions-bfloat16")
 

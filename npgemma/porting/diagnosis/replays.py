@@ -7,7 +7,7 @@ import numpy as np
 
 from npgemma.errors import InputError
 from npgemma.porting import given_tokens
-from npgemma.porting.bounds import IN_FLOAT32, kind_of, limits
+from npgemma.porting.bounds import IN_FLOAT32, SAME, kind_of, limits
 from npgemma.porting.conventions import Conventions
 from npgemma.porting.difference import relative_l2, same
 from npgemma.porting.graph import Graph
@@ -19,8 +19,6 @@ from npgemma.probe.replay import replaying
 
 # Differences that only positions make, however they are counted.
 ORIGIN = ("position_BT", "position_BS", "angle_BTh")
-# Below this, two calculations in float64 are the same one.
-SAME = 1e-11
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ library does not get the name of the nearest one.
 
 from npgemma.porting.logits.answer_file import Answer, read_answer
 from npgemma.porting.logits.decision import diagnose
-from npgemma.porting.logits.distances import ROUNDING, Comparison
+from npgemma.porting.logits.distances import Comparison
 from npgemma.porting.logits.question import Question
 
-__all__ = ["ROUNDING", "Answer", "Comparison", "Question", "diagnose", "read_answer"]
+__all__ = ["Answer", "Comparison", "Question", "diagnose", "read_answer"]

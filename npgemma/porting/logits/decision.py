@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from npgemma.porting.bounds import LOGITS_LEAST, LOGITS_MARGIN, LOGITS_ROUNDING
 from npgemma.porting.logits.answer_file import Answer
-from npgemma.porting.logits.distances import LEAST, MARGIN, ROUNDING, Comparison, Explanation
+from npgemma.porting.logits.distances import Comparison, Explanation
 from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import MISTAKES
 
@@ -43,7 +44,7 @@ def decide(comparison: Comparison, tried: list[Explanation]) -> tuple[str, list[
     """Return the verdict and the mistake; of an undecided port, all mistakes that explain it equally well."""
     nearest = min(tried, key=lambda explanation: explanation.explained_error)
     # Nothing but rounding tells apart what is as near as this, the right logits included.
-    near = max(MARGIN * nearest.explained_error, LEAST * comparison.limit)
+    near = max(LOGITS_MARGIN * nearest.explained_error, LOGITS_LEAST * comparison.limit)
     if nearest.explained_error <= comparison.limit and comparison.own_error > near:
         alike = [explanation for explanation in tried if explanation.explained_error <= near]
         return ("mistake" if len(alike) == 1 else "undecided"), alike
@@ -55,7 +56,7 @@ def advice(comparison: Comparison, candidates: list[Explanation]) -> str:
     if candidates:
         ids = ", ".join(candidate.id for candidate in candidates)
         return f"these known mistakes explain the logits equally well: {ids}"
-    wider = [dtype for dtype, limit in ROUNDING.items() if comparison.own_error <= limit]
+    wider = [dtype for dtype, limit in LOGITS_ROUNDING.items() if comparison.own_error <= limit]
     if wider:
         return f"the distance is what rounding in {wider[-1]} makes: if the port calculates in it, say so with --dtype"
     wrong = next((i for i, error in enumerate(comparison.row_errors) if error > comparison.limit), 0)
@@ -94,7 +95,7 @@ def undecidable(comparison: Comparison, tried: list[Explanation], token_ids: lis
 def _reason(explanation, comparison):
     unseen, effect = MISTAKES[explanation.id].unseen, explanation.effect
     # A mistake that changes nothing still rounds otherwise.
-    if unseen and effect <= ROUNDING["float32"] / 10:
+    if unseen and effect <= LOGITS_ROUNDING["float32"] / 10:
         return unseen
     return f"it moves these logits by {effect:.1e}, rounding in {comparison.dtype} by up to {comparison.limit:.0e}"
 

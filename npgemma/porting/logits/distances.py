@@ -5,20 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.errors import InputError
+from npgemma.porting.bounds import LOGITS_MARGIN, LOGITS_ROUNDING, LOGITS_ROWS
 from npgemma.porting.logits.answer_file import Answer
 from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import Mistake
-
-# How far a right port may be: relative L2 distance of its logits. Largest of Hugging Face's on the embedded checkpoint,
-# eight images and four prompts, six rows each: 1.3e-6, 2.2e-2 and 2.0e-3; medians 6.5e-7, 9.0e-3 and 1.0e-3.
-# The reference itself is float32.
-ROUNDING = {"float64": 5e-6, "float32": 5e-6, "bfloat16": 6e-2, "float16": 6e-3}
-# Within this part of that distance, rounding alone decides what a port is nearest to.
-LEAST = 0.25
-# How many times farther than the mistake that is named everything else must be.
-MARGIN = 2
-# Further rows show nothing that these do not, and every row takes as long as a token.
-ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -32,14 +22,12 @@ class Explanation:
 
 
 class Comparison:
-    """A port's logits beside the right ones, and beside those with each known mistake; ``dtype``, a key of `ROUNDING`,
-    is the port's.
-    """
+    """A port's logits beside the right ones, and beside those with each known mistake; ``dtype`` is the port's."""
 
     def __init__(self, answer: Answer, question: Question, dtype: str):
-        self.question, self.dtype, self.limit = question, dtype, ROUNDING[dtype]
-        self.found, self.columns = answer.logits[:ROWS], answer.logits.shape[1]
-        self.right = self._run(None, ROWS)
+        self.question, self.dtype, self.limit = question, dtype, LOGITS_ROUNDING[dtype]
+        self.found, self.columns = answer.logits[:LOGITS_ROWS], answer.logits.shape[1]
+        self.right = self._run(None, LOGITS_ROWS)
         if self.right.shape != self.found.shape:
             raise InputError(f"{len(self.found)} tokens do not fit the model's context after this prompt")
         self.norm = float(np.linalg.norm(self.right))
@@ -61,7 +49,7 @@ class Comparison:
         """Compare one variant; if the first row shows that it does not matter, without further rows."""
         wrong = self._run(changes, 1)
         if self._matters(wrong):
-            wrong = self._run(changes, ROWS)
+            wrong = self._run(changes, LOGITS_ROWS)
         rows = len(wrong)
         error, effect = self.found[:rows] - self.right[:rows], wrong - self.right[:rows]
         square = float(np.vdot(effect, effect))
@@ -71,7 +59,7 @@ class Comparison:
     def _matters(self, first):
         """Say whether more rows could bring a mistake near the port, or show an effect that the first row does not."""
         near_port, near_right = self._distance(first, self.found), self._distance(first, self.right)
-        return len(self.found) > 1 and (near_port <= MARGIN * self.limit or near_right <= self.limit)
+        return len(self.found) > 1 and (near_port <= LOGITS_MARGIN * self.limit or near_right <= self.limit)
 
     def _distance(self, logits, others):
         """Return the distance of the rows that ``logits`` has, which is the least that it can be with all rows."""
