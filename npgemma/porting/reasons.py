@@ -47,7 +47,7 @@ def _unequal(pair):
 
 
 def _rows(expected, found, letters, sizes, budget):
-    """Say of every run of rows that is wrong in one way what the way is."""
+    """Say how each run of neighbouring rows that differ alike differs; of the whole array, if there are many runs."""
     axis = next((letters.index(letter) for letter in ROWS if letter in letters), None)
     if axis is None:
         return [f"it is {_way(expected, found, sizes, budget)}"]
