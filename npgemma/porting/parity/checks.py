@@ -32,32 +32,14 @@ class Answer:
 
 
 class Parity:
-    """A checkpoint, and what its checks have measured so far.
-
-    Parameters
-    ----------
-    path : str, os.PathLike or conversion.Source
-
-    Attributes
-    ----------
-    source : conversion.Source
-    measurements : list of dict
-    tests : list of dict
-        ``test``, ``outcome`` (``passed``, ``failed`` or ``skipped``) and ``reason`` of each check.
-    """
+    """A checkpoint, its ``measurements`` so far, and its ``tests``: each check with its outcome and the reason."""
 
     def __init__(self, path):
         self.source, self.measurements, self.tests = Source.of(path), [], []
         self._loaded, self._both, self._answers = None, None, {}
 
     def run(self, name):
-        """Make one of `CHECKS`.
-
-        Returns
-        -------
-        outcome : str
-        reason : str or None
-        """
+        """Make one of `CHECKS`; return ``passed``, ``failed`` or ``skipped``, and why."""
         check, *arguments = CHECKS[name]
         try:
             problem = check(self, *arguments)
@@ -65,7 +47,7 @@ class Parity:
         except Skipped as reason:
             outcome, problem = "skipped", str(reason)
         except ValueError as error:
-            outcome, problem = "failed", str(error)
+            outcome, problem = "failed", str(error).replace(str(self.source.path), "DIR")
         self.tests.append({"test": name, "outcome": outcome, "reason": problem})
         return outcome, problem
 
@@ -81,12 +63,7 @@ class Parity:
         return self._both
 
     def answer(self, dtype, image, prompt, device="cpu"):
-        """Answer once, and compare every named array of both backends on the way.
-
-        Returns
-        -------
-        Answer
-        """
+        """Return the `Answer`, made once, every named array of both backends compared on the way."""
         both = self.both(dtype, device)
         if (image, prompt) not in self._answers:
             # Whatever is asked about an image, it is encoded alike.
@@ -177,7 +154,7 @@ def same_tokens(parity, dtype, image, prompt):
 
 
 def largest_margin(expected_V, found_V):
-    """Return how close two logits must be that rounding of the measured size may exchange."""
+    """Return how close two logits must be for rounding of the measured size to exchange them."""
     return TOKEN_MARGIN * float(np.sqrt(np.mean((found_V.astype(np.float64) - expected_V) ** 2)))
 
 
@@ -201,13 +178,9 @@ def one_pass_of_padded_rows(parity, dtype, backend):
 
 
 def one_pass(parity, dtype, pairs, backend):
-    """Return the logits at every token of the reference's answers, in one pass of all without a cache.
+    """Return for each pair the logits (step, V) of the reference's answer, from one pass of all without a cache.
 
     Prompts are padded to the length of `LONG`'s, answers to that of the longest.
-
-    Returns
-    -------
-    list of arrays (step, V)
     """
     both, answers = parity.both(dtype), [parity.answer(dtype, *pair).ids for pair in pairs]
     model = getattr(both, backend)

@@ -46,17 +46,7 @@ def summary(measurements):
 
 
 def document(parity):
-    """Return all as plain values that JSON can hold.
-
-    Parameters
-    ----------
-    parity : npgemma.porting.parity.Parity
-        Of its checkpoint, only what it holds is told, not where it lies.
-
-    Returns
-    -------
-    dict
-    """
+    """Return all that a `Parity` measured as values for JSON; of its checkpoint what it holds, not where it lies."""
     about = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
