@@ -46,7 +46,7 @@ def summary(measurements):
 
 
 def document(parity):
-    """Return all that a `Parity` measured as values for JSON; of its checkpoint what it holds, not where it lies."""
+    """Return all that was measured as values for JSON; of the checkpoint what it holds, not where it lies."""
     about = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
