@@ -229,6 +229,8 @@ def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(tmp_pat
     assert "cannot write" in capsys.readouterr().err
     assert main(["parity", "--report", str(tmp_path / "x.json"), "--dtype", "float64"]) == 2
     assert "leave out --image, --prompt and --dtype" in capsys.readouterr().err
+    assert main(["parity", "--report", str(tmp_path / "x.json"), "--checkpoint", str(tmp_path)]) == 2
+    assert "config.json' is missing" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

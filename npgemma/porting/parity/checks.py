@@ -36,6 +36,7 @@ class Parity:
 
     def __init__(self, path):
         self.source, self.measurements, self.tests = Source.of(path), [], []
+        self.config, _ = open_folder(self.source)
         self._loaded, self._both, self._answers = None, None, {}
 
     def run(self, name):
@@ -210,8 +211,8 @@ def published_numbers(parity):
     image is not in the folder, nothing is proved, and this check is skipped with the distance in the reason: our
     mistake and other weights would look alike. With the image, the numbers of one of the two must be matched.
     """
-    folder, (config, _) = parity.source.weights, open_folder(parity.source)
-    if published.size_of(config) != "paligemma-3b-224" or not published.has_published_tokenizer(folder):
+    folder = parity.source.weights
+    if published.size_of(parity.config) != "paligemma-3b-224" or not published.has_published_tokenizer(folder):
         raise Skipped("needs a published PaliGemma 3B at 224 pixels: pass --checkpoint DIR")
     both, errors, answers = parity.both("float32"), [], {}
     # Keras Hub changed what zeros mean as pixels while the numbers stayed; one of the two must give them.
