@@ -33,7 +33,7 @@ from npgemma.porting.coverage import cover  # noqa: E402
 from npgemma.porting.diagnosis import Port, Replays  # noqa: E402
 from npgemma.porting.exact import exact  # noqa: E402
 from npgemma.porting.name_map import read_map  # noqa: E402
-from npgemma.porting.own_errors import judged  # noqa: E402
+from npgemma.porting.own_errors import recalculated  # noqa: E402
 from npgemma.porting.reference import from_model  # noqa: E402
 from npgemma.probe.manifest import checkpoint_hash  # noqa: E402
 
@@ -100,7 +100,7 @@ def own_errors(model, image, prompt, arrays, tokens, dtype):
     arrays = {name: array for name, array in arrays.items() if not name.endswith("masked_BKGTS")}
     replays = Replays(model, lambda: given_tokens.pixels_of(image), prompt, Port(arrays, tokens, dtype))
     largest = dict.fromkeys(LARGEST[dtype], 0.0)
-    for _, entry, place in judged(replays):
+    for _, entry, place in recalculated(replays):
         kind = kind_of(entry)
         alone = kind in TOGETHER or all(source in replays.graph.shown for source in entry.inputs)
         if alone and math.isfinite(place.error):

@@ -34,7 +34,7 @@ def run(options):
     prepare.backend_of(options)
     progress = Progress()
     [(path, image)] = prepare.images(options, most=1)
-    # Opened first: a file that cannot be written is told before the work.
+    # Opened first, so that a file that cannot be written is reported before the work.
     with replacing(options.out) as file:
         model = prepare.load(options, progress)
         original = upright_rgb(open_image(path))

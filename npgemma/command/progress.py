@@ -38,12 +38,7 @@ class Progress:
         self.active = False
 
     def layers(self, config):
-        """Report each block that the forward pass enters inside a ``with`` block, until `end` is called.
-
-        Parameters
-        ----------
-        config : npgemma.config.Config
-        """
+        """Report each block that the forward pass enters inside a ``with`` block, until `end` is called."""
         return probing(_Blocks(self, config)) if self.active else contextlib.nullcontext()
 
 

@@ -93,57 +93,25 @@ VISIBLE = 2 * SURE
 
 
 def kind_of(entry):
-    """Return the kind of operation of an array.
-
-    Parameters
-    ----------
-    entry : npgemma.probe.manifest.Entry
-
-    Returns
-    -------
-    str
-    """
+    """Return the kind of operation of an array, from its entry in the manifest."""
     return next((kind for op, kind in KINDS.items() if op in entry.ops), SUM)
 
 
 def budget_of(entry, equal=False):
-    """Return how far an array may be from what the reference makes of its inputs, by the dtype of the program.
-
-    Parameters
-    ----------
-    entry : npgemma.probe.manifest.Entry
-    equal : bool
-        Whether the array holds whole numbers or truth values.
-
-    Returns
-    -------
-    dict of str to float
+    """Return, by the dtype of the program, how far an array may be from what the reference makes of its inputs;
+    ``equal`` says that it holds whole numbers or truth values.
     """
     kind = SUM if entry.same_as else kind_of(entry)
     return {dtype: 0.0 if equal else float(f"{MARGIN * largest[kind]:.6g}") for dtype, largest in LARGEST.items()}
 
 
 def limits(entries, given, dtype, in_float32=(), positions=0):
-    """Return for each array how far it may be from what the reference makes of a program's own arrays.
+    """Return for each array how far it may be from what the reference makes of the arrays that a program of some dtype
+    has ``given``.
 
-    Where the program does not give an array, the operations before it are judged together with those behind it.
-
-    Parameters
-    ----------
-    entries : dict of str to npgemma.probe.manifest.Entry
-        Of the reference's run.
-    given : container of str
-        The arrays that the program gives.
-    dtype : str
-        The program's.
-    in_float32 : container of str, optional
-        The kinds of operations that it calculates in float32 all the same.
-    positions : int, optional
-        How many there are: in the last of them, rounding of angles rotates queries and keys most.
-
-    Returns
-    -------
-    dict of str to float
+    Where the program does not give an array, the operation that makes it is judged together with those downstream. The
+    kinds of operations ``in_float32`` are calculated in float32 whatever the dtype. In the last of all ``positions``,
+    rounding of angles rotates queries and keys most.
     """
     largest = LARGEST[dtype] | {kind: LARGEST["float32"][kind] for kind in in_float32}
     angles = 0.0 if dtype == "float64" and "rotation" not in in_float32 else ANGLE * positions

@@ -6,10 +6,13 @@ import numpy as np
 
 from npgemma.errors import InputError
 from npgemma.porting.bounds import LOGITS_MARGIN, LOGITS_ROUNDING, LOGITS_ROWS
+from npgemma.porting.logits.answer_file import Answer
+from npgemma.porting.logits.question import Question
+from npgemma.porting.mistakes import Mistake
 
 
 @dataclass(frozen=True)
-class Hypothesis:
+class Explanation:
     """The logits under one known mistake, compared with the port's and with the right ones; relative L2 distances."""
 
     id: str
@@ -19,18 +22,9 @@ class Hypothesis:
 
 
 class Comparison:
-    """A port's logits beside the right ones, and beside those with each known mistake.
+    """A port's logits beside the right ones, and beside those with each known mistake; ``dtype`` is the port's."""
 
-    Parameters
-    ----------
-    answer : Answer
-    question : npgemma.porting.logits.Question
-        With the answer's tokens.
-    dtype : str
-        What the port calculates in: a key of `LOGITS_ROUNDING`.
-    """
-
-    def __init__(self, answer, question, dtype):
+    def __init__(self, answer: Answer, question: Question, dtype: str):
         self.question, self.dtype, self.limit = question, dtype, LOGITS_ROUNDING[dtype]
         self.found, self.columns = answer.logits[:LOGITS_ROWS], answer.logits.shape[1]
         self.right = self._run(None, LOGITS_ROWS)
@@ -44,24 +38,15 @@ class Comparison:
     def _run(self, changes, rows):
         return self.question.logits(changes, rows)[:, : self.columns].astype(np.float64)
 
-    def hypothesis(self, mistake):
-        """Return the variant of a mistake that is nearest to the port.
-
-        Parameters
-        ----------
-        mistake : npgemma.porting.mistakes.Mistake
-
-        Returns
-        -------
-        Hypothesis
-        """
+    def explanation(self, mistake: Mistake) -> Explanation:
+        """Return the distances of a mistake's variant that is nearest to the port."""
         variants = [self._variant(mistake.id, changes) for changes in mistake.variants]
-        nearest = min(variants, key=lambda each: each.explained_error)
-        # The usual variant tells whether these logits can show the mistake.
-        return Hypothesis(mistake.id, nearest.explained_error, variants[0].effect, nearest.c)
+        nearest = min(variants, key=lambda variant: variant.explained_error)
+        # The effect of the usual variant says whether these logits can show the mistake.
+        return Explanation(mistake.id, nearest.explained_error, variants[0].effect, nearest.c)
 
     def _variant(self, id, changes):
-        """Compare one variant; of logits whose first row is far from everything that matters, no more rows."""
+        """Compare one variant; if the first row shows that it does not matter, without further rows."""
         wrong = self._run(changes, 1)
         if self._matters(wrong):
             wrong = self._run(changes, LOGITS_ROWS)
@@ -69,16 +54,15 @@ class Comparison:
         error, effect = self.found[:rows] - self.right[:rows], wrong - self.right[:rows]
         square = float(np.vdot(effect, effect))
         c = float(np.vdot(error, effect)) / square if square else None
-        return Hypothesis(id, self._apart(wrong, self.found), self._apart(wrong, self.right), c)
+        return Explanation(id, self._distance(wrong, self.found), self._distance(wrong, self.right), c)
 
     def _matters(self, first):
         """Say whether more rows could bring a mistake near the port, or show an effect that the first row does not."""
-        return (
-            self._apart(first, self.found) <= LOGITS_MARGIN * self.limit or self._apart(first, self.right) <= self.limit
-        ) and len(self.found) > 1
+        near_port, near_right = self._distance(first, self.found), self._distance(first, self.right)
+        return len(self.found) > 1 and (near_port <= LOGITS_MARGIN * self.limit or near_right <= self.limit)
 
-    def _apart(self, logits, others):
-        """Return the distance of the rows that there are: the least that it can be with all rows."""
-        apart = float(np.linalg.norm(logits - others[: len(logits)])) / self.norm
+    def _distance(self, logits, others):
+        """Return the distance of the rows that ``logits`` has, which is the least that it can be with all rows."""
+        distance = float(np.linalg.norm(logits - others[: len(logits)])) / self.norm
         # A mistake may overflow.
-        return apart if np.isfinite(apart) else np.inf
+        return distance if np.isfinite(distance) else np.inf
