@@ -8,18 +8,7 @@ from npgemma.porting.difference import difference
 
 
 def twin_of(model, device="cpu"):
-    """Return the model on the torch backend, all else the same; for int8 weights, what they were rounded from.
-
-    Parameters
-    ----------
-    model : npgemma.Model
-        On the NumPy backend.
-    device : str
-
-    Returns
-    -------
-    npgemma.Model
-    """
+    """Return a model of NumPy on the torch backend, all else the same; of int8 weights, what they were rounded from."""
     from torch_ref.backend import to_torch, torch_backend
 
     dtype, params = model.backend.dtype, model.params

@@ -43,24 +43,9 @@ def own_errors(replays: Replays) -> list[dict[str, Any]]:
 
 
 def of_twin(model, pixels, prompt, found, token_ids):
-    """Judge every operation of the twin by itself.
+    """Judge every operation of the twin's trace by itself: ``own_errors``, and ``past_limit``, the names of arrays.
 
-    Parameters
-    ----------
-    model : npgemma.Model
-        The reference, of the same weights.
-    pixels : array
-    prompt : str
-    found : dict of str to array
-        The twin's trace.
-    token_ids : list of int
-        The twin's.
-
-    Returns
-    -------
-    dict
-        ``own_errors``, and ``past_limit``, the names of the arrays that are. Of int8, which is no rounding of the
-        twin's, nothing is judged.
+    Of int8, which is no rounding of the twin's, nothing is judged.
     """
     if model.backend.dtype == "int8":
         return {"own_errors": [], "past_limit": []}

@@ -211,7 +211,7 @@ def test_the_report_of_a_run(random_folder, tmp_path, capsys):
 
 def test_a_broken_check_fails_the_command(random_folder, tmp_path, monkeypatch, capsys):
     def broken(parity):
-        raise InputError("too far")
+        raise InputError(f"'{random_folder}' is too far")
 
     for place in (checks, npgemma.porting.parity):
         monkeypatch.setattr(place, "CHECKS", {"one": (broken,), FLOAT64: CHECKS[FLOAT64]})
@@ -219,7 +219,7 @@ def test_a_broken_check_fails_the_command(random_folder, tmp_path, monkeypatch, 
     assert main(["parity", "--checkpoint", str(random_folder), "--report", path, "--json"]) == 1
     out = json.loads(capsys.readouterr().out)
     assert out == json.loads((tmp_path / "report.json").read_text())
-    assert out["tests"][0] == {"test": "one", "outcome": "failed", "reason": "too far"}
+    assert out["tests"][0] == {"test": "one", "outcome": "failed", "reason": "'DIR' is too far"}
 
 
 @pytest.mark.parametrize("name", [".", "nowhere/report.json"])
@@ -229,6 +229,8 @@ def test_a_report_that_cannot_be_written_is_refused_before_anything_runs(tmp_pat
     assert "cannot write" in capsys.readouterr().err
     assert main(["parity", "--report", str(tmp_path / "x.json"), "--dtype", "float64"]) == 2
     assert "leave out --image, --prompt and --dtype" in capsys.readouterr().err
+    assert main(["parity", "--report", str(tmp_path / "x.json"), "--checkpoint", str(tmp_path)]) == 2
+    assert "config.json' is missing" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -32,32 +32,15 @@ class Answer:
 
 
 class Parity:
-    """A checkpoint, and what its checks have measured so far.
-
-    Parameters
-    ----------
-    path : str, os.PathLike or conversion.Source
-
-    Attributes
-    ----------
-    source : conversion.Source
-    measurements : list of dict
-    tests : list of dict
-        ``test``, ``outcome`` (``passed``, ``failed`` or ``skipped``) and ``reason`` of each check.
-    """
+    """A checkpoint, its ``measurements`` so far, and its ``tests``: each check with its outcome and the reason."""
 
     def __init__(self, path):
         self.source, self.measurements, self.tests = Source.of(path), [], []
+        self.config, _ = open_folder(self.source)
         self._loaded, self._both, self._answers = None, None, {}
 
     def run(self, name):
-        """Make one of `CHECKS`.
-
-        Returns
-        -------
-        outcome : str
-        reason : str or None
-        """
+        """Make one of `CHECKS`; return ``passed``, ``failed`` or ``skipped``, and why."""
         check, *arguments = CHECKS[name]
         try:
             problem = check(self, *arguments)
@@ -65,7 +48,7 @@ class Parity:
         except Skipped as reason:
             outcome, problem = "skipped", str(reason)
         except ValueError as error:
-            outcome, problem = "failed", str(error)
+            outcome, problem = "failed", str(error).replace(str(self.source.path), "DIR")
         self.tests.append({"test": name, "outcome": outcome, "reason": problem})
         return outcome, problem
 
@@ -81,12 +64,7 @@ class Parity:
         return self._both
 
     def answer(self, dtype, image, prompt, device="cpu"):
-        """Answer once, and compare every named array of both backends on the way.
-
-        Returns
-        -------
-        Answer
-        """
+        """Return the `Answer`, made once, every named array of both backends compared on the way."""
         both = self.both(dtype, device)
         if (image, prompt) not in self._answers:
             # Whatever is asked about an image, it is encoded alike.
@@ -177,7 +155,7 @@ def same_tokens(parity, dtype, image, prompt):
 
 
 def largest_margin(expected_V, found_V):
-    """Return how close two logits must be that rounding of the measured size may exchange."""
+    """Return how close two logits must be for rounding of the measured size to exchange them."""
     return TOKEN_MARGIN * float(np.sqrt(np.mean((found_V.astype(np.float64) - expected_V) ** 2)))
 
 
@@ -201,13 +179,9 @@ def one_pass_of_padded_rows(parity, dtype, backend):
 
 
 def one_pass(parity, dtype, pairs, backend):
-    """Return the logits at every token of the reference's answers, in one pass of all without a cache.
+    """Return for each pair the logits (step, V) of the reference's answer, from one pass of all without a cache.
 
     Prompts are padded to the length of `LONG`'s, answers to that of the longest.
-
-    Returns
-    -------
-    list of arrays (step, V)
     """
     both, answers = parity.both(dtype), [parity.answer(dtype, *pair).ids for pair in pairs]
     model = getattr(both, backend)
@@ -237,8 +211,8 @@ def published_numbers(parity):
     image is not in the folder, nothing is proved, and this check is skipped with the distance in the reason: our
     mistake and other weights would look alike. With the image, the numbers of one of the two must be matched.
     """
-    folder, (config, _) = parity.source.weights, open_folder(parity.source)
-    if published.size_of(config) != "paligemma-3b-224" or not published.has_published_tokenizer(folder):
+    folder = parity.source.weights
+    if published.size_of(parity.config) != "paligemma-3b-224" or not published.has_published_tokenizer(folder):
         raise Skipped("needs a published PaliGemma 3B at 224 pixels: pass --checkpoint DIR")
     both, errors, answers = parity.both("float32"), [], {}
     # Keras Hub changed what zeros mean as pixels while the numbers stayed; one of the two must give them.

@@ -9,7 +9,7 @@ import pathlib
 import platform
 import subprocess
 
-from conversion.folder import describe, open_folder
+from conversion.folder import describe
 from npgemma.porting.parity import published
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -46,33 +46,23 @@ def summary(measurements):
 
 
 def document(parity):
-    """Return all as plain values that JSON can hold.
-
-    Parameters
-    ----------
-    parity : npgemma.porting.parity.Parity
-        Of its checkpoint, only what it holds is told, not where it lies.
-
-    Returns
-    -------
-    dict
-    """
+    """Return all that was measured as values for JSON; of the checkpoint what it holds, not where it lies."""
     about = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
-    found = {"checkpoint": checkpoint(parity.source), "tests": parity.tests, "measurements": parity.measurements}
+    found = {"checkpoint": checkpoint(parity), "tests": parity.tests, "measurements": parity.measurements}
     return _finite(about | found)
 
 
-def checkpoint(source):
+def checkpoint(parity):
     """Return what identifies a checkpoint: sizes, dtypes, and digests of its small files."""
-    found = describe(source)
-    tensors, known = found["tensors"], [source.file(name) for name in ("config.json", "tokenizer.model")]
+    found = describe(parity.source)
+    tensors, known = found["tensors"], [parity.source.file(name) for name in ("config.json", "tokenizer.model")]
     return {
-        "published_size": published.size_of(open_folder(source)[0]),
+        "published_size": published.size_of(parity.config),
         "config": found["config"],
         "parameters": found["parameters"],
         "bytes": found["bytes"],

@@ -22,46 +22,19 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Both:
-    """Both backends with the same weights.
-
-    Parameters
-    ----------
-    numpy, torch : npgemma.Model
-    bound : float
-        How far their arrays may be apart, relative L2.
-    tokens : int
-        The longest answer to ask for.
-    about : dict
-        How much of the model this is, if not all.
-    """
+    """Both backends with the same weights."""
 
     numpy: npgemma.Model
     torch: npgemma.Model
-    bound: float
-    tokens: int = 4
-    about: dict = field(default_factory=dict)
+    bound: float  # how far their arrays may be apart, relative L2
+    tokens: int = 4  # the longest answer to ask for
+    about: dict = field(default_factory=dict)  # how much of the model this is, if not all
 
 
 def load(source, dtype, device="cpu"):
-    """Load a checkpoint, its weights in memory once on the CPU.
+    """Load `Both`, the weights in memory once on the CPU, in float64 block by block; `Skipped` if they do not fit.
 
-    Parameters
-    ----------
-    source : conversion.Source
-    dtype : str
-        ``float64``, weights read block by block; ``float32``; or ``bfloat16``, in which NumPy holds the same weights
-        but calculates in float32.
-    device : str
-        The twin's.
-
-    Returns
-    -------
-    Both
-
-    Raises
-    ------
-    Skipped
-        If there is not enough memory.
+    In bfloat16 NumPy holds the same weights as the twin, but calculates in float32.
     """
     config, free = open_folder(source)[0], available_memory()
     if dtype == "float64":
@@ -87,18 +60,7 @@ class _Blocks:
 
 
 def in_float64(source, blocks):
-    """Load a checkpoint in float64, the weights of one block in memory at a time, for a first token.
-
-    Parameters
-    ----------
-    source : conversion.Source
-    blocks : dict of str to int
-        How many of each tower to calculate, from `fitting_blocks`.
-
-    Returns
-    -------
-    Both
-    """
+    """Load `Both` for a first token, so many blocks of each tower, the weights of one block in memory at a time."""
     from torch_ref.backend import to_torch, torch_backend
 
     config, stored = open_folder(source)
@@ -128,18 +90,7 @@ def in_float64(source, blocks):
 
 
 def fitting_blocks(config, free):
-    """Return how many blocks of each tower `in_float64` can take.
-
-    Parameters
-    ----------
-    config : Config
-    free : int or None
-        Bytes; None where the system does not say, which is taken for enough.
-
-    Returns
-    -------
-    dict of str to int
-    """
+    """Return how many blocks of each tower fit; where the system does not say what is free, all."""
     layers = {"vision": config.vision.layers, "text": config.text.layers}
     if free is None:
         return layers
