@@ -1,0 +1,139 @@
+"""Does a test fail where the code is wrong? ``python reports/code_mutants.py [--count N] [--seed S] [--near]``.
+
+Changes one operator, number, bound or returned value of the source at a time, in a copy of the checkout, and runs
+tests there until one fails: those near the change, then all. Half of the mutants are in the forward pass, half outside.
+Tests that compare the text of the source are left out, since any change fails them.
+"""
+
+import argparse
+import ast
+import itertools
+import os
+import pathlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FORWARD = ("npgemma/*.py", "torch_ref/*.py")
+OUTSIDE = ("conversion/*.py", "npgemma/[!b]*/**/*.py")  # without benchmarks
+TEXT = ("test_twins.py", "test_generated.py", "test_readme.py", "test_exercises.py")
+SECONDS = 600
+PAIRS = ("< <=", "> >=", "== !=", "+ -", "* /", "and or", "min max", "minimum maximum")
+SWAPS = {one: other for pair in map(str.split, PAIRS) for one, other in (pair, pair[::-1])}
+SWAPS |= {"is": "is not", "is not": "is", "in": "not in", "not in": "in", "//": "*"}
+OPERATOR = re.compile(rb"\*\*|<<|>>|is not|not in|<=|>=|==|!=|//|\b(?:is|in|and|or)\b|[<>+*/%@&|^-]")
+
+
+def mutants(path):
+    """Return path, line, start and end in bytes, old text and new text of every mutant of a file, in order."""
+    source = path.read_bytes()
+    lines = [0, *itertools.accumulate(map(len, source.splitlines(keepends=True)))]
+
+    def span(node):
+        return lines[node.lineno - 1] + node.col_offset, lines[node.end_lineno - 1] + node.end_col_offset
+
+    changes = [change for node in behaviour(ast.parse(source)) for change in changed(node, source, span)]
+    texts = sorted((start, end, source[start:end].decode(), new) for start, end, new in changes)
+    return [(path, source.count(b"\n", 0, text[0]) + 1, *text) for text in texts if text[2] != text[3]]
+
+
+def behaviour(node):
+    """Yield the nodes of a tree without messages, types and ``__all__``."""
+    yield node
+    names = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    for child in [] if names or isinstance(node, (ast.JoinedStr, ast.Raise)) else ast.iter_child_nodes(node):
+        if child not in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            yield from behaviour(child)
+
+
+def changed(node, source, span):
+    """Yield start, end and new text of what can be changed at a node."""
+    match node:
+        case ast.Compare() | ast.BinOp() | ast.BoolOp():
+            operands = getattr(node, "values", None) or [node.left, *getattr(node, "comparators", ())]
+            operands = operands + ([node.right] if isinstance(node, ast.BinOp) else [])
+            for before, after in itertools.pairwise(operands):
+                found = OPERATOR.search(source, span(before)[1], span(after)[0])
+                yield *found.span(), SWAPS.get(found[0].decode(), found[0].decode())
+        case ast.Constant(value=bool(value)):
+            yield *span(node), repr(not value)
+        case ast.Constant(value=int(value)):
+            yield *span(node), repr(value + 1)
+        case ast.Constant(value=float(value)):
+            yield *span(node), repr(value * 1.5 or 1.0)
+        case ast.UnaryOp(op=ast.Not()):
+            yield *span(node), f"bool({ast.unparse(node.operand)})"
+        case ast.Name(id=name) | ast.Attribute(attr=name) if name in ("min", "max", "minimum", "maximum"):
+            yield span(node)[1] - len(name), span(node)[1], SWAPS[name]
+        case ast.Return(value=ast.expr()):
+            yield *span(node.value), "None"
+        case ast.Slice():
+            for bound in filter(None, (node.lower, node.upper)):
+                yield *span(bound), f"({ast.unparse(bound)}) + 1"
+
+
+def near_tests(path):
+    """Return a file's own examples, the tests of its name, those of its room, and quick ones that import it."""
+    name = path.relative_to(ROOT)
+    own = f"tests/project/test_doctests.py::test_examples_work_as_pasted[{name}]"
+    room = ROOT / "tests" / (name.parts[1] if len(name.parts) > 2 else name.parts[0])
+    tests = [*ROOT.glob(f"tests/**/test_{path.stem}.py"), room]
+    imports = re.compile(rf"^ *(?:from|import) .*\b{re.escape(path.stem)}\b", re.MULTILINE)
+    tests += sorted(ROOT.glob("tests/test_*.py")) if not room.exists() or room.name == "torch_ref" else []
+    tests += [test for test in ROOT.glob("tests/[cfmt]*/test_*.py") if imports.search(test.read_text())]
+    names = [test.relative_to(ROOT).as_posix() for test in tests if test.exists() and test.name not in TEXT]
+    return [own] * (b">>> " in path.read_bytes()) + list(dict.fromkeys(names))
+
+
+def fails(copy, tests):
+    """Return the first test that fails in the copy, or an empty string."""
+    left_out = [f"--ignore=tests/project/{name}" for name in TEXT]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *left_out, *tests]
+    environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return "did not end"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return (failed[1] if failed else done.stdout[-200:] + done.stderr[-200:]) if done.returncode else ""
+
+
+def main():
+    """Print what becomes of each mutant, then how many were killed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=28)
+    parser.add_argument("--near", action="store_true", help="end with the tests near the change")
+    parser.add_argument("--only", metavar="FILE", help="all mutants are of this file")
+    parser.add_argument("--numbers", type=lambda text: set(map(int, text.split(","))), help="run these of the sample")
+    options = parser.parse_args()
+    parts = {options.only: (options.only,)} if options.only else {"forward pass": FORWARD, "outside": OUTSIDE}
+    draw, numbers = random.Random(options.seed), itertools.count(1)
+    with tempfile.TemporaryDirectory() as folder:
+        ignore = shutil.ignore_patterns(".git", "__pycache__")
+        copy = shutil.copytree(ROOT, pathlib.Path(folder) / "copy", ignore=ignore)
+        assert options.near or not fails(copy, ["tests"]), "tests fail without a mutant"
+        for part, patterns in parts.items():
+            paths = sorted({path for pattern in patterns for path in ROOT.glob(pattern)})
+            found, killed = [mutant for path in paths for mutant in mutants(path)], []
+            for path, line, start, end, old, new in sorted(
+                draw.sample(found, min(len(found), options.count // len(parts)))
+            ):
+                number = next(numbers)
+                if options.numbers and number not in options.numbers:
+                    continue
+                name, source = path.relative_to(ROOT), path.read_bytes()
+                (copy / name).write_bytes(source[:start] + new.encode() + source[end:])
+                killer = fails(copy, near_tests(path)) or ("" if options.near else fails(copy, ["tests"]))
+                (copy / name).write_bytes(source)
+                killed.append(killer != "")
+                print(f"| {number} | {name}:{line} | `{old}` -> `{new}` | {killer or '**survived**'} |", flush=True)
+            print(f"{part}: {sum(killed)} of {len(killed)} killed", flush=True)
+
+
+if __name__ == "__main__":
+    main()
