@@ -91,7 +91,7 @@ def near_tests(path):
 
 def fails(copy, tests):
     """Return the first test that fails in the copy, or an empty string."""
-    left_out = [f"--ignore=tests/project/{name}" for name in TEXT]
+    left_out = ["-m", "not slow and not full_size", *(f"--ignore=tests/project/{name}" for name in TEXT)]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *left_out, *tests]
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     try:
