@@ -37,7 +37,7 @@ def decode_masks(code_BM, p):
     # No letters for what doubles its rows and columns each time.
     growing = hidden_BUWC
     for doubling_params in p.doublings:
-        growing = relu(convolve_transposed(growing, doubling_params))
+        growing = enlarge(growing, doubling_params)
     mask_BYX = convolve(growing, p.last)[..., 0]
     return mask_BYX
 
@@ -58,3 +58,19 @@ def residual_block(x_BYXC, p):
     far_BYXC = relu(convolve(near_BYXC, p.far))
     out_BYXC = x_BYXC + convolve(far_BYXC, p.each)
     return out_BYXC
+
+
+def enlarge(x_BUWC, p):
+    """Double the rows and columns of a grid: a transposed convolution, then ReLU.
+
+    Parameters
+    ----------
+    x_BUWC : array
+    p : ConvolutionParams
+
+    Returns
+    -------
+    out_BYXO : array
+    """
+    out_BYXO = relu(convolve_transposed(x_BUWC, p))
+    return out_BYXO

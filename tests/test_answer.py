@@ -8,7 +8,8 @@ from conversion.codebook import CODES, layout, read_codebook
 from npgemma.answer import Detection, as_json, find_objects, mask_lengths, place_mask
 from npgemma.command import annotate as drawing
 from npgemma.command import fonts
-from npgemma.command.annotate import annotate, choose_colours, mask_name, place_label, write_masks
+from npgemma.command.annotate import annotate, choose_colours, place_label
+from npgemma.command.image_files import mask_name, write_masks
 from npgemma.segmentation import decode_masks
 
 SIZE = (100, 200)  # columns, rows

@@ -1,10 +1,11 @@
-"""Draw where an answer's tokens looked: a row for each token, a column for each of the sharpest heads."""
+"""Draw the attention of an answer's tokens: a row for each token, a column for each of the sharpest heads."""
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from npgemma.command.fonts import font_for
-from npgemma.explain.passes import PARTS, text_of
+from npgemma.explain.attention_maps import PARTS
+from npgemma.explain.token_names import text_of
 
 # Height of a map in pixels, of the letters, between cells, and the width of the tokens' column.
 MAP, LETTERS, GAP, WORDS = 128, 12, 8, 120
@@ -21,16 +22,16 @@ def attention_sheet(seen, attention, answer, tokenizer):
     ----------
     seen : PIL.Image.Image
         The square that the model saw; of several images, the squares side by side.
-    attention : npgemma.explain.passes.Attention
+    attention : npgemma.explain.attention_maps.Attention
     answer : npgemma.Generation
     tokenizer : npgemma.tokenizer.Tokenizer
 
     Returns
     -------
     PIL.Image.Image
-        Maps of the `HEADS` heads that look at the image most sharply. A patch is coloured by its weight (`heat_map`).
-        Beneath stand the shares of the whole weight that the image, ``<bos>``, the prompt and the answer so far get, in
-        percent and as a bar.
+        Maps of the `HEADS` heads with the largest weights on single patches. A patch is coloured by its weight
+        (`heat_map`). Beneath stand the shares of the whole weight that the image, ``<bos>``, the prompt and the answer
+        so far get, in percent and as a bar.
     """
     heads = attention.sharpest(HEADS)
     width = MAP * seen.width // seen.height

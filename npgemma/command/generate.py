@@ -8,15 +8,10 @@ import sys
 from npgemma.answer import MASK_TOKENS, mask_lengths
 from npgemma.answer import as_json as object_as_json
 from npgemma.command import prepare, views
-from npgemma.command.annotate import (
-    annotate,
-    check_mask_folder,
-    font_size,
-    save_image,
-    write_masks,
-)
+from npgemma.command.annotate import annotate, font_size
 from npgemma.command.arguments import add_backend, add_question, add_sampling, add_static, mistake, positive
 from npgemma.command.fonts import note_missing, open_font
+from npgemma.command.image_files import check_mask_folder, save_image, write_masks
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.files.images import open_image, upright_rgb

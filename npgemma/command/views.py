@@ -6,11 +6,13 @@ import os
 import numpy as np
 from PIL import Image
 
-from npgemma.command.annotate import check_image_name, save_image
 from npgemma.command.arguments import positive
 from npgemma.command.attention_sheet import HEADS, attention_sheet
+from npgemma.command.image_files import check_image_name, save_image
 from npgemma.errors import InputError
-from npgemma.explain.passes import as_seen, attention_of, watched
+from npgemma.explain.attention_maps import attention_of
+from npgemma.explain.passes import watched
+from npgemma.explain.seen_image import as_seen
 from npgemma.machinery.model import without_image_marks
 from npgemma.porting.given_tokens import pixels_of
 

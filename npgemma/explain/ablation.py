@@ -1,8 +1,8 @@
-"""What would break it: the answers that the model gives under known mistakes."""
+"""Ablation: the answers that the model gives under known mistakes."""
 
 from npgemma import record
 from npgemma.errors import InputError
-from npgemma.explain import attention_maps
+from npgemma.explain.attention_mask import MASKS, mask
 from npgemma.porting.mistakes import MISTAKES, inject
 
 CAUSAL = "causal-prefix"
@@ -22,18 +22,8 @@ SHOWN = (
 def answers(inference, names, causal, note):
     """Return the answer under each mistake in `SHOWN`.
 
-    Parameters
-    ----------
-    inference : Inference
-    names : Names
-    causal : dict
-        What `causal` has returned, which need not be run again.
-    note : callable
-        Called with the id of each mistake, before it is made.
-
-    Returns
-    -------
-    list of dict
+    ``causal`` is what the function of this name has returned, so that it need not run again; ``note(id)`` is called
+    before each mistake is made.
     """
     shown = []
     for id in SHOWN:
@@ -64,18 +54,7 @@ def _answer(inference, names):
 
 
 def causal(inference, names, pack):
-    """Return mask and answer of the model under a causal mask.
-
-    Parameters
-    ----------
-    inference : Inference
-    names : Names
-    pack : Pack
-
-    Returns
-    -------
-    dict
-    """
-    with inject(CAUSAL, inference.package), record(only="*/run_blocks.0/block.0/mask_BTS") as whole:
+    """Return mask and answer of the model under a causal mask."""
+    with inject(CAUSAL, inference.package), record(only=MASKS) as arrays:
         answer = _answer(inference, names)
-    return answer | {"mask": attention_maps.mask(inference, whole, pack) if whole else None}
+    return answer | {"mask": mask(arrays, pack) if arrays else None}

@@ -1,4 +1,4 @@
-"""The page's files, bundled into one: HTML, CSS, JavaScript modules, texts and data."""
+"""Bundle the page's files into one: HTML, CSS, JavaScript modules, texts and data."""
 
 import json
 import pathlib
@@ -25,14 +25,13 @@ def bundle(facts, data):
     str
     """
     parts = {
-        "style": (WEB / "style.css").read_text(encoding="utf-8"),
-        "texts": as_json(json.loads((WEB / "texts.json").read_text(encoding="utf-8"))),
+        "style": _text("style.css"),
+        "texts": as_json(json.loads(_text("texts.json"))),
         "facts": as_json(facts),
         "data": data,
         "script": script(),
     }
-    page = (WEB / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], page)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _text("page.html"))
 
 
 def as_json(value):
@@ -47,7 +46,7 @@ def as_json(value):
 
 
 def script():
-    """Return all modules as one script, each behind those that it imports.
+    """Return all modules as one script, each after those that it imports.
 
     A browser does not load modules from files beside a page that is opened as a file; so each becomes a function of its
     own, which keeps its names to itself and returns what it exports.
@@ -57,14 +56,14 @@ def script():
         text = _IMPORT.sub(r'const \1 = modules["\2"];', _text(name))
         exported = ", ".join(found[1] for found in _EXPORT.findall(text))
         text = _EXPORT.sub(r"\1", text)
-        parts.append(
-            text if name == FIRST else f'modules["{name}"] = (() => {{\n{text}return {{ {exported} }};\n}})();'
-        )
+        if name != FIRST:
+            text = f'modules["{name}"] = (() => {{\n{text}return {{ {exported} }};\n}})();'
+        parts.append(text)
     return "\n".join(parts)
 
 
 def _in_order(name, order):
-    """Return the modules that one needs, and itself behind them."""
+    """Return the modules that one imports, directly or not, and itself after them."""
     for _, imported in _IMPORT.findall(_text(name)):
         if imported not in order:
             _in_order(imported, order)
@@ -73,4 +72,5 @@ def _in_order(name, order):
 
 
 def _text(name):
+    """Return the text of one of the page's files."""
     return (WEB / name).read_text(encoding="utf-8")

@@ -8,30 +8,29 @@ import numpy as np
 
 from npgemma import record
 from npgemma.axes import suffix
+from npgemma.explain.attention_maps import WEIGHTS
+from npgemma.explain.attention_mask import MASKS
 from npgemma.explain.thumbnails import thumbnail
+from npgemma.machinery.model import without_image_marks
 
 # The arrays that the sections of the page are made from.
 WHOLE = (
     "encode_image.0/pixels_BYXC",
     "encode_image.0/encode.0/embed_patches.0/projected_BTD",
-    "encode_image.0/image_BPD",
-    "*/run_blocks.0/block.*/mask_BTS",
+    MASKS,
     "*/run_blocks.0/x_BTD",
     "*/run_blocks.0/block.*/out_BTD",
     "*/grouped_query_attention.0/k_BTKH",
     "*/grouped_query_attention.0/v_BTKH",
-    "*/attend.0/weight_BKGTS",
+    WEIGHTS,
     "prefill.0/logit_BV",
     "step.*/logit_BV",
 )
-# Of these only the row of the last token is kept: a prefill has them for every pair of tokens.
-LAST_QUERY = "prefill.0/*/attend.0/weight_BKGTS"
-VISION = "encode_image.0/*"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the page says of an array."""
+class Summary:
+    """What the page says of an array: numbers of the whole array, and a thumbnail."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -47,7 +46,9 @@ class Recording:
     Attributes
     ----------
     whole : dict of str to array
-    seen : dict of str to Seen
+        Those of `WHOLE`; of attention weights only the row of the last token, since prefill has them for every pair.
+    summaries : dict of str to Summary
+        Of all arrays.
     calls : dict of str to (str, str)
         The file, such as ``gemma``, and the function that runs at each path of calls.
     bytes : int
@@ -55,7 +56,7 @@ class Recording:
     """
 
     def __init__(self):
-        self.whole, self.seen, self.calls, self.bytes = {}, {}, {}, 0
+        self.whole, self.summaries, self.calls, self.bytes = {}, {}, {}, 0
 
     def watch(self, name, value, statement):
         """Note which function binds an array."""
@@ -66,16 +67,10 @@ class Recording:
         """Take an array."""
         self.bytes += array.nbytes
         letters = suffix(name.rpartition("/")[2])
-        numbers = [float(f(array)) for f in (np.min, _mean, np.max)] if array.size else [0.0] * 3
-        self.seen[name] = Seen(array.shape, str(array.dtype), *numbers, thumbnail(array, letters))
+        numbers = array.min(), array.mean(dtype=np.float64), array.max()
+        self.summaries[name] = Summary(array.shape, str(array.dtype), *map(float, numbers), thumbnail(array, letters))
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in WHOLE):
-            attention = name.endswith("weight_BKGTS")
-            if not (attention and fnmatch.fnmatchcase(name, VISION)):
-                self.whole[name] = array[..., -1:, :].copy() if fnmatch.fnmatchcase(name, LAST_QUERY) else array
-
-
-def _mean(array):
-    return np.mean(array, dtype=np.float64)
+            self.whole[name] = array[..., -1:, :].copy() if letters == "BKGTS" else array
 
 
 @dataclass(frozen=True)
@@ -113,9 +108,19 @@ class Inference:
         return self.model.config.image_tokens
 
     @property
+    def grid(self):
+        """The number of patches in a row of the image."""
+        return round(self.patches**0.5)
+
+    @property
     def prefix(self):
         """The number of tokens before the answer: of the image and of the prompt."""
         return self.patches + len(self.prompt_ids)
+
+    @property
+    def tokens(self):
+        """The number of the answer's tokens."""
+        return len(self.answer.token_ids)
 
     @property
     def layers(self):
@@ -129,6 +134,18 @@ class Inference:
     def block(self, token, layer, name):
         """Return an array of a decoder block, of the call that an answer token was chosen from."""
         return self.recording.whole[f"{self.call(token)}/run_blocks.0/block.{layer}/{name}"]
+
+    def past(self, token, layer, name):
+        """Return keys or values (S, K, H) of all tokens up to the position that an answer token was chosen from."""
+        calls = range(token + 1)
+        return np.concatenate([self.block(each, layer, f"grouped_query_attention.0/{name}")[0] for each in calls])
+
+    def attention(self, token):
+        """Return the attention weights (L, N, S) of the position that an answer token was chosen from."""
+        name = "grouped_query_attention.0/attend.0/weight_BKGTS"
+        layers = [self.block(token, layer, name)[0, ..., -1, :] for layer in range(self.layers)]
+        # K key/value heads of G query heads each: query head n is (n // G, n % G).
+        return np.stack([weight_KGS.reshape(-1, weight_KGS.shape[-1]) for weight_KGS in layers])
 
     def logits(self, token):
         """Return the logits that an answer token was chosen from, of rows that stand for a token, in float64."""
@@ -150,8 +167,6 @@ def infer(model, image, prompt, settings):
     -------
     Inference
     """
-    from npgemma.machinery.model import without_image_marks
-
     recording = Recording()
     with record(sink=recording.sink, watch=recording.watch):
         answer = model.generate(image, prompt, **settings)

@@ -1,11 +1,9 @@
 """Knock-outs: how probable an answer token stays if the position that chooses it may not see some tokens."""
 
-import math
-
 import numpy as np
 
-from npgemma.explain.probabilities import probabilities
 from npgemma.machinery.backend import to_numpy
+from npgemma.ops import softmax
 from npgemma.porting.mistakes.injection import in_decoders
 from npgemma.probe.exchange import exchanged
 
@@ -30,49 +28,37 @@ def regions(grid):
     return (along[:, None] * side + along).ravel(), side
 
 
-def knockouts(inference, objects, pack):
-    """Return the probability of every answer token under each knock-out.
-
-    Parameters
-    ----------
-    inference : Inference
-    objects : list of dict
-        Of `npgemma.explain.attention_maps.objects`; those with a box are knocked out whole.
-    pack : Pack
+def knockouts(inference, detections, pack):
+    """Return the probability of every answer token under each knock-out: of regions, parts, and detections with a box.
 
     Returns
     -------
     dict
-        ``side`` regions a row; ``groups``: names of the further knock-outs; ``probability`` (tokens of the answer, 1 +
-        regions + groups), the first with nothing hidden.
+        ``side`` regions a row; ``region`` of each patch; ``groups``: names of the further knock-outs; ``probability``
+        (tokens of the answer, 1 + regions + groups), the first with nothing hidden.
 
     Notes
     -----
     Only the one position is computed again, beside the keys and values that all others left in the cache. What earlier
     positions took from a hidden token stays where they put it.
     """
-    region, side = regions(round(inference.patches**0.5))
+    region, side = regions(inference.grid)
     groups = ["image", "bos", "prompt", "answer"]
-    groups += [f"object.{i}" for i, detection in enumerate(objects) if detection["box"]]
-    tokens = range(len(inference.answer.token_ids))
-    probability = np.stack(
-        [_of_token(inference, token, _hidden(inference, token, region, objects)) for token in tokens]
-    )
+    groups += [f"object.{i}" for i, detection in enumerate(detections) if detection["box"]]
+    hidden = [_hidden(inference, token, region, detections) for token in range(inference.tokens)]
+    probability = np.stack([_of_token(inference, token, rows) for token, rows in enumerate(hidden)])
     return {"side": side, "region": pack.integers(region), "groups": groups, "probability": pack.floats(probability)}
 
 
-def _hidden(inference, token, region, objects):
+def _hidden(inference, token, region, detections):
     """Return what each knock-out hides (knock-outs, tokens so far): the first nothing, none the newest token."""
     patches, prefix = inference.patches, inference.prefix
-    total = prefix + token
-    place = np.arange(total)
-    rows = [np.zeros(total, dtype=bool)]
-    for i in range(region.max() + 1):
-        rows.append(np.isin(place, np.flatnonzero(region == i)))
+    place = np.arange(prefix + token)
+    rows = [place < 0]
+    rows += [np.isin(place, np.flatnonzero(region == i)) for i in range(region.max() + 1)]
     rows += [place < patches, place == patches, (place > patches) & (place < prefix), place >= prefix]
-    for detection in objects:
-        if detection["box"]:
-            rows.append(np.isin(place, np.flatnonzero(detection["shares"] >= 0.5)))
+    boxes = [detection["shares"] for detection in detections if detection["box"]]
+    rows += [np.isin(place, np.flatnonzero(shares >= 0.5)) for shares in boxes]
     hidden = np.stack(rows)
     hidden[:, -1] = False
     return hidden
@@ -81,24 +67,14 @@ def _hidden(inference, token, region, objects):
 def _of_token(inference, token, hidden):
     """Return the probability of one answer token under each knock-out."""
     config = inference.model.config.text
-    total = hidden.shape[1]
-    each = 8 * config.layers * config.key_value_heads * config.head_width * total
+    each = 8 * config.layers * config.key_value_heads * config.head_width * hidden.shape[1]
     piece = max(1, CACHES // each)
-    past = [_past(inference, token, name) for name in ("k_BTKH", "v_BTKH")]
-    found = []
-    for start in range(0, len(hidden), math.ceil(piece)):
-        found.append(_step(inference, token, past, hidden[start : start + piece]))
-    return np.concatenate(found)
-
-
-def _past(inference, token, name):
-    """Return keys or values of all tokens before the newest (layers, tokens, K, H), as prefill and steps left them."""
-    calls = range(token + 1)
-    layers = []
-    for layer in range(inference.layers):
-        parts = [inference.block(each, layer, f"grouped_query_attention.0/{name}")[0] for each in calls]
-        layers.append(np.concatenate(parts)[:-1])
-    return np.stack(layers)
+    past = [
+        np.stack([inference.past(token, layer, name)[:-1] for layer in range(inference.layers)])
+        for name in ("k_BTKH", "v_BTKH")
+    ]
+    pieces = [hidden[start : start + piece] for start in range(0, len(hidden), piece)]
+    return np.concatenate([_step(inference, token, past, rows) for rows in pieces])
 
 
 def _step(inference, token, past, hidden):
@@ -122,4 +98,4 @@ def _step(inference, token, past, hidden):
         step = backend.to_array(np.full((len(hidden), 1), newest)), valid
         logits = to_numpy(backend.step(*step, model.params, model.config, cache))
     chosen = inference.answer.token_ids[token]
-    return probabilities(logits[:, : model.tokenizer.size].astype(np.float64))[:, chosen]
+    return softmax(logits[:, : model.tokenizer.size].astype(np.float64))[:, chosen]

@@ -1,9 +1,7 @@
-"""The cache: what prefill wrote, what each step adds, and how many bytes that is, here and in the 3B model."""
-
-import numpy as np
+"""The key/value cache: what prefill wrote, what each step added, and its size here and in a published model."""
 
 from npgemma.config import PUBLISHED
-from npgemma.explain.thumbnails import COLUMNS
+from npgemma.explain.thumbnails import COLUMNS, levels, means
 
 COMPARED = "paligemma-3b-224"
 
@@ -11,30 +9,21 @@ COMPARED = "paligemma-3b-224"
 def cache(inference, pack):
     """Return what the page shows of the cache.
 
-    Parameters
-    ----------
-    inference : Inference
-    pack : Pack
-
     Returns
     -------
     dict
-        ``keys``: of each layer a thumbnail of the keys of prefill, and a row for each step.
+        ``keys``: of each layer the keys of all tokens, a row each, the channels reduced as in a thumbnail; ``prefill``
+        and ``held``: tokens in the cache at first and at last; ``numbers`` of a token; the same of a published model.
     """
-    config, answer = inference.model.config, inference.answer.token_ids
-    held = inference.prefix + len(answer) - 1
-    compared = PUBLISHED[COMPARED]
-    layers = []
+    config, compared = inference.model.config, PUBLISHED[COMPARED]
+    keys = []
     for layer in range(inference.layers):
-        rows = [
-            inference.block(token, layer, "grouped_query_attention.0/k_BTKH")[0].reshape(-1, _width(config.text))
-            for token in range(len(answer))
-        ]
-        layers.append(pack.add(_strip(np.concatenate(rows))))
+        key_SC = inference.past(inference.tokens - 1, layer, "k_BTKH").reshape(-1, _width(config.text))
+        keys.append(pack.add(levels(means(key_SC.T, COLUMNS).T)))
     return {
-        "keys": layers,
+        "keys": keys,
         "prefill": inference.prefix,
-        "held": held,
+        "held": inference.prefix + inference.tokens - 1,
         "numbers": 2 * config.text.layers * _width(config.text),
         "bytes_each": inference.recording.whole["prefill.0/logit_BV"].itemsize,
         "context": config.text.context_length,
@@ -51,12 +40,3 @@ def cache(inference, pack):
 def _width(text):
     """Return how many keys, or values, a token leaves behind in one layer."""
     return text.key_value_heads * text.head_width
-
-
-def _strip(key_SC):
-    """Reduce the channels of all keys to some columns, the means of neighbours, in 8 bits; every token has its row."""
-    columns = min(COLUMNS, key_SC.shape[1])
-    edges = np.arange(columns) * key_SC.shape[1] // columns
-    means = np.add.reduceat(key_SC, edges, axis=1) / np.diff([*edges, key_SC.shape[1]])
-    low, high = means.min(), means.max()
-    return np.round((means - low) * (255 / (high - low if high > low else 1.0))).astype(np.uint8)

@@ -1,48 +1,35 @@
-"""From sixteen codes to a mask: the stages of the decoder of masks."""
+"""From sixteen codes to a mask: the grids on the way, recorded while the model's own decoder runs."""
+
+import fnmatch
 
 import numpy as np
 
-from npgemma import segmentation
+from npgemma import record, segmentation
 from npgemma.answer import MASK_TOKENS
-from npgemma.ops import convolve, convolve_transposed, relu
+
+# The codes' vectors, what the residual blocks made of them, and each larger grid.
+STAGES = "decode_masks.0/coarse_BUWD", "decode_masks.0/enlarge.0/x_BUWC", "decode_masks.0/enlarge.*/out_BYXO"
 
 
-def stages(inference, objects, pack):
-    """Return, for each object with a mask, its grid after every stage.
+def stages(codes, p, pack):
+    """Return the grid of a mask after every stage.
 
     Parameters
     ----------
-    inference : Inference
-    objects : list of dict
-        Of `npgemma.explain.attention_maps.objects`.
+    codes : list of int
+        Of one object.
+    p : MaskParams or None
     pack : Pack
 
     Returns
     -------
-    list
-        For each object None, or a list of arrays (rows, columns): the length of each cell's vector at 4 x 4 to 64 x 64
-        cells, and last the mask itself.
+    list or None
+        Arrays (rows, columns): the length of each cell's vector at 4 x 4 to 64 x 64 cells, and last the mask itself.
+        None if the codes are not a mask's.
     """
-    p = inference.model.mask_params
-    return [
-        [pack.floats(grid) for grid in _stages(detection["codes"], p)]
-        if p is not None and len(detection["codes"]) == MASK_TOKENS and max(detection["codes"]) < len(p.code)
-        else None
-        for detection in objects
-    ]
-
-
-def _stages(codes, p):
-    """Return the grids of one mask; the same functions in the same order as `npgemma.segmentation.decode_masks`."""
-    side = segmentation.SIDE
-    x_BYXC = p.code[np.array([codes])].reshape(1, side, side, -1)
-    grids = [x_BYXC]
-    x_BYXC = relu(convolve(x_BYXC, p.first))
-    for block_params in p.blocks:
-        x_BYXC = segmentation.residual_block(x_BYXC, block_params)
-    grids.append(x_BYXC)
-    for doubling_params in p.doublings:
-        x_BYXC = relu(convolve_transposed(x_BYXC, doubling_params))
-        grids.append(x_BYXC)
-    lengths = [np.linalg.norm(grid[0], axis=-1) for grid in grids]
-    return [*lengths, segmentation.decode_masks(np.array([codes]), p)[0]]
+    if p is None or len(codes) != MASK_TOKENS or max(codes) >= len(p.code):
+        return None
+    with record("decode_masks.0/*") as arrays:
+        mask_BYX = segmentation.decode_masks(np.array([codes]), p)
+    grids = [array for name, array in arrays.items() if any(fnmatch.fnmatchcase(name, stage) for stage in STAGES)]
+    return [pack.floats(grid) for grid in [*(np.linalg.norm(grid[0], axis=-1) for grid in grids), mask_BYX[0]]]

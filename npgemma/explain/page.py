@@ -1,18 +1,22 @@
-"""All parts of the page, collected."""
+"""All parts of the page, collected.
+
+Each part is made by a function of the inference. It returns what the page's script reads as JSON, puts arrays into the
+block of `npgemma.explain.packing.Pack`, and adds the tokens that it mentions to `npgemma.explain.token_names.Names`.
+"""
 
 import numpy as np
 
 import npgemma
 from npgemma.axes import AXES, suffix
-from npgemma.explain import ablation, attention_maps, kv_cache, lens, mask_stages, seen_image, sources, twin_check
+from npgemma.explain import ablation, attention_maps, attention_mask, kv_cache, lens, seen_image, sources, twin_check
 from npgemma.explain.bundle import bundle
+from npgemma.explain.choices import choices
+from npgemma.explain.detections import detections
 from npgemma.explain.inference import infer
 from npgemma.explain.knockouts import knockouts
+from npgemma.explain.mask_stages import stages
 from npgemma.explain.packing import Pack
-from npgemma.explain.probabilities import Names, best, choices
-
-# Tokens of a choice that the page can name; those behind are told by their ids.
-NAMED = 300
+from npgemma.explain.token_names import Names
 
 
 def build(model, image, original, prompt, settings, twin=None, note=lambda what: None):
@@ -41,34 +45,31 @@ def build(model, image, original, prompt, settings, twin=None, note=lambda what:
     inference = infer(model, image, prompt, settings)
     pack, names = Pack(), Names(model.tokenizer)
     facts = _question(inference, names, pack) | {"image": seen_image.image(inference, original, pack)}
-    facts["mask"] = attention_maps.mask(inference, inference.recording.whole, pack)
+    facts["mask"] = attention_mask.mask(inference.recording.whole, pack)
     facts["attention"] = attention_maps.attention(inference, pack)
-    detections = attention_maps.objects(inference, names, pack)
-    note("looking through the lens")
+    found = detections(inference, names, pack)
+    note("applying the logit lens")
     facts["lens"] = lens.lens(inference, names, pack)
     note("hiding patches")
-    facts["knockouts"] = knockouts(inference, detections, pack)
-    for detection, stages in zip(detections, mask_stages.stages(inference, detections, pack)):
-        detection["stages"] = stages
+    facts["knockouts"] = knockouts(inference, found, pack)
+    for detection in found:
+        detection["stages"] = stages(detection["codes"], model.mask_params, pack)
         del detection["shares"]
-    facts["objects"] = detections
+    facts["objects"] = found
     facts["causal"] = causal = ablation.causal(inference, names, pack)
     facts["mistakes"] = ablation.answers(inference, names, causal, lambda id: note(f"making the mistake {id}"))
     facts["cache"] = kv_cache.cache(inference, pack)
     note("comparing the backends")
     facts["parity"] = twin_check.parity(inference, twin)
     facts["functions"] = sources.functions(inference.recording.calls)
-    facts["arrays"] = _arrays(inference.recording.seen, pack)
+    facts["arrays"] = _arrays(inference.recording.summaries, pack)
     facts["names"] = names.names
     return bundle(facts, pack.text())
 
 
 def _question(inference, names, pack):
     """Return what was asked and answered, and the sizes of the model."""
-    model, answer = inference.model, inference.answer
-    choice = choices(inference, pack)
-    names.add([i for token in range(len(answer.token_ids)) for i in _listed(inference, token)])
-    config = model.config
+    model, answer, config = inference.model, inference.answer, inference.model.config
     return {
         "version": npgemma.__version__,
         "prompt": inference.prompt,
@@ -76,7 +77,7 @@ def _question(inference, names, pack):
         "finish": answer.finish_reason,
         "prompt_ids": names.add(inference.prompt_ids),
         "answer": names.add(answer.token_ids),
-        "choice": choice,
+        "choice": choices(inference, names, pack),
         "backend": model.backend.name,
         "dtype": model.backend.dtype,
         "patches": inference.patches,
@@ -89,19 +90,14 @@ def _question(inference, names, pack):
     }
 
 
-def _listed(inference, token):
-    """Return the tokens of a choice that the page may name."""
-    return best(inference.logits(token), NAMED)
-
-
-def _arrays(seen, pack):
+def _arrays(summaries, pack):
     """Return the numbers and thumbnails of all arrays."""
-    numbers = [(array.smallest, array.mean, array.largest) for array in seen.values()]
+    arrays = summaries.values()
     return {
-        "names": list(seen),
-        "axes": [suffix(name.rpartition("/")[2]) for name in seen],
-        "shapes": [list(array.shape) for array in seen.values()],
-        "dtypes": [array.dtype for array in seen.values()],
-        "numbers": pack.add(np.array(numbers, dtype=np.float64)),
-        "thumbnails": [pack.add(array.thumbnail) for array in seen.values()],
+        "names": list(summaries),
+        "axes": [suffix(name.rpartition("/")[2]) for name in summaries],
+        "shapes": [list(array.shape) for array in arrays],
+        "dtypes": [array.dtype for array in arrays],
+        "numbers": pack.add(np.array([(array.smallest, array.mean, array.largest) for array in arrays])),
+        "thumbnails": [pack.add(array.thumbnail) for array in arrays],
     }

@@ -1,17 +1,17 @@
-"""What an answer's passes leave to look at: the most probable tokens, and the attention of each token of the answer."""
+"""What is kept while an answer is made: the most probable tokens, and the attention weights of each pass."""
 
 import contextlib
-import re
+import fnmatch
 from dataclasses import dataclass
 
 import numpy as np
 
+from npgemma.explain.attention_maps import WEIGHTS
+from npgemma.explain.choices import most_probable
+from npgemma.explain.token_names import text_of
 from npgemma.machinery.backend import to_numpy
+from npgemma.ops import softmax
 from npgemma.probe.recording import record
-
-# Where an answer's tokens read from, in the order of the sequence.
-PARTS = ("image", "<bos>", "prompt", "answer")
-LAYER = re.compile(r".*/run_blocks\.0/block\.(\d+)/grouped_query_attention\.0/attend\.0/weight_BKGTS")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Candidate:
 
 
 class Passes:
-    """Keeps what is to be looked at of the prefill, which chooses the answer's first token, and of each step.
+    """Keeps what is shown of the prefill, which chooses the answer's first token, and of each step.
 
     Parameters
     ----------
@@ -52,14 +52,17 @@ class Passes:
 
     def __init__(self, tokens, attention, tokenizer):
         self.tokens, self.attention, self.tokenizer = tokens, attention, tokenizer
-        self.weights, self._most = {}, []
+        self.weights, self._places = {}, []
 
     def watch(self, name, value, statement):
         """Take an array as it is recorded; see `npgemma.record`."""
         call, _, rest = name.partition("/")
         if rest == "logit_BV" and self.tokens:
-            self._most.append(_most_probable(to_numpy(value[:, : self.tokenizer.size]), self.tokens))
-        elif self.attention and LAYER.fullmatch(name):
+            logit_BV = to_numpy(value[:, : self.tokenizer.size]).astype(np.float64)
+            id_BR = most_probable(logit_BV, self.tokens)
+            logit_BR, probability_BR = (np.take_along_axis(x, id_BR, -1) for x in (logit_BV, softmax(logit_BV)))
+            self._places.append((id_BR, logit_BR, probability_BR))
+        elif self.attention and fnmatch.fnmatchcase(name, WEIGHTS):
             weight_BKGS = to_numpy(value[:, :, :, -1])
             B, K, G, S = weight_BKGS.shape
             self.weights.setdefault(call, []).append(weight_BKGS.reshape(B, K * G, S))
@@ -84,21 +87,13 @@ class Passes:
                 Candidate(int(i), text_of(self.tokenizer, int(i)), float(logit), float(probability))
                 for i, logit, probability in zip(*(array[row] for array in arrays))
             ]
-            for arrays in self._most[:count]
+            for arrays in self._places[:count]
         ]
-
-
-def _most_probable(logit_BV, most):
-    """Return ids, logits and probabilities of the most probable tokens, (B, most) each."""
-    id_BR = np.argsort(-logit_BV, axis=-1, kind="stable")[:, :most]
-    exponential_BV = np.exp(logit_BV.astype(np.float64) - logit_BV.max(axis=-1, keepdims=True))
-    probability_BV = exponential_BV / exponential_BV.sum(axis=-1, keepdims=True)
-    return id_BR, *(np.take_along_axis(array, id_BR, axis=-1) for array in (logit_BV, probability_BV))
 
 
 @contextlib.contextmanager
 def watched(model, tokens=0, attention=False):
-    """Keep what is to be looked at of the answer that is given inside a ``with`` block.
+    """Keep what is shown of the answers that are given inside a ``with`` block.
 
     Parameters
     ----------
@@ -116,121 +111,10 @@ def watched(model, tokens=0, attention=False):
     >>> model = npgemma.load()
     >>> with watched(model, tokens=3) as passes:
     ...     answer = model.generate(npgemma.example_image(), "caption en", max_new_tokens=2)
-    >>> [[candidate.id for candidate in place][0] for place in passes.candidates(0, 2)] == answer.token_ids
+    >>> [candidates[0].id for candidates in passes.candidates(0, 2)] == answer.token_ids
     True
     """
     passes = Passes(tokens, attention, model.tokenizer)
     # No name is empty: the arrays are watched, and none is copied whole.
     with record(only="", watch=passes.watch):
         yield passes
-
-
-def text_of(tokenizer, i):
-    """Return what to show of a token: its text; of one without text, its piece.
-
-    Examples
-    --------
-    >>> import npgemma
-    >>> tokenizer = npgemma.load().tokenizer
-    >>> [text_of(tokenizer, i) for i in (tokenizer.eos, *tokenizer.encode("red"))]
-    ['<eos>', 'red']
-    """
-    text = tokenizer.decode([i])
-    whole = text and "\ufffd" not in text
-    return text if whole or i >= tokenizer.pieces.get_piece_size() else tokenizer.pieces.id_to_piece(i)
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Where the tokens of one answer read from.
-
-    Parameters
-    ----------
-    weight_TLNS : list of array (L, N, S)
-        For each token of the answer, the weights of the position that chose it; S grows by one each time.
-    images : int
-        Images of the prompt.
-    image_tokens : int
-        Of all images together.
-    prompt_tokens : int
-        ``<bos>`` and newline included.
-    """
-
-    weight_TLNS: list[np.ndarray]
-    images: int
-    image_tokens: int
-    prompt_tokens: int
-
-    def shares(self, token, layer, head):
-        """Return which part of a head's weight each of `PARTS` gets; they add up to 1."""
-        weight_S, first = self.weight_TLNS[token][layer, head], self.image_tokens
-        ends = np.cumsum([first, 1, self.prompt_tokens - 1])
-        return [float(part.sum()) for part in np.split(weight_S, ends)]
-
-    def map(self, token, layer, head):
-        """Return the weights on the patches (U, W) as they lie in the image; several images side by side."""
-        weight_P = self.weight_TLNS[token][layer, head, : self.image_tokens]
-        side = round((self.image_tokens // self.images) ** 0.5)
-        return weight_P.reshape(self.images, side, side).transpose(1, 0, 2).reshape(side, -1)
-
-    def sharpest(self, most):
-        """Return the heads that look at the image most sharply.
-
-        Parameters
-        ----------
-        most : int
-
-        Returns
-        -------
-        list of (int, int)
-            Layer and head, counted from 0, by the largest weight on one patch, averaged over the answer's tokens; the
-            largest first.
-        """
-        peak_LN = np.mean([weight[..., : self.image_tokens].max(axis=-1) for weight in self.weight_TLNS], axis=0)
-        places = np.argsort(-peak_LN.ravel(), kind="stable")[:most]
-        return [(int(place) // peak_LN.shape[1], int(place) % peak_LN.shape[1]) for place in places]
-
-
-def attention_of(passes, answer, images, prompt_tokens):
-    """Return the attention of a batch's only answer.
-
-    Parameters
-    ----------
-    passes : Passes
-    answer : npgemma.Generation
-    images : int
-        Images of the prompt.
-    prompt_tokens : int
-        ``<bos>`` and newline included.
-
-    Returns
-    -------
-    Attention
-    """
-    weights = [np.stack([weight[0] for weight in layers]) for layers in passes.weights.values()]
-    return Attention(weights[: len(answer.token_ids)], images, weights[0].shape[-1] - prompt_tokens, prompt_tokens)
-
-
-def as_seen(pixels_YXC, preprocessing):
-    """Return the square that the model sees, made from its pixels again.
-
-    Parameters
-    ----------
-    pixels_YXC : float array
-        From -1 to 1 in published checkpoints.
-    preprocessing : npgemma.image.Preprocessing
-        That has made the pixels.
-
-    Returns
-    -------
-    uint8 array (rows, columns, 3)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from npgemma.image import PUBLISHED
-    >>> as_seen(np.array([[[-1.0, 0.0, 1.0]]]), PUBLISHED)
-    array([[[  0, 128, 255]]], dtype=uint8)
-    """
-    value_YXC = (pixels_YXC * np.array(preprocessing.deviation) + preprocessing.mean) / preprocessing.factor
-    return value_YXC.round().clip(0, 255).astype(np.uint8)

@@ -1,21 +1,18 @@
-"""The source of the functions that ran, and of their twins: lines in words, with the names of arrays marked."""
+"""The source of the functions that ran, and of their twins, with the lines in which they differ."""
 
 import ast
 import difflib
 import importlib.util
-import io
-import keyword
 import pathlib
 import textwrap
-import tokenize
 
 import npgemma
 from npgemma.axes import suffix
+from npgemma.explain.highlighting import highlighted
 
 PACKAGES = ("npgemma", "torch_ref")
 # Of functions that are not recorded, those that a section of the page is about.
 AROUND = (("generate", "generate"), ("generate", "greedy"), ("generate", "sample"), ("answer", "find_objects"))
-PLAIN, ARRAY, KEYWORD, STRING, COMMENT = range(5)
 
 
 def functions(calls):
@@ -29,9 +26,9 @@ def functions(calls):
     Returns
     -------
     list of dict
-        ``file``, ``name``, ``paths`` (of the calls), ``doc``, and ``port`` and ``twin``: ``line`` (the first line's
-        number), ``lines`` (each a list of words with their kinds), ``changed`` (numbers of the lines that the other
-        does not have); and ``rebound``, the names that a loop binds again, each with the call and that call's result.
+        ``file``, ``name``, ``paths`` (of the calls), ``doc``; ``rebound``, the names that a loop binds again, each with
+        the call and that call's result; and ``reference`` and ``twin``: ``line`` (the first line's number), ``lines``
+        (`npgemma.explain.highlighting.highlighted`), ``changed`` (numbers of the lines that the other does not have).
     """
     paths = {}
     for path, where in calls.items():
@@ -40,15 +37,23 @@ def functions(calls):
 
 
 def _function(file, name, paths):
-    port, twin = (_source(package, file, name) for package in PACKAGES)
-    sides = {"port": port, "twin": twin}
-    codes = [side["code"] if side else [] for side in sides.values()]
-    changed = _changed(*codes) if twin else ([], [])
-    shown = {
-        key: side and {"line": side["line"], "lines": list(map(words, side["code"])), "changed": lines}
-        for (key, side), lines in zip(sides.items(), changed)
+    """Return what the page shows of one function."""
+    reference, twin = (_source(package, file, name) for package in PACKAGES)
+    changed = _changed(reference["code"], twin["code"]) if twin else ([], [])
+    return {
+        "file": file,
+        "name": name,
+        "paths": paths,
+        "doc": reference["doc"],
+        "rebound": reference["rebound"],
+        "reference": _side(reference, changed[0]),
+        "twin": twin and _side(twin, changed[1]),
     }
-    return {"file": file, "name": name, "paths": paths, "doc": port["doc"], "rebound": port["rebound"]} | shown
+
+
+def _side(source, changed):
+    """Return the code of one package, and the numbers of its lines that the other does not have."""
+    return {"line": source["line"], "lines": [highlighted(line) for line in source["code"]], "changed": changed}
 
 
 def _source(package, file, name):
@@ -104,53 +109,3 @@ def _changed(lines, others):
             changed[0].extend(range(ends[0], ends[1]))
             changed[1].extend(range(ends[2], ends[3]))
     return changed
-
-
-def words(line):
-    """Split a line of code into words with their kinds.
-
-    Parameters
-    ----------
-    line : str
-
-    Returns
-    -------
-    list of [str, int]
-        Together they are the line.
-
-    Examples
-    --------
-    >>> words("return q_BTNH  # rotated")
-    [['return', 2], [' ', 0], ['q_BTNH', 1], ['  ', 0], ['# rotated', 4]]
-    """
-    found, end = [], 0
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(line).readline):
-            kind = _kind(token)
-            if kind is None or token.start[0] > 1:
-                continue
-            _extend(found, line[end : token.start[1]], PLAIN)
-            _extend(found, token.string, kind)
-            end = token.end[1]
-    except (tokenize.TokenError, IndentationError):
-        pass  # a line of a statement that goes on: what was read of it stands
-    _extend(found, line[end:], PLAIN)
-    return found
-
-
-def _kind(token):
-    """Return the kind of a token, or None for one that is no text of the line."""
-    if token.type in (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER):
-        return None
-    if token.type == tokenize.NAME and suffix(token.string):
-        return ARRAY
-    if token.type == tokenize.NAME and keyword.iskeyword(token.string):
-        return KEYWORD
-    return {tokenize.STRING: STRING, tokenize.COMMENT: COMMENT}.get(token.type, PLAIN)
-
-
-def _extend(found, text, kind):
-    if text and found and found[-1][1] == kind == PLAIN:
-        found[-1][0] += text
-    elif text:
-        found.append([text, kind])

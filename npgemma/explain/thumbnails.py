@@ -1,4 +1,4 @@
-"""A thumbnail: any array as a small grey image, for the eye; its exact numbers stand beside it."""
+"""Thumbnails: any array as a small grey image of 8 bits; the page shows its exact numbers beside it."""
 
 import numpy as np
 
@@ -29,9 +29,7 @@ def thumbnail(array, letters):
     grid = _as_grid(array, letters)
     finite = np.isfinite(grid)
     grid = np.where(finite, grid, grid[finite].min() if finite.any() else 0.0)
-    small = _means(_means(grid, ROWS).T, COLUMNS).T
-    low, high = small.min(), small.max()
-    return np.round((small - low) * (255 / (high - low if high > low else 1.0))).astype(np.uint8)
+    return levels(means(means(grid, ROWS).T, COLUMNS).T)
 
 
 def _as_grid(array, letters):
@@ -48,9 +46,15 @@ def _as_grid(array, letters):
     return array.reshape(len(array), -1)
 
 
-def _means(grid, most):
-    """Reduce the rows to at most ``most``, each the mean of neighbours."""
+def means(grid, most):
+    """Reduce the rows of a grid to at most ``most``, each the mean of neighbours."""
     if len(grid) <= most:
         return grid
     starts = np.arange(most) * len(grid) // most
     return np.add.reduceat(grid, starts, axis=0) / np.diff([*starts, len(grid)])[:, None]
+
+
+def levels(grid):
+    """Map the numbers of a grid to 8 bits, the smallest to 0 and the largest to 255."""
+    low, high = grid.min(), grid.max()
+    return np.round((grid - low) * (255 / (high - low if high > low else 1.0))).astype(np.uint8)

@@ -1,26 +1,19 @@
-"""How the run was checked: the same inference on the other backend, array by array, taking the same tokens."""
+"""Check the run against the twin: the same tokens on the other backend, compared array by array."""
 
 import math
 
 from npgemma import record
-from npgemma.machinery.model import without_image_marks
 from npgemma.porting import given_tokens
 from npgemma.porting.backends import Comparison
 from npgemma.porting.bounds import BOUNDS
 
-# Of a run with more bytes, only what its blocks and its head give is compared.
+# Of a run with more bytes, only the outputs of its blocks are compared.
 MOST_BYTES = 2**30
 LARGE = "*/block.*/out_BTD"
 
 
 def parity(inference, twin):
-    """Compare the run with the same on the other backend.
-
-    Parameters
-    ----------
-    inference : Inference
-    twin : npgemma.Model or None
-        The same weights on the other backend; None if there is none here.
+    """Compare the run with the same on the other backend; ``twin`` is None if there is none here.
 
     Returns
     -------
@@ -31,21 +24,19 @@ def parity(inference, twin):
         return None
     only = "*" if inference.recording.bytes <= MOST_BYTES else LARGE
     with record(only) as expected:
-        ours = _choices(inference, inference.model)
+        ours = _most_probable(inference, inference.model)
     comparison = Comparison(expected, BOUNDS[inference.model.backend.dtype])
     with record(only, sink=comparison.sink):
-        theirs = _choices(inference, twin)
+        theirs = _most_probable(inference, twin)
     report = comparison.report(ours, theirs)
     report["places"] = [{key: _finite(value) for key, value in place.items()} for place in report["places"]]
     return report | {"backend": twin.backend.name, "dtype": inference.model.backend.dtype, "only": only}
 
 
-def _choices(inference, model):
+def _most_probable(inference, model):
     """Return which tokens a model finds most probable while it takes those of the answer."""
-    tokenizer = model.tokenizer
-    prompt_ids = tokenizer.prompt(without_image_marks(inference.prompt))
-    rows = given_tokens.run(model, given_tokens.pixels_of(inference.image), prompt_ids, inference.answer.token_ids)
-    return rows[:, : tokenizer.size].argmax(axis=-1).tolist()
+    rows = given_tokens.run(model, inference.image.pixels_BYXC, inference.prompt_ids, inference.answer.token_ids)
+    return rows[:, : model.tokenizer.size].argmax(axis=-1).tolist()
 
 
 def _finite(value):

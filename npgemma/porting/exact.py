@@ -15,7 +15,7 @@ from npgemma.porting.mistakes.injection import rounded_to_bfloat16
 MOST_COPIED = 1_000_000_000
 
 
-def exact(model, dtype="float64", most_copied=MOST_COPIED):
+def exact(model, dtype="float64"):
     """Return a model of the NumPy backend that calculates in float64.
 
     Parameters
@@ -24,8 +24,6 @@ def exact(model, dtype="float64", most_copied=MOST_COPIED):
         Of the NumPy backend.
     dtype : str
         Weights are rounded as a port of this dtype rounds them: a key of `npgemma.porting.bounds.LARGEST`.
-    most_copied : int
-        The most weights that are copied to float64.
 
     Returns
     -------
@@ -35,7 +33,7 @@ def exact(model, dtype="float64", most_copied=MOST_COPIED):
     def wide(weight):
         return to_numpy(_rounded(weight, dtype)).astype(np.float64)
 
-    if sum(leaf.size for _, _, leaf in leaves(model.params)) <= most_copied:
+    if sum(leaf.size for _, _, leaf in leaves(model.params)) <= MOST_COPIED:
         params = map_leaves(wide, model.params)
     else:
         params = map_leaves(lambda weight: wide(weight) if weight.ndim == 1 else _held(weight, dtype), model.params)

@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from npgemma.fast.blocks import whole_arrays
 from npgemma.probe.rewriting import Source, rewritten
 
 PACKAGES = ("npgemma", "torch_ref")
@@ -310,10 +311,11 @@ def in_force(probes=(), exchanges=()):
         for owner, name, wrong in exchanges:
             slot = slot_of(owner, name)
             table[slot] = (*table.get(slot, ()), wrong)
-    asked = _state.set(_State((*probes, *state.probes), table))
-    root = _open.set(_open.get() or _Call())
+    now = _State((*probes, *state.probes), table)
+    asked, root = _state.set(now), _open.set(_open.get() or _Call())
     try:
-        yield
+        with whole_arrays() if now.binding else contextlib.nullcontext():
+            yield
     finally:
         _open.reset(root)
         _state.reset(asked)
@@ -324,7 +326,7 @@ def in_force(probes=(), exchanges=()):
 
 
 def probing(*probes):
-    """Put probes in force inside a ``with`` block; `in_force` says more."""
+    """Put probes in force inside a ``with`` block. While one asks for arrays, layers take all tokens at once."""
     return in_force(probes)
 
 

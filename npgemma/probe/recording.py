@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from npgemma.axes import suffix
-from npgemma.fast.blocks import whole_arrays
 from npgemma.machinery.backend import to_numpy
-from npgemma.probe.following import Probe, Statement, in_force
+from npgemma.probe.following import Probe, Statement, probing
 
 
 @contextlib.contextmanager
@@ -70,7 +69,7 @@ def record(
     trace: dict[str, np.ndarray] = {}
     problems: list[str] = []
     recorder = _Recorder(only, sink or trace.__setitem__, watch, problems)
-    with whole_arrays(), in_force(probes=[recorder]):
+    with probing(recorder):
         yield trace
     if problems:
         raise ValueError("; ".join(problems[:5]))

@@ -8,9 +8,8 @@ calculated from that program's own input, so that errors do not add up over the 
 
 import contextlib
 
-from npgemma.fast.blocks import whole_arrays
 from npgemma.probe.exchange import exchanged
-from npgemma.probe.following import Probe, in_force
+from npgemma.probe.following import Probe, probing
 
 
 @contextlib.contextmanager
@@ -29,8 +28,7 @@ def replaying(choose, changes=()):
     """
     replay = _Replay(choose, {path.rpartition(".")[2] for each in changes for path in each})
     with contextlib.ExitStack() as stack:
-        stack.enter_context(whole_arrays())
-        stack.enter_context(in_force(probes=[replay]))
+        stack.enter_context(probing(replay))
         for each in changes:
             stack.enter_context(exchanged(each))
         yield

@@ -8,7 +8,10 @@ from PIL import Image, ImageDraw
 import npgemma
 from generated import ROOT
 from npgemma.command.attention_sheet import HEAT, heat_map, pale_of, write
-from npgemma.explain.passes import as_seen, attention_of, text_of, watched
+from npgemma.explain.attention_maps import attention_of
+from npgemma.explain.passes import watched
+from npgemma.explain.seen_image import as_seen
+from npgemma.explain.token_names import text_of
 from npgemma.mask import prefix_lm
 
 # Of the image in patches.png, times the model's own; and of a map in attention.png, in pixels.

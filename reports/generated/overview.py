@@ -5,7 +5,8 @@ from PIL import Image
 import npgemma
 from generated.sources import link
 from npgemma.config import PUBLISHED
-from npgemma.explain.passes import text_of, watched
+from npgemma.explain.passes import watched
+from npgemma.explain.token_names import text_of
 from npgemma.image import load_image
 
 PROMPT = "detect red circle"

@@ -11,7 +11,7 @@ from tour_page import facts_of, opened
 import npgemma
 from npgemma.command import main
 from npgemma.explain import attention_maps
-from npgemma.explain.attention_maps import patches_of
+from npgemma.explain.detections import covered
 from npgemma.generate import sample
 from npgemma.porting.mistakes import inject
 
@@ -145,9 +145,9 @@ def facts_shares(browser):
     """For each token of a box how much of each patch its box covers."""
     facts = browser.execute_script("return JSON.parse(document.getElementById('facts').textContent)")
     shares = {}
-    for thing in facts["objects"]:
-        covered = patches_of(thing["box"], facts["image"]["size"], facts["image"]["grid"])
-        shares |= dict.fromkeys(range(thing["tokens"][0], thing["tokens"][1] + 1), covered)
+    for found in facts["objects"]:
+        share = covered(found["box"], facts["image"]["size"], facts["image"]["grid"])
+        shares |= dict.fromkeys(range(found["tokens"][0], found["tokens"][1] + 1), share)
     return shares
 
 

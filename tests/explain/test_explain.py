@@ -37,9 +37,20 @@ def test_the_page_is_small_and_checked(page):
     assert page.stat().st_size < 5e6
     facts = facts_of(page)
     assert facts["parity"]["passed"]
+    assert facts["parity"]["arrays"] == len(facts["arrays"]["names"])
     assert {mistake["id"] for mistake in facts["mistakes"]} >= {"no-vision-positions", "causal-prefix", "image-scaled"}
     names = {function["name"] for function in facts["functions"]}
     assert names >= {"patchify", "attend", "prefix_lm", "geglu", "sample", "find_objects"}
+
+
+def test_lines_that_are_not_marked_are_the_same_on_both_sides(page):
+    marked = 0
+    for function in facts_of(page)["functions"]:
+        sides = [function["reference"], function["twin"]] if function["twin"] else []
+        same = [[line for i, line in enumerate(side["lines"]) if i not in side["changed"]] for side in sides]
+        assert not same or same[0] == same[1]
+        marked += sum(len(side["changed"]) for side in sides)
+    assert marked > 20
 
 
 def test_the_modules_become_one_script():

@@ -1,4 +1,4 @@
-"""views.py: what is shown of an answer is what the passes held, in both backends."""
+"""passes.py and attention_maps.py: what is shown of an answer is what the passes held, in both backends."""
 
 from types import SimpleNamespace
 
@@ -7,7 +7,8 @@ import pytest
 
 import npgemma
 import torch_ref
-from npgemma.explain.passes import Attention, as_seen, attention_of, watched
+from npgemma.explain.attention_maps import Attention, attention_of
+from npgemma.explain.passes import watched
 from npgemma.image import load_image
 from npgemma.ops import softmax
 
@@ -78,10 +79,3 @@ def test_the_attention_is_that_of_the_answers_tokens():
     attention = attention_of(SimpleNamespace(weights=weights), SimpleNamespace(token_ids=[7, 8]), 1, 5)
     assert [weight.shape for weight in attention.weight_TLNS] == [(3, 2, 9), (3, 2, 10)]
     assert (attention.image_tokens, attention.prompt_tokens) == (4, 5)
-
-
-def test_the_square_as_seen_is_the_resized_image(image):
-    model, size = npgemma.load(), image.pixels_BYXC.shape[1]
-    whole = npgemma.image.upright_rgb(npgemma.image.open_image(npgemma.example_image()))
-    resized = np.asarray(whole.resize((size, size), npgemma.image.Image.Resampling.BICUBIC))
-    assert (as_seen(image.pixels_BYXC[0], model.preprocessing) == resized).all()

@@ -8,7 +8,7 @@ import pytest
 
 import npgemma
 from npgemma import gemma, generate, rope
-from npgemma.explain.sources import _source, functions
+from npgemma.explain.sources import _source
 from npgemma.explain.thumbnails import COLUMNS, ROWS, thumbnail
 
 
@@ -26,17 +26,6 @@ def test_code_is_all_of_a_function_but_its_docstring(function):
 def test_what_is_not_there_has_no_source():
     assert _source("npgemma", "rope", "nothing") is None
     assert _source("npgemma", "nothing", "rotate") is None
-
-
-def test_lines_that_the_twin_does_not_have_are_marked():
-    [rotate, *around] = functions({"prefill.0/rotate.0": ("rope", "rotate"), "prefill.0/rotate.1": ("rope", "rotate")})
-    assert rotate["paths"] == ["prefill.0/rotate.0", "prefill.0/rotate.1"]
-    assert [each["name"] for each in around] == ["generate", "greedy", "sample", "find_objects"]
-    text = {side: ["".join(word for word, *_ in line) for line in rotate[side]["lines"]] for side in ("port", "twin")}
-    for side, other in (("port", "twin"), ("twin", "port")):
-        missing = {line for line in text[side] if line not in text[other]}
-        assert {text[side][number] for number in rotate[side]["changed"]} == missing != set()
-    assert around[-1]["twin"] is None
 
 
 def test_a_thumbnail_has_rows_for_tokens_and_queries():

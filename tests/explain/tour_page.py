@@ -1,8 +1,20 @@
 """What the tests of the page share."""
 
+import base64
 import json
 import re
 import time
+
+import numpy as np
+
+TYPES = {"Float32Array": "f4", "Float64Array": "f8", "Int32Array": "i4", "Uint8Array": "u1"}
+
+
+def unpacked(pack, found):
+    """The array that a `Pack` holds at a place."""
+    shape = found["shape"]
+    block = base64.b64decode(pack.text())
+    return np.frombuffer(block, TYPES[found["type"]], int(np.prod(shape)), found["offset"]).reshape(shape)
 
 
 def facts_of(path):

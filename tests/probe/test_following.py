@@ -127,6 +127,28 @@ def test_it_works_under_a_profiler_a_debugger_and_coverage():
     assert place in lines, "a breakpoint on a line of the file is reached"
 
 
+@pytest.mark.parametrize("backend", [0, 1], ids=["numpy", "torch"])
+def test_layers_in_blocks_and_threads_are_followed(backend, monkeypatch):
+    """As at many pixels: a probe that asks for no arrays leaves the blocks, and exchanges act in every thread."""
+    right = to_numpy(run(backend))
+    monkeypatch.setattr("npgemma.fast.blocks.SMALL", 1)
+    monkeypatch.setattr("npgemma.fast.blocks.SCORES", 50)
+    monkeypatch.setattr("npgemma.fast.blocks.TOKENS", 5)
+    monkeypatch.setattr("torch_ref.blocks.QUERIES", 20)
+    monkeypatch.setattr("npgemma.fast.threads.count", lambda: 2)
+    with probing(Probe()):
+        assert np.allclose(to_numpy(run(backend)), right, atol=1e-5)
+    package = PACKAGES[backend]
+    with exchanged({"attention.softmax": lambda module, right: lambda x: 0 * right(x)}, package):
+        nothing_read = to_numpy(run(backend))
+    with (
+        exchanged({"gemma.attend": lambda module, right: lambda *given: 0 * right(*given)}, package),
+        exchanged({"siglip.attend": lambda module, right: lambda *given: 0 * right(*given)}, package),
+    ):
+        assert np.allclose(to_numpy(run(backend)), nothing_read, atol=1e-6)
+    assert not np.allclose(nothing_read, right, atol=1e-2)
+
+
 def test_nothing_is_left_when_it_ends():
     attend, block = siglip.attend, gemma.block
     with record():

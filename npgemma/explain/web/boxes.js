@@ -20,7 +20,7 @@ export function boxes(name, place, whole) {
     if (facts.objects.some(({ codes }) => codes.length)) body.append(el("p", {}, t("boxes.codes-intro")));
     facts.objects.forEach((thing) => body.append(...maskOf(thing)));
   }
-  body.append(codeBeside(["find_objects", "decode_masks", "residual_block"]));
+  body.append(codeBeside(["find_objects", "decode_masks", "residual_block", "enlarge"]));
 }
 
 // The edges of a box, in pixels of the image: left, top, right, bottom.

@@ -52,8 +52,8 @@ class Listing {
 
   draw(twin) {
     this.twin = twin;
-    const { port, twin: other } = this.fn;
-    const sides = [this.side("port", port, twin && other)];
+    const { reference, twin: other } = this.fn;
+    const sides = [this.side("reference", reference, twin && other)];
     if (twin) sides.push(other ? this.side("twin", other, true) : el("p", { class: "note" }, t("code.no-twin")));
     this.sides.replaceChildren(...sides);
   }
@@ -68,7 +68,7 @@ class Listing {
         el("span", {}, words.map(([text, kind]) => this.word(text, kind))),
       ),
     );
-    const heading = `${t(which === "port" ? "code.port" : "code.twin-side")} · ${which === "port" ? "npgemma" : "torch_ref"}/${this.fn.file}.py:${line}`;
+    const heading = `${t(which === "reference" ? "code.reference" : "code.twin-side")} · ${which === "reference" ? "npgemma" : "torch_ref"}/${this.fn.file}.py:${line}`;
     return el("div", { class: "side" }, el("p", { class: "note" }, heading), el("div", { class: "source", tabindex: "0", role: "region", "aria-label": heading }, rows));
   }
 

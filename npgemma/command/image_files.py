@@ -1,0 +1,98 @@
+"""Images that the command writes: their formats, the names of masks, and early checks of both."""
+
+import io
+import os
+import re
+
+from PIL import Image
+
+from npgemma.errors import InputError
+from npgemma.files.writing import replacing
+
+# Bytes of a file name that come from its label, and of a whole name: file systems allow 255, some fewer.
+LABEL_BYTES, NAME_BYTES = 80, 180
+
+
+def write_masks(folder, path, objects):
+    """Write each mask as an image, white inside, named after the image, its place in the answer, and its label.
+
+    Parameters
+    ----------
+    folder : str
+        Made if it is not there and there is a mask to write.
+    path : str
+        Of the image that was asked about.
+    objects : list of npgemma.answer.Detection
+
+    Returns
+    -------
+    list of str
+        The files written: ``example-1-red-circle.png``.
+    """
+    written = []
+    for i, detection in enumerate(objects, 1):
+        if detection.mask is not None:
+            os.makedirs(folder, exist_ok=True)
+            written.append(os.path.join(folder, mask_name(path, i, detection.label)))
+            save_image(Image.fromarray(detection.mask), written[-1])
+    return written
+
+
+def mask_name(path, place, label):
+    """Return the file name of a mask: of letters, digits and lines only, and no longer than file systems allow.
+
+    Examples
+    --------
+    >>> mask_name("photos/cats.jpg", 2, "the left cat / kitten?")
+    'cats-2-the-left-cat-kitten.png'
+    """
+    label = _shortened(re.sub(r"\W+", "-", label), LABEL_BYTES).strip("-")
+    stem = _shortened(_stem(path), NAME_BYTES - LABEL_BYTES)
+    return "-".join(filter(None, [stem, str(place), label])) + ".png"
+
+
+def _shortened(text, most):
+    """Return as many of the first letters of a text as fit so many bytes."""
+    return text.encode("utf-8", "ignore")[:most].decode("utf-8", "ignore")
+
+
+def _stem(path):
+    """Return a file's name without its ending."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def check_mask_folder(path, images):
+    """Refuse early a folder that cannot be written to, and images whose masks would have the same file name."""
+    names = [_stem(image) for image in images]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise InputError(
+            f"masks are named after their images, and two of these are called '{twice}': give each its own --mask-dir"
+        )
+    nearest = path
+    while nearest and not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if not path or not os.path.isdir(nearest or ".") or not os.access(nearest or ".", os.W_OK):
+        raise InputError(f"cannot write to the folder '{path}': name one that is there or can be made")
+
+
+def check_image_name(path):
+    """Refuse early a file name whose ending Pillow cannot write, or whose folder cannot be written to."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write '{path}': name a file in a folder that can be written to")
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), _format(path))
+    # Formats that Pillow can only read raise one thing, those that need other images another.
+    except Exception:
+        raise InputError(f"an image to write should be named like out.png or out.jpg, found '{path}'") from None
+
+
+def save_image(image, path):
+    """Write an image in the format its name asks for; the file appears only once it is complete."""
+    with replacing(path) as file:
+        image.save(file, _format(path))
+
+
+def _format(path):
+    return Image.registered_extensions()[os.path.splitext(path)[1].lower()]
