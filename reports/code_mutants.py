@@ -77,16 +77,18 @@ def changed(node, source, span):
 
 
 def near_tests(path):
-    """Return a file's own examples, the tests of its name, those of its room, and quick ones that import it."""
+    """Return a file's own examples, the tests that import it, the project's left out, and those of its room."""
     name = path.relative_to(ROOT)
     own = f"tests/project/test_doctests.py::test_examples_work_as_pasted[{name}]"
-    room = ROOT / "tests" / (name.parts[1] if len(name.parts) > 2 else name.parts[0])
-    tests = [*ROOT.glob(f"tests/**/test_{path.stem}.py"), room]
+    room = name.parts[1] if len(name.parts) > 2 else name.parts[0]
     imports = re.compile(rf"^ *(?:from|import) .*\b{re.escape(path.stem)}\b", re.MULTILINE)
-    tests += sorted(ROOT.glob("tests/test_*.py")) if not room.exists() or room.name == "torch_ref" else []
-    tests += [test for test in ROOT.glob("tests/[cfmt]*/test_*.py") if imports.search(test.read_text())]
-    names = [test.relative_to(ROOT).as_posix() for test in tests if test.exists() and test.name not in TEXT]
-    return [own] * (b">>> " in path.read_bytes()) + list(dict.fromkeys(names))
+    tests = [test for test in sorted(ROOT.glob("tests/**/test_*.py")) if test.parent.name != "project"]
+    importing = [test for test in tests if imports.search(test.read_text())]
+    importing.sort(key=lambda test: (path.stem not in test.name, test.parent.name != room))
+    path_tests = sorted(ROOT.glob("tests/test_*.py")) if room in ("npgemma", "torch_ref", "machinery") else []
+    rest = [*path_tests, *sorted(ROOT.glob(f"tests/{room}/test_*.py"))]
+    names = dict.fromkeys(test.relative_to(ROOT).as_posix() for test in [*importing, *rest])
+    return [own] * (b">>> " in path.read_bytes()) + list(names)
 
 
 def fails(copy, tests):
