@@ -10,11 +10,12 @@ from npgemma.porting import comparing, coverage, graft, input_set, judge, tokens
 from npgemma.porting.backends import Comparison
 from npgemma.porting.bounds import ANGLE, BOUNDS, LARGEST, MARGIN, limits
 from npgemma.porting.coverage import Pair
-from npgemma.porting.diagnosis import hypotheses
+from npgemma.porting.diagnosis import hypotheses, naming
 from npgemma.porting.diagnosis.replays import SAME, Place
 from npgemma.porting.difference import Difference, difference
 from npgemma.porting.judge import Judged
 from npgemma.porting.logits import decision
+from npgemma.porting.mistakes import MISTAKES
 
 
 def after(limit):
@@ -189,6 +190,76 @@ def asked(right, under):
 def test_a_mistake_explains_what_is_within_its_limit_only_under_it(right, under, places, contradictions):
     found = asked(right, under)
     assert (found.places, found.contradictions) == (places, contradictions)
+
+
+@pytest.mark.parametrize(
+    ("c", "z", "visible", "named"),
+    [
+        (1.0, after(12.0), 24.0, True),
+        (1.0, 12.0, 24.0, False),
+        (1.0, 99.0, np.nextafter(24.0, 0), False),
+        (1.39, 99.0, 99.0, True),
+        (1.41, 99.0, 99.0, False),
+        (0.61, 99.0, 99.0, True),
+        (0.59, 99.0, 99.0, False),
+    ],
+)
+def test_a_projection_names_a_mistake_near_1_and_far_from_0(c, z, visible, named):
+    assert naming.stands_out(c, z, visible) == named
+
+
+def found_of(id, places=(), explained=0.0, **others):
+    return hypotheses.Hypothesis(id, 0, list(places), 9.0, explained, others.pop("contradictions", []), **others)
+
+
+def test_of_mistakes_that_explain_the_same_none_is_named_unless_twice_as_near():
+    def named(*asked, wrong=("a", "b", "c")):
+        found, rest = naming._explaining(None, asked, wrong)
+        return [each.id for each in found], rest
+
+    assert named(found_of("one", "ab", 0.1), found_of("two", "ab", 0.2)) == (["one"], ["c"])
+    assert named(found_of("one", "ab", 0.1), found_of("two", "ab", np.nextafter(0.2, 0))) == ([], ["a", "b", "c"])
+    assert named(found_of("one", "ab"), found_of("two", "c")) == (["one", "two"], [])
+    assert named(found_of("one", "a", 0.1), found_of("two", "abc", 0.4)) == (["two"], [])
+    assert named(found_of("one", "abc", contradictions=["d"])) == ([], ["a", "b", "c"])
+    assert named(found_of("one", "ab", 0.3), found_of("one", "ab", 0.1)) == (["one"], ["c"])
+
+
+@pytest.mark.parametrize(("dtype", "ids"), [("float32", ["cache-bfloat16", "silu"]), ("bfloat16", ["silu"])])
+def test_what_a_narrow_program_does_as_well_is_no_mistake_of_it(dtype, ids):
+    sure = {"c": 1.0, "z": 30.0, "visible": 40.0}
+    asked = [found_of("silu", **sure), found_of("silu", **sure | {"z": 20.0}), found_of("no-bos", "a", **sure)]
+    asked += [found_of("cache-bfloat16", **sure | {"z": 35.0}), found_of("rope-theta", **sure | {"z": 12.0})]
+    replays = SimpleNamespace(port=SimpleNamespace(dtype=dtype))
+    assert [(each.id, each.z > 25) for each in naming._below_rounding(replays, asked)] == [(id, True) for id in ids]
+
+
+def test_why_a_trace_cannot_show_a_mistake():
+    asked = [
+        found_of("silu", visible=0.0),
+        found_of("rope-theta", visible=np.nextafter(24.0, 0)),
+        found_of("rms-epsilon", visible=24.0),
+        found_of("exact-gelu", contradictions=["a"]),
+        found_of("no-bos", "a"),
+        found_of("padding-visible"),
+        found_of("double-bos"),
+    ]
+    replays = SimpleNamespace(port=SimpleNamespace(dtype="float32"))
+    told = {each["name"]: each["reason"] for each in naming._undecidable(replays, asked, [found_of("double-bos")])}
+    assert told.pop("silu") == "none of the arrays that were given depends on it"
+    assert told.pop("rope-theta") == "its effect is hidden by float32's rounding"
+    assert told.pop("padding-visible") == "one prompt alone has no padding"
+    assert told
+    assert all(reason.startswith("it shows in ") for reason in told.values())
+
+
+def test_a_prefix_may_be_read_in_chunks_of_usual_sizes():
+    ends = []
+    for changes in MISTAKES["prefix-chunked"].variants[1:]:
+        mask = changes["gemma.prefix_lm"](None, lambda prefix_BS, valid_BS, new: np.ones((1, new, new), dtype=bool))
+        seen = mask(None, np.ones((1, 4097), dtype=bool), 4097)[0, 0]
+        ends.append(int(seen.sum()))
+    assert ends == [16, 32, 64, 128, 256, 512, 1024, 2048]
 
 
 # A port's inputs
