@@ -133,6 +133,7 @@ def main():
                 killer = fails(copy, near_tests(path)) or ("" if options.near else fails(copy, ["tests"]))
                 (copy / name).write_bytes(source)
                 killed.append(killer != "")
+                old = " ".join(old.split())[:60]
                 print(f"| {number} | {name}:{line} | `{old}` -> `{new}` | {killer or '**survived**'} |", flush=True)
             print(f"{part}: {sum(killed)} of {len(killed)} killed", flush=True)
 
