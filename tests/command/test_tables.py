@@ -105,6 +105,13 @@ def test_a_comparison(others, says):
     assert says in lines[-4]
     assert "by themselves" in lines[-4]
     assert lines[-3:] == ["  4 of 9 arrays are past their budgets in all", "", "float32: FAILED"]
+    nothing = report | {"largest": None, "others": [], "past_budget": 0, "passed": True}
+    assert "closest" not in compare_tables.compare_table(nothing)
+    first = {"name": "x", "port": "y", "relative_l2": None, "shapes": {"expected": [1], "found": [1]}, "says": []}
+    first |= {"inputs": {}, "between": [], "operation": {"file": "f", "formula": "a", "weights": []}}
+    wrong = compare_tables.compare_table(report | {"first": first})
+    assert "closest" not in wrong
+    assert "first wrong operation: x\n  the port's y\n  the port shows none of its inputs\n  look at:" in wrong
 
 
 @pytest.mark.parametrize(
