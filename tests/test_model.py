@@ -74,6 +74,8 @@ def test_settings_at_the_ends_of_their_ranges():
     assert Sampling.of() == Sampling(**given)
     with pytest.raises(TypeError, match="'beams' is not a setting of an answer: expected max_new_tokens, do_sample"):
         Sampling.of(beams=2)
+    with pytest.raises(TypeError, match="positional"):
+        Sampling(100)
 
 
 def test_one_image_serves_all_prompts_of_a_batch(model, image):
