@@ -120,6 +120,7 @@ def test_rows_that_pad_the_vocabulary_are_passed_over(question, tmp_path):
 
 def test_bad_files_are_refused_with_a_sentence(question, tmp_path):
     right, path = answer(question), tmp_path / "x.npz"
+    rows = question.model.config.text.vocabulary
     good = {"logits": right.logits, "token_ids": np.array(right.token_ids)}
     broken = right.logits.copy()
     broken[3, 0] = np.nan
@@ -130,10 +131,14 @@ def test_bad_files_are_refused_with_a_sentence(question, tmp_path):
         (good | {"logits": right.logits[:, :9]}, "found 9"),
         (good | {"token_ids": np.array(right.token_ids[1:])}, "5 whole numbers"),
         (good | {"token_ids": np.array([10**6] * 5)}, "1000000"),
+        (good | {"token_ids": np.array([rows] * 5)}, f"between 0 and {rows - 1}, found {rows}"),
+        (good | {"token_ids": np.array([-1] * 5)}, "found -1 to -1"),
     ]
     for arrays, sentence in cases:
         with pytest.raises(InputError, match=sentence):
             read_answer(write(path, **arrays), question.model)
+    last = write(path, **good | {"token_ids": np.array([0, rows - 1] * 2 + [0])})
+    assert read_answer(last, question.model).token_ids[1] == rows - 1
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="complete"):
         read_answer(path, question.model)
