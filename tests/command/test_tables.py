@@ -1,13 +1,13 @@
-"""tables.py, compare_tables.py and the sheet of the attention: they print the figures of reports, in their units."""
+"""tables.py, port_tables.py and the sheet of the attention: they print the figures of reports, in their units."""
 
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from npgemma.command import compare_tables
+from npgemma.command import port_tables
 from npgemma.command.attention_sheet import BAR, GAP, HEAT, LETTERS, MAP, SHARES, WORDS, attention_sheet, pale_of
-from npgemma.command.diagnose_logits import table as logits_table
-from npgemma.command.tables import bench_table, diagnosis_table, inspect_table, parity_table, summary_table
+from npgemma.command.port_tables import diagnosis_table, logits_table
+from npgemma.command.tables import bench_table, inspect_table, parity_table, summary_table
 from npgemma.explain.attention_maps import Attention
 
 ARRAYS = [f"prefill.0/{letter}_BTD" for letter in "abcd"]
@@ -98,7 +98,7 @@ def test_a_comparison(others, says):
         "largest": {"name": "y", "percent_of_budget": 33.36}, "first": None, "others": (ARRAYS[1:] * 2)[:others],
         "past_budget": 4, "graft": None, "dtype": "float32", "passed": False,
     }  # fmt: skip
-    lines = compare_tables.compare_table(report).splitlines()
+    lines = port_tables.compare_table(report).splitlines()
     assert "tokens: 2 compared, all equal" in lines
     assert "  sum                   2 arrays       1.0e-07   3.0e-07            33  x" in lines
     assert "closest to its budget: y, 33.4 % of it" in lines
@@ -106,10 +106,10 @@ def test_a_comparison(others, says):
     assert "by themselves" in lines[-4]
     assert lines[-3:] == ["  4 of 9 arrays are past their budgets in all", "", "float32: FAILED"]
     nothing = report | {"largest": None, "others": [], "past_budget": 0, "passed": True}
-    assert "closest" not in compare_tables.compare_table(nothing)
+    assert "closest" not in port_tables.compare_table(nothing)
     first = {"name": "x", "port": "y", "relative_l2": None, "shapes": {"expected": [1], "found": [1]}, "says": []}
     first |= {"inputs": {}, "between": [], "operation": {"file": "f", "formula": "a", "weights": []}}
-    wrong = compare_tables.compare_table(report | {"first": first})
+    wrong = port_tables.compare_table(report | {"first": first})
     assert "closest" not in wrong
     assert "first wrong operation: x\n  the port's y\n  the port shows none of its inputs\n  look at:" in wrong
 
@@ -125,7 +125,7 @@ def test_a_comparison(others, says):
 )
 def test_a_graft(changes, says):
     graft = {"names": ["a", "b"], "bound": 0.1, "behind": 3, "first": None, "past_bound": 2, "largest": 0.01}
-    assert says in compare_tables._graft(graft | {"inherited": []} | changes)[1]
+    assert says in port_tables._graft(graft | {"inherited": []} | changes)[1]
 
 
 @pytest.mark.parametrize(("count", "hidden"), [(12, 0), (14, 2)])
@@ -133,7 +133,7 @@ def test_the_statements_between_are_the_last_twelve(count, hidden):
     steps = [{"file": f"f{i}", "formula": "a + b", "weights": ["w", "v"] * (i == 13)} for i in range(count)]
     first = {"name": "x", "port": "y", "relative_l2": 0.5, "budget": 0.1, "alone": False, "between": steps}
     first |= {"shapes": {"expected": [1, 2], "found": [2, 1]}, "says": ["so"], "inputs": {"z": 1e-7}}
-    lines = compare_tables._first(first | {"operation": {"file": None, "formula": None, "weights": []}})
+    lines = port_tables._first(first | {"operation": {"file": None, "formula": None, "weights": []}})
     assert lines[2:8] == [
         "  relative L2 0.5, budget 0.1", "  shape [2, 1] in the port, [1, 2] here", "  so", "  its inputs are right:",
         "    z (1.0e-07)", "  look at:",

@@ -9,7 +9,7 @@ import npgemma
 import torch_ref
 
 # These are filled in while functions run: by a probe, or by replays of a port.
-FILLED_IN = {"Source", "_Naming", "_Call", "Place", "Kept", "Hypothesis"}
+FILLED_IN = {"Source", "Naming", "Call", "Place", "Kept", "Hypothesis"}
 
 
 def test_data_classes_are_frozen_but_those_that_are_filled_in():
