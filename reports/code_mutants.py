@@ -84,7 +84,7 @@ def near_tests(path):
     room = "tests" if room in ("npgemma", "torch_ref", "machinery") else room
     near = dict.fromkeys(importing + [test for test in tests if test.parent.name == room])
     own = f"tests/project/test_doctests.py::test_examples_work_as_pasted[{name}]"
-    return [own] * (b">>> " in path.read_bytes()) + [test.relative_to(ROOT).as_posix() for test in near]
+    return [own] * (b">" * 3 + b" " in path.read_bytes()) + [test.relative_to(ROOT).as_posix() for test in near]
 
 
 def failing(copy, tests):

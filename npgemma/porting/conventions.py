@@ -17,20 +17,24 @@ class Conventions:
     A port that counts positions from 1 rotates all queries and keys by one position more, which no score shows. So the
     first positions and the first rotated array show from where the port counts (``origin``) and by how many positions
     more it rotates (``turns``); whatever disagrees with that is a mistake. The port's arrays, ``found``, are under our
-    names and in our layouts; those of another shape are passed over.
+    names and in our layouts.
     """
 
     def __init__(self, reference: Reference, found: dict[str, np.ndarray]):
         self.entries, self.frequency_h = reference.entries, _frequencies(reference)
-        known = {name: (reference.arrays[name], array) for name, array in found.items() if name in reference.arrays}
-        pairs = {name: pair for name, pair in known.items() if pair[0].shape == pair[1].shape}
-        # After a prompt of another length, positions differ by that length, and say nothing of conventions.
-        if any(name not in pairs for name in known if name == "prefill.0/ids_BT" or is_position(name)):
-            pairs = {}
-        position = next((pair for name, pair in pairs.items() if is_position(name)), None)
-        rotated = next((pair for name, pair in pairs.items() if self._is_rotated(name)), None)
-        self.turns = 0 if rotated is None else min(ORIGINS, key=lambda turns: self._error(*rotated, turns))
-        self.origin = self.turns if position is None else int((position[1] - position[0]).flat[0])
+        # Not those of a step, which follow the prompt's length.
+        pairs = {
+            name: (reference.arrays[name], array)
+            for name, array in found.items()
+            if name in reference.arrays and array.size and not name.startswith("step.")
+        }
+        positions = (pair for name, pair in pairs.items() if is_position(name))
+        rotated = (pair for name, pair in pairs.items() if self._is_rotated(name) and pair[0].shape == pair[1].shape)
+        expected, array = next(rotated, (None, None))
+        errors = {} if array is None else {turns: self._error(expected, array, turns) for turns in ORIGINS}
+        self.turns = min(errors, key=errors.get, default=0)
+        expected, array = next(positions, (None, None))
+        self.origin = self.turns if array is None else int(array.flat[0] - expected.flat[0])
 
     def undone(self, name: str, expected: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Return a port's array under our conventions."""

@@ -14,12 +14,14 @@ import torch_ref
 from npgemma.image import load_image
 from npgemma.porting import given_tokens
 from npgemma.porting.bounds import IN_FLOAT32, limits
+from npgemma.porting.conventions import Conventions
 from npgemma.porting.diagnosis import Port, Replays, diagnose
 from npgemma.porting.diagnosis.hypotheses import Hypothesis, ask
 from npgemma.porting.diagnosis.naming import _below_rounding, stands_out
 from npgemma.porting.exact import exact
 from npgemma.porting.given_tokens import ids_of_trace
 from npgemma.porting.mistakes import MISTAKES, inject
+from npgemma.porting.reference import traced
 from npgemma.probe.replay import replaying
 
 PROMPT = "detect red circle ; blue square"
@@ -171,6 +173,13 @@ def test_after_another_prompt_positions_say_nothing_of_conventions():
     found = replays(port("no-bos"))
     assert (found.conventions.origin, found.conventions.turns) == (0, 0)
     assert found.wrong(found.right) == ["prompt"]
+    # A port that counts from 1 does so in a prompt of any length; in a step that length would show.
+    position = "prefill.0/run_blocks.0/positions.0/position_BT"
+    counted = {
+        "step.0/run_blocks.0/positions.0/position_BT": np.array([[9]]),
+        position: found.port.arrays[position] + 1,
+    }
+    assert Conventions(traced(found.model, pixels(), found._prompt_ids(), [7, 8]), counted).origin == 1
     # An array that only a mistake makes, as the mask of causal attention among patches, is nothing to fill.
     mask_BTS = np.ones((1, 2, 2), bool)
     assert found.conventions.filled_alike("siglip.0/mask_BTS", mask_BTS, mask_BTS) is mask_BTS

@@ -50,7 +50,7 @@ def hypothesis(id, explained, effect=1.0):
 )
 def test_a_mistake_is_named_where_all_else_is_twice_as_far(own, first, second, verdict, count):
     comparison = SimpleNamespace(own_error=own, limit=1.0)
-    found, candidates = decision.judge(comparison, [hypothesis("one", first), hypothesis("other", second)])
+    found, candidates = decision.decide(comparison, [hypothesis("one", first), hypothesis("other", second)])
     assert (found, len(candidates)) == (verdict, count)
 
 
@@ -214,7 +214,7 @@ def found_of(id, places=(), explained=0.0, **others):
 
 def test_of_mistakes_that_explain_the_same_none_is_named_unless_twice_as_near():
     def named(*asked, wrong=("a", "b", "c")):
-        found, rest = naming._explaining(None, asked, wrong)
+        found, rest = naming._explaining(asked, wrong)
         return [each.id for each in found], rest
 
     assert named(found_of("one", "ab", 0.1), found_of("two", "ab", 0.2)) == (["one"], ["c"])
@@ -272,8 +272,8 @@ def test_pixels_may_be_off_by_a_level_and_in_a_jpeg_by_four(name, levels, monkey
     for off, passes in ((0, True), (levels, True), (after(levels), False)):
         found = right.copy()
         found[0, 1, 2] = off / 127.5
-        row = input_set._check_pixels("a", right, {"pixels/a": found}, {}, pathlib.Path(name), "hugging_face")
-        assert (row["right"], row["says"] == "") == (passes, off == 0)
+        is_right, says = input_set._check_pixels(found, right, {}, pathlib.Path(name), "hugging_face")
+        assert (is_right, says == "") == (passes, off == 0)
 
 
 def test_a_difference_in_nothing_is_none():
