@@ -63,7 +63,6 @@ def _converter():
     parser.add_argument("--base", metavar="DIR", help="checkpoint under a LoRA adapter (default: the one beside it)")
 
     def run(options, progress):
-        """Convert, and say how far it is."""
         source = Source.of(options.source, options.base, options.config, options.tokenizer)
         report = partial(progress.report, "converting")
         convert(source, options.destination, options.dtype, report)
@@ -71,18 +70,8 @@ def _converter():
     return parser, run
 
 
-def synthesize(name, folder, dtype="bfloat16", seed=0):
-    """Write a checkpoint of a published size with random weights and a usable tokenizer.
-
-    Parameters
-    ----------
-    name : str
-        One of `npgemma.config.PUBLISHED`.
-    folder : pathlib.Path
-    dtype : str
-        Of the file.
-    seed : int
-    """
+def synthesize(name, folder: pathlib.Path, dtype="bfloat16", seed=0):
+    """Write a checkpoint of a size in `npgemma.config.PUBLISHED` with random weights and a usable tokenizer."""
     if seed < 0:
         raise InputError(f"the seed should be 0 or more, found {seed}")
     config, randomness = PUBLISHED[name], np.random.default_rng(seed)

@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import math
 import mmap
+import os
 import pathlib
 import re
 import tempfile
@@ -17,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from conversion import hub_config
-from conversion.layout import StoredLeaf, stored_leaves
+from conversion.layout import StoredLeaf, stored_leaves, with_rows
+from conversion.safetensors_file import Stored
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
-from npgemma.fast.bfloat16 import widen
 from npgemma.files.reading import read_json, refuse_pointer
 
 PREFIX = "params/"
@@ -72,8 +73,8 @@ PARTS = {_TEXT + "attn/kv_einsum/w": 2, _TEXT + "mlp/gating_einsum": 2, "img/pos
 
 
 @dataclass(frozen=True)
-class Slice:
-    """One layer's weight in a stacked array; the attributes are those of `conversion.safetensors_file.Tensor`."""
+class Slice(Stored):
+    """One layer's weight in a stacked array."""
 
     name: str
     dtype: str
@@ -81,7 +82,6 @@ class Slice:
     place: tuple[int, ...]
     here: StoredLeaf  # in big_vision's layout
     there: StoredLeaf  # in the hub's
-    mapped: bool = False
 
     @property
     def array(self):
@@ -94,36 +94,14 @@ class Slice:
         return self.there.stored_shape
 
     @property
-    def size(self):
-        """Number of entries."""
-        return math.prod(self.shape)
-
-    @property
     def bytes(self):
         """Size in the file."""
         return self.size * self.stacked.itemsize
 
-    def wide(self, part):
-        """Return a part of the array as numbers that NumPy can calculate with: bfloat16 as float32."""
-        return widen(part) if self.dtype == "BF16" else part
-
-    def release(self, start, stop):
-        """Give back nothing: the array has memory of its own."""
-
 
 def layout(config):
-    """Return where big_vision stores every array of a model.
-
-    Parameters
-    ----------
-    config : Config
-
-    Returns
-    -------
-    leaves : dict of str to (StoredLeaf, tuple of int)
-        By our names: the weight in big_vision's layout, and its place in the stacked array.
-    shapes : dict of str to tuple of int
-        Of the stacked arrays.
+    """Return by our names each weight in big_vision's layout and its place in its stacked array; and those arrays'
+    shapes.
     """
     leaves, shapes = {}, {}
     layers = {"vision": config.vision.layers, "text": config.text.layers}
@@ -139,30 +117,17 @@ def layout(config):
     return leaves, shapes
 
 
-def open_file(path, config_file=None):
+def open_file(path: pathlib.Path, config_file: str | os.PathLike[str] | None = None):
     """Return the sizes of a checkpoint in an ``.npz``, and by our names every `StoredLeaf` with its `Slice`.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-    config_file : str or os.PathLike, optional
-        A hub ``config.json``; by default the published variant whose shapes the arrays have.
-
-    Returns
-    -------
-    config : Config
-    pairs : dict of str to (StoredLeaf, Slice)
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or its arrays are not those of the configuration.
+    Without a hub ``config.json`` the sizes are those of the published variant whose shapes the arrays have. InputError
+    if the file is damaged, or its arrays are not those of the configuration.
     """
     arrays = read_arrays(path)
     if config_file is None:
         config = _recognised(path, arrays)
     else:
-        config = _with_rows(hub_config.from_hub(read_json(pathlib.Path(config_file))), arrays)
+        config = _with_rows_of(hub_config.from_hub(read_json(pathlib.Path(config_file))), arrays)
     leaves, shapes = layout(config)
     _check(path, arrays, shapes)
     pairs = {}
@@ -173,22 +138,10 @@ def open_file(path, config_file=None):
     return config, pairs
 
 
-def read_arrays(path):
-    """Map the arrays of an ``.npz``.
+def read_arrays(path: pathlib.Path) -> dict[str, tuple[np.ndarray, str]]:
+    """Map the arrays of an ``.npz``: by names without ``params/``, each with its dtype in the words of safetensors.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-
-    Returns
-    -------
-    dict of str to (array, str)
-        By names without ``params/``; bfloat16 as its bits. The dtype in the words of safetensors.
-
-    Raises
-    ------
-    InputError
-        If the file is not an ``.npz`` of floating-point arrays, or is damaged.
+    bfloat16 comes as its bits. InputError if the file is not an ``.npz`` of floating-point arrays, or is damaged.
     """
     found = {}
     try:
@@ -238,7 +191,7 @@ def _recognised(path, arrays):
     """Return the published variant that has these shapes."""
     found = {name: array.shape for name, (array, _) in arrays.items()}
     for config in PUBLISHED.values():
-        fitting = _with_rows(config, arrays)
+        fitting = _with_rows_of(config, arrays)
         if layout(fitting)[1] == found:
             return fitting
     raise InputError(
@@ -247,13 +200,12 @@ def _recognised(path, arrays):
     )
 
 
-def _with_rows(config, arrays):
+def _with_rows_of(config, arrays):
     """Return a configuration with as many rows in the table as the file has: the hub adds 64."""
     table = arrays.get("llm/embedder/input_embedding")
     if table is None or table[0].ndim != 2 or not 0 < table[0].shape[0] < 2**24:
         return config
-    text = dataclasses.replace(config.text, vocabulary=table[0].shape[0])
-    return dataclasses.replace(config, text=text)
+    return with_rows(config, table[0].shape[0])
 
 
 def _check(path, arrays, shapes):
@@ -271,16 +223,9 @@ def _check(path, arrays, shapes):
 
 
 def write_file(file, config, arrays, dtype):
-    """Write an ``.npz``, one weight in memory at a time.
+    """Write an ``.npz`` into a binary file, one weight in memory at a time.
 
-    Parameters
-    ----------
-    file : binary file
-    config : Config
-    arrays : callable
-        ``arrays(name)`` returns an array in our layout, by our name, in the file's dtype; bfloat16 as its bits.
-    dtype : numpy.dtype or str
-        Of the file, ``V2`` for bfloat16.
+    ``arrays(name)`` returns an array in our layout, by our name, in the file's ``dtype``; bfloat16 as its bits, ``V2``.
     """
     leaves, shapes = layout(config)
     places = {}

@@ -18,19 +18,7 @@ CODES = 128
 
 
 def layout(width, channels):
-    """Return the shape of every array of the file, by name.
-
-    Parameters
-    ----------
-    width : int
-        Of a code's vector.
-    channels : int
-        Of the inner layers; a multiple of 8.
-
-    Returns
-    -------
-    dict of str to tuple of int
-    """
+    """Return the shape of every array of the file, by name; the inner layers' channels are a multiple of 8."""
     shapes = {"_vq_vae._embedding": (CODES, width), "_vq_vae._ema_w": (CODES, width)}
     shapes["_vq_vae._ema_cluster_size"] = (CODES,)
 

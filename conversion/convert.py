@@ -1,6 +1,5 @@
 """From anything that is read to the hub's layout, or to big_vision's: the same numbers, one weight at a time."""
 
-import dataclasses
 import os
 import pathlib
 import shutil
@@ -9,6 +8,7 @@ import numpy as np
 
 from conversion import big_vision, codebook
 from conversion.folder import open_folder, tokenizer_of
+from conversion.layout import with_rows
 from conversion.preprocessing import read_preprocessing
 from conversion.source import Source
 from conversion.write import FILE_DTYPES, cast, write_folder, write_json
@@ -23,26 +23,12 @@ IMAGE_ROWS, GROUP = 2, 64
 
 
 def convert(source, destination, dtype=None, progress=None):
-    """Write a checkpoint in another layout.
+    """Write anything that `conversion.read_checkpoint` reads in another layout.
 
-    Parameters
-    ----------
-    source : str, os.PathLike or Source
-        Anything that `conversion.read_checkpoint` reads.
-    destination : str or os.PathLike
-        A new folder, for the hub's layout; with a name that ends in ``.npz``, a new file in big_vision's.
-    dtype : str, optional
-        ``float32``, ``float16`` or ``bfloat16``; by default the dtype of the embedding table.
-    progress : callable, optional
-        Called as ``progress(done, total)`` in bytes read.
+    The destination is a new folder, for the hub's layout, or with a name that ends in ``.npz`` a new file in
+    big_vision's; its dtype one of `FILE_DTYPES`, by default that of the embedding table. ``progress(done, total)`` is
+    called in bytes read. InputError if the source cannot be read, or the destination exists or cannot be written.
 
-    Raises
-    ------
-    InputError
-        If the source cannot be read, or the destination exists or cannot be written.
-
-    Notes
-    -----
     The hub's table has 64 rows more than big_vision's, which stand for no token. They are left out on the way there,
     and made on the way back: as the mean of the others, about which Hugging Face drew them.
     """
@@ -74,7 +60,7 @@ def _write_npz(path, config, pairs, read, dtype, tokens):
     if os.path.lexists(path):
         raise InputError(f"'{path}' is there already: name a file that is not")
     rows = min(config.text.vocabulary, max(config.image_token, tokens))
-    smaller = _with_rows(config, rows)
+    smaller = with_rows(config, rows)
 
     def array(name):
         """Return an array in our layout and the file's dtype."""
@@ -92,7 +78,7 @@ def _write_folder(folder, config, read, dtype, source, words):
     rows = config.text.vocabulary
     if rows == config.image_token:
         rows = -(-(rows + IMAGE_ROWS) // GROUP) * GROUP
-    larger = _with_rows(config, rows)
+    larger = with_rows(config, rows)
 
     def array(leaf):
         """Return a stored array, the table with rows for the image token."""
@@ -129,7 +115,3 @@ def _copy_words(words, folder):
     for name in TOKENIZER_FILES:
         if (words / name).exists():
             shutil.copyfile(words / name, folder / name)
-
-
-def _with_rows(config, rows):
-    return dataclasses.replace(config, text=dataclasses.replace(config.text, vocabulary=rows))

@@ -157,11 +157,8 @@ def read_config(folder):
 def read_tensors(folder):
     """Return all tensors of a folder's files by their stored names, not yet read.
 
-    Raises
-    ------
-    InputError
-        If a file is missing or damaged, the index names a file outside the folder, or names a tensor that its file
-        does not hold.
+    InputError if a file is missing or damaged, or the index names a file outside the folder or a tensor that its file
+    does not hold.
     """
     folder = pathlib.Path(folder)
     if (folder / "model.safetensors").exists():
@@ -217,18 +214,7 @@ def describe(folder):
 
 
 def match(leaves, tensors, folder):
-    """Pair every array of the tree with its tensor, and refuse whatever does not pair.
-
-    Parameters
-    ----------
-    leaves : dict of str to StoredLeaf
-    tensors : dict of str to Tensor
-
-    Returns
-    -------
-    dict of str to (StoredLeaf, Tensor)
-        By our names.
-    """
+    """Pair every array of the tree with its tensor, by our names, and refuse whatever does not pair."""
     kinds.check_names(tensors, folder)
     by_name = {}
     for tensor in tensors.values():

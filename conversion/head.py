@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from conversion.layout import StoredLeaf
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import narrow, widen
 from npgemma.files.tokenizer_files import has_tokenizer
@@ -12,32 +13,12 @@ HEADS = "lm_head.weight", "language_model.lm_head.weight"
 ROWS = 4096
 
 
-def table_of(tensors, leaf, folder):
-    """Take the embedding table out of a folder's tensors, and the output head with it.
+def table_of(tensors: dict, leaf: StoredLeaf, folder):
+    """Take the embedding table out of tensors by canonical names, and the output head with it; return one, or None.
 
-    Parameters
-    ----------
-    tensors : dict of str to Tensor
-        By canonical names; table and head are removed.
-    leaf : StoredLeaf
-        Of the table.
-    folder : str or os.PathLike
-        For its tokenizer, which says how many rows are in use.
-
-    Returns
-    -------
-    Tensor or None
-        The table; the head, where only the head is stored.
-
-    Raises
-    ------
-    InputError
-        If head and table differ: after rounding to the narrower dtype of the two, in a row that belongs to a token.
-
-    Notes
-    -----
-    Some writers keep the head alone, some both, and some the head in another dtype. Rows past the tokenizer's last
-    token are noise, drawn apart for head and table when the published checkpoints were converted.
+    Some writers keep the head alone, some both, and some the head in another dtype. InputError if the two differ after
+    rounding to the narrower dtype, in a row that belongs to a token by the folder's tokenizer: rows past its last token
+    are noise, drawn apart for head and table when the published checkpoints were converted.
     """
     table = tensors.pop(leaf.stored_name, None)
     found = [tensors.pop(name) for name in HEADS if name in tensors]

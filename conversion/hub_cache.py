@@ -9,22 +9,10 @@ from npgemma.errors import InputError
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def locate(path):
-    """Return the folder of a checkpoint that is given by a path or by a hub id.
+def locate(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Return the folder of a checkpoint that is given by a path, or where there is no such path by a hub id.
 
-    Parameters
-    ----------
-    path : str or os.PathLike
-        ``google/paligemma2-3b-mix-224`` stands for that checkpoint in the cache, unless there is such a path.
-
-    Returns
-    -------
-    pathlib.Path
-
-    Raises
-    ------
-    InputError
-        If the path is a hub id that the cache does not hold.
+    ``google/paligemma2-3b-mix-224`` stands for that checkpoint in the cache; InputError if the cache does not hold it.
     """
     found = pathlib.Path(path)
     if os.path.exists(found) or not HUB_ID.fullmatch(os.fspath(path)):
@@ -51,17 +39,7 @@ def cache():
 
 
 def cache_of(name):
-    """Return the folder that the cache holds for a hub id.
-
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    pathlib.Path or None
-        The snapshot of the branch main, or the newest one; None if none has been downloaded, or this is no hub id.
-    """
+    """Return the folder for a hub id: the snapshot of the branch main, or else the newest; None without any."""
     if not HUB_ID.fullmatch(name):
         return None
     folder = cache() / f"models--{name.replace('/', '--')}"

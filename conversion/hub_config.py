@@ -55,22 +55,7 @@ FAMILIES = {"gemma": (TextConfig, TEXT), "gemma2": (Gemma2Config, TEXT_2)}
 
 
 def from_hub(document):
-    """Read the contents of a hub ``config.json``.
-
-    Parameters
-    ----------
-    document : dict
-        The parsed file.
-
-    Returns
-    -------
-    Config
-
-    Raises
-    ------
-    InputError
-        If the file describes another model, or sizes that no model has.
-    """
+    """Read the contents of a hub ``config.json``; InputError for another model, or sizes that no model has."""
     if not isinstance(document, dict):
         raise InputError(f"config.json should hold an object, found {type(document).__name__}")
     _check_family(document)
@@ -213,26 +198,11 @@ def _end_tokens(document, text_part):
     return tuple(dict.fromkeys(_integer(token, "eos_token_id", least=0) for token in found)) or (1,)
 
 
-def with_end_tokens(config, document):
-    """Return the configuration with the end tokens of a ``generation_config.json`` beside its own.
+def with_end_tokens(config: Config, document) -> Config:
+    """Return the configuration with the end tokens of a parsed ``generation_config.json`` beside its own.
 
     Hugging Face takes those of this file alone. An answer that goes on past ``<eos>`` is never wanted, so those of
-    ``config.json`` stay.
-
-    Parameters
-    ----------
-    config : Config
-    document : dict
-        The parsed file.
-
-    Returns
-    -------
-    Config
-
-    Raises
-    ------
-    InputError
-        If an end token is no id of this vocabulary.
+    ``config.json`` stay. InputError if an end token is no id of this vocabulary.
     """
     if not isinstance(document, dict):
         raise InputError(f"generation_config.json should hold an object, found {type(document).__name__}")

@@ -16,12 +16,7 @@ SPACE = "▁"
 
 
 def write_tokenizer_files(folder):
-    """Write both files beside a ``tokenizer.model`` that `conversion.vocabulary.write_tokenizer` has made.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-    """
+    """Write both files beside a ``tokenizer.model`` that `conversion.vocabulary.write_tokenizer` has made."""
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -17,32 +17,18 @@ QUANTISED = re.compile(
     r"(weight\.)?quant_state\..*)$"
 )
 # What other programs store instead of safetensors, by the end of the file's name.
-OTHER_FILES = {
-    ".bin": "a PyTorch pickle: load it with transformers and save it with save_pretrained",
-    ".pt": "a PyTorch pickle: load it with transformers and save it with save_pretrained",
-    ".pth": "a PyTorch pickle: load it with transformers and save it with save_pretrained",
-    ".ckpt": "a PyTorch pickle: load it with transformers and save it with save_pretrained",
-    ".gguf": "llama.cpp's format: download the original checkpoint in safetensors",
-    ".sbs": "gemma.cpp's format: download the original checkpoint in safetensors",
-    ".msgpack": "Flax's format: download the original checkpoint in safetensors",
-    ".h5": "Keras's format: download the original checkpoint in safetensors",
+PICKLE = "a PyTorch pickle: load it with transformers and save it with save_pretrained"
+ORIGINAL = "format: download the original checkpoint in safetensors"
+OTHER_FILES = dict.fromkeys((".bin", ".pt", ".pth", ".ckpt"), PICKLE) | {
+    ".gguf": f"llama.cpp's {ORIGINAL}",
+    ".sbs": f"gemma.cpp's {ORIGINAL}",
+    ".msgpack": f"Flax's {ORIGINAL}",
+    ".h5": f"Keras's {ORIGINAL}",
 }
 
 
 def check_config(document, folder):
-    """Refuse a ``config.json`` whose weights are stored in a way that npgemma does not read, by name.
-
-    Parameters
-    ----------
-    document : object
-        The parsed file.
-    folder : str or os.PathLike
-        For errors.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a ``config.json`` whose weights are stored in a way that npgemma does not read, by name (InputError)."""
     if not isinstance(document, dict):
         return
     quantised = document.get("quantization_config")
@@ -55,18 +41,7 @@ def check_config(document, folder):
 
 
 def check_names(names, folder):
-    """Refuse tensors that are quantised, of unmerged adapters, or all under a prefix, by what they are.
-
-    Parameters
-    ----------
-    names : iterable of str
-    folder : str or os.PathLike
-        For errors.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse tensors that are quantised, of unmerged adapters, or all under a prefix, by what they are (InputError)."""
     names = sorted(names)
     for name in names:
         if re.search(r"\.lora_|\.base_layer\.|\.modules_to_save\.", name):
@@ -93,18 +68,7 @@ def check_metadata(metadata, path):
 
 
 def refuse_without_weights(folder, expected):
-    """Refuse a folder without safetensors; say what it holds instead.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-    expected : str
-        What was looked for.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a folder without the safetensors that were expected in it; say what it holds instead (InputError)."""
     for path in sorted(folder.iterdir()):
         if path.suffix in OTHER_FILES:
             raise InputError(f"the weights in '{folder}' are in '{path.name}', {OTHER_FILES[path.suffix]}")
@@ -112,21 +76,7 @@ def refuse_without_weights(folder, expected):
 
 
 def check_shards(index, tensors, folder):
-    """Refuse shards whose dtypes differ from file to file and whose size is not the index's: of two checkpoints.
-
-    Parameters
-    ----------
-    index : dict
-        The parsed index.
-    tensors : dict of str to list of Tensor
-        By file.
-    folder : str or os.PathLike
-        For errors.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse shards of two checkpoints: their dtypes differ from file to file, and their size is not the index's."""
     metadata = index.get("metadata")
     expected = metadata.get("total_size") if isinstance(metadata, dict) else None
     found = sum(tensor.bytes for shard in tensors.values() for tensor in shard)
@@ -139,17 +89,8 @@ def check_shards(index, tensors, folder):
         )
 
 
-def family_of(document):
-    """Return the name that people call a model by, for a ``config.json`` of another family.
-
-    Parameters
-    ----------
-    document : dict
-
-    Returns
-    -------
-    str
-    """
+def family_of(document: dict) -> str:
+    """Return the name that people call a model by, for a ``config.json`` of another family."""
     kind = document.get("model_type")
     name = FAMILIES.get(kind) if isinstance(kind, str) else None
     return f"{name} ({kind!r})" if name else repr(kind)

@@ -5,6 +5,7 @@ the model width; ``DNH``, declared in ``npgemma/params.py``, is how the mathemat
 view is made, in either direction, without copying.
 """
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass
@@ -107,6 +108,11 @@ def stored_leaves(config):
             stored_name = stored_name.replace("*", number)
         found[leaf.name] = StoredLeaf(leaf.name, stored_name, stored_axes, shape, leaf.axes, tower, leaf.kind)
     return found
+
+
+def with_rows(config, rows):
+    """Return a configuration with so many rows in the embedding table."""
+    return dataclasses.replace(config, text=dataclasses.replace(config.text, vocabulary=rows))
 
 
 def canonical(stored_name):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conversion import safetensors_file
-from conversion.layout import canonical
+from conversion.layout import canonical, with_rows
 from conversion.source import ADAPTER
 from npgemma.errors import InputError
 from npgemma.files.reading import read_json
@@ -34,16 +34,12 @@ CHANGED_BASE = "pissa", "olora", "corda", "loftq", "lora_ga"
 
 
 @dataclass(frozen=True)
-class Merged:
-    """A tensor with an adapter's part in it; calculated when it is read, since not all need be in memory at once.
-
-    The attributes are those of `conversion.safetensors_file.Tensor`.
-    """
+class Merged(safetensors_file.Stored):
+    """A tensor with an adapter's part in it; calculated when it is read, since not all need be in memory at once."""
 
     tensor: safetensors_file.Tensor
     delta: object  # called without arguments; what to add, of the tensor's shape
     dtype: str = "F32"
-    mapped: bool = False
 
     @property
     def array(self):
@@ -61,44 +57,16 @@ class Merged:
         return self.tensor.shape
 
     @property
-    def size(self):
-        """Number of entries."""
-        return self.tensor.size
-
-    @property
     def bytes(self):
         """Size of the checkpoint's part in its file."""
         return self.tensor.bytes
 
-    def wide(self, part):
-        """Return a part of the array as it is."""
-        return part
-
-    def release(self, start, stop):
-        """Give back nothing: the sum has memory of its own."""
-
 
 def merge(config, pairs, folder):
-    """Merge an adapter into a checkpoint's tensors.
+    """Merge the adapter of a folder into a checkpoint's pairs of stored leaf and tensor, by our names.
 
-    Parameters
-    ----------
-    config : Config
-    pairs : dict of str to (StoredLeaf, Tensor)
-        Of the checkpoint, by our names.
-    folder : pathlib.Path
-        Of the adapter.
-
-    Returns
-    -------
-    config : Config
-        With as many rows in the table as the adapter's, if it brings its own.
-    pairs : dict of str to (StoredLeaf, Tensor or Merged)
-
-    Raises
-    ------
-    InputError
-        If the adapter is damaged, of another kind, or does not fit the checkpoint.
+    The configuration gets as many rows in the table as the adapter's, if it brings its own. InputError if the adapter
+    is damaged, of another kind, or does not fit the checkpoint.
     """
     settings = read_settings(folder)
     products, whole = _sorted(safetensors_file.read(folder / WEIGHTS), folder)
@@ -126,21 +94,7 @@ def merge(config, pairs, folder):
 
 
 def read_settings(folder):
-    """Read and check ``adapter_config.json``.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    InputError
-        If it is damaged, or of another kind than LoRA.
-    """
+    """Read and check ``adapter_config.json``; InputError if it is damaged, or of another kind than LoRA."""
     settings = read_json(folder / ADAPTER)
     if not isinstance(settings, dict):
         raise InputError(f"'{folder / ADAPTER}' should hold an object: download it again")
@@ -259,9 +213,8 @@ def _check_tied(settings, whole, base, folder):
 
 def _resized(config, leaf, rows):
     """Return configuration and leaf for a table of so many rows."""
-    text = dataclasses.replace(config.text, vocabulary=rows)
     leaf = dataclasses.replace(leaf, stored_shape=(rows, *leaf.stored_shape[1:]), sizes=leaf.sizes | {"V": rows})
-    return dataclasses.replace(config, text=text), leaf
+    return with_rows(config, rows), leaf
 
 
 def _positive(value):

@@ -3,12 +3,8 @@
 import pathlib
 
 
-def available_memory():
-    """Return bytes that can be taken without swapping, or None where the system does not say.
-
-    The smallest of the machine's available memory, what the control group leaves, and what the address-space limit
-    leaves.
-    """
+def available_memory() -> int | None:
+    """Return bytes that can be taken without swapping, the least of three limits; None where the system says none."""
     limits = [_machine(), _control_group(), _address_space()]
     known = [limit for limit in limits if limit is not None]
     return min(known) if known else None

@@ -8,6 +8,8 @@ import dataclasses
 
 from PIL import Image
 
+from conversion.source import Source
+from npgemma.config import Config
 from npgemma.errors import InputError
 from npgemma.files.reading import read_json
 from npgemma.image import Preprocessing
@@ -17,25 +19,10 @@ FILTERS = {"bicubic": int(Image.Resampling.BICUBIC), "bilinear": int(Image.Resam
 FOLLOWED = "do_resize", "do_rescale", "do_normalize", "do_convert_rgb"
 
 
-def read_preprocessing(source, config, resize=None):
-    """Read how images become pixels.
+def read_preprocessing(source: Source, config: Config, resize: str | None = None) -> Preprocessing:
+    """Read how images become pixels: as published where the folder says nothing; ``resize`` names another filter.
 
-    Parameters
-    ----------
-    source : conversion.source.Source
-    config : Config
-    resize : str, optional
-        Filter that is used instead of the files': a key of `FILTERS`.
-
-    Returns
-    -------
-    npgemma.image.Preprocessing
-        The published one where the folder says nothing.
-
-    Raises
-    ------
-    InputError
-        If the files ask for what npgemma does not do.
+    InputError if the files ask for what npgemma does not do.
     """
     if resize is not None and resize not in FILTERS:
         raise InputError(f"resize should be {' or '.join(FILTERS)}, found {resize!r}")

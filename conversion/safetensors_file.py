@@ -23,25 +23,32 @@ from npgemma.files.writing import replacing
 
 # The file's words for dtypes. bfloat16 is held as its bits: see npgemma/fast/bfloat16.py.
 NUMPY = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "uint16",
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "U16": "uint16",
-    "I16": "int16",
-    "U32": "uint32",
-    "I32": "int32",
-    "U64": "uint64",
-    "I64": "int64",
-}
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "uint16", "BOOL": "bool", "U8": "uint8", "I8": "int8",
+    "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32", "U64": "uint64", "I64": "int64",
+}  # fmt: skip
 WORDS = {name: word for word, name in NUMPY.items() if word != "BF16"}
 
 
+class Stored:
+    """What tensors of every source have in common."""
+
+    mapped = False  # calculated when it is read
+
+    @property
+    def size(self):
+        """Number of entries."""
+        return math.prod(self.shape)
+
+    def wide(self, part):
+        """Return a part of the array as numbers that NumPy can calculate with: bfloat16 as float32."""
+        return widen(part) if self.dtype == "BF16" else part
+
+    def release(self, start, stop):
+        """Give back the memory into which entries ``start`` to ``stop`` were read, if they can be read again."""
+
+
 @dataclass(frozen=True)
-class Tensor:
+class Tensor(Stored):
     """A tensor in a file, not yet read."""
 
     name: str
@@ -50,24 +57,15 @@ class Tensor:
     array: np.ndarray  # mapped: read only, and in memory only where it is touched
     file: mmap.mmap
     offset: int  # in the file, in bytes
-    mapped: bool = True  # rather than calculated when it is read
+    mapped = True
 
     def release(self, start, stop):
-        """Give back the memory into which entries ``start`` to ``stop`` were read; they can be read again."""
+        """Give back the memory of these entries."""
         if hasattr(mmap, "MADV_DONTNEED"):
             edges = (self.offset + entry * self.array.itemsize for entry in (start, stop))
             first, last = (edge // mmap.PAGESIZE * mmap.PAGESIZE for edge in edges)
             if last > first:
                 self.file.madvise(mmap.MADV_DONTNEED, first, last - first)
-
-    def wide(self, part):
-        """Return a part of the array as numbers that NumPy can calculate with: bfloat16 as float32."""
-        return widen(part) if self.dtype == "BF16" else part
-
-    @property
-    def size(self):
-        """Number of entries."""
-        return self.array.size
 
     @property
     def bytes(self):
@@ -76,21 +74,7 @@ class Tensor:
 
 
 def read(path):
-    """Map a file and return its tensors.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-
-    Returns
-    -------
-    list of Tensor
-
-    Raises
-    ------
-    InputError
-        If the file is missing, truncated, or not a safetensors file.
-    """
+    """Map a file and return its tensors; InputError if it is missing, truncated, or not a safetensors file."""
     path = pathlib.Path(path)
     if not os.path.isfile(path):
         raise InputError(f"the weights '{path}' are missing: download the checkpoint again")
@@ -123,15 +107,8 @@ def read(path):
 def write(path, entries, arrays, metadata=None):
     """Write a file from arrays that come one at a time, so that they need never be in memory together.
 
-    The file appears under its name only once it is complete.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-    entries : sequence of (name, dtype, shape)
-        In the order of the arrays; dtypes in the file's words, ``"F32"``.
-    arrays : iterable of arrays
-    metadata : dict of str to str, optional
+    Entries are (name, dtype in the file's words, shape), in the order of the arrays. The file appears under its name
+    only once it is complete.
     """
     metadata = metadata or {"format": "pt"}
     # A path or a prompt can hold bytes that are no text, which would make the file unreadable.
@@ -149,13 +126,7 @@ def write(path, entries, arrays, metadata=None):
 
 
 class Spool:
-    """Arrays of a run that is still going on, kept on disk until their number is known and a file can be written.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        Of the file to write; the arrays wait in an unnamed file beside it.
-    """
+    """Arrays of a run that is still going on, kept on disk until their number is known and a file can be written."""
 
     def __init__(self, path):
         self.path, self.entries = pathlib.Path(path), []

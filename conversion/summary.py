@@ -1,6 +1,7 @@
 """What a checkpoint is, in the few facts that a person asks for first."""
 
 import dataclasses
+import os
 import re
 
 from conversion import folder as reading
@@ -22,23 +23,10 @@ GENERATIONS = (
 )
 
 
-def summarize(source):
-    """Return the facts about a checkpoint, without reading any weight.
+def summarize(source: str | os.PathLike[str] | Source) -> dict:
+    """Return the facts about a checkpoint, without reading any weight; InputError as `conversion.folder.open_folder`.
 
-    Parameters
-    ----------
-    source : str, os.PathLike or Source
-
-    Returns
-    -------
-    dict
-        ``family``, ``size`` (the published name or None), ``resolution``, ``dtype``, ``layout``, ``names`` (the
-        generation), ``tokenizer``, ``end_tokens``, ``adapter``, ``memory`` (bytes by dtype) and ``free``.
-
-    Raises
-    ------
-    InputError
-        As `conversion.folder.open_folder`.
+    ``size`` is the published name or None, ``names`` the generation of the tensors' names, ``memory`` bytes by dtype.
     """
     source = Source.of(source)
     config, pairs = reading.open_folder(source)

@@ -17,26 +17,13 @@ SEGMENTS = [f"<seg{i:03}>" for i in range(128)]
 USER_DEFINED, UNUSED = 4, 5
 
 
-def write_tokenizer(path, sentences, text_pieces=None, trained_pieces=1000):
-    """Train a SentencePiece model and append the pieces that PaliGemma adds to Gemma's.
+def write_tokenizer(path, sentences, text_pieces: int | None = None, trained_pieces=1000) -> int:
+    """Train a SentencePiece model and append PaliGemma's pieces; return how many there are, which is the image token's
+    id.
 
-    Parameters
-    ----------
-    path : str or os.PathLike
-        Of the ``tokenizer.model`` to write.
-    sentences : iterable of str
-        Text to train on. In a small text common words end up in fragments, unless each stands once more alone, with
-        and without a space before it.
-    text_pieces : int, optional
-        Pieces before ``<loc0000>`` (256000 in the published tokenizer): filled up with pieces that are never used.
-        By default as many as were trained.
-    trained_pieces : int
-        The most pieces to train; fewer if the text has no more.
-
-    Returns
-    -------
-    int
-        Number of pieces: the id that the image token gets.
+    In a small text common words end up in fragments, unless each stands once more alone, with and without a space
+    before it. At most ``trained_pieces`` are trained, fewer if the text has no more; pieces that are never used fill
+    them up to ``text_pieces`` before ``<loc0000>`` (256000 in the published tokenizer), by default none.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

@@ -7,33 +7,24 @@ import numpy as np
 
 from conversion import safetensors_file
 from conversion.hub_config import to_hub
-from conversion.layout import stored_leaves
+from conversion.layout import StoredLeaf, stored_leaves
+from npgemma.config import Config
 from npgemma.fast import dtypes
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow
 from npgemma.fast.int8 import HIGHEST, Int8Weight
 from npgemma.files.writing import replacing
 from npgemma.image import PUBLISHED
-from npgemma.params import build, leaves
+from npgemma.params import Params, build, leaves
 
 FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHARD_BYTES = 5_000_000_000  # the hub's customary size
 
 
 def write_folder(folder, config, arrays, dtype="float32", shard_bytes=SHARD_BYTES, preprocessing=PUBLISHED):
-    """Write ``config.json``, ``preprocessor_config.json`` and the weights.
+    """Write ``config.json``, ``preprocessor_config.json`` and the weights into a folder, which is made if need be.
 
-    Parameters
-    ----------
-    folder : str or os.PathLike
-        Made if need be.
-    config : Config
-    arrays : callable
-        ``arrays(leaf)`` returns the stored array of a `conversion.layout.StoredLeaf`; called once for each, in order.
-    dtype : str
-        Of the file.
-    shard_bytes : int
-        A file grows no larger, unless one tensor is.
-    preprocessing : npgemma.image.Preprocessing
+    ``arrays(leaf)`` returns the stored array of a `conversion.layout.StoredLeaf`; called once for each, in order. A
+    file grows no larger than ``shard_bytes``, unless one tensor is.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,20 +51,11 @@ def save(folder, params, config, dtype="float32"):
     write_folder(folder, config, lambda leaf: leaf.store(tree[leaf.name]), dtype)
 
 
-def initial(leaf, randomness, spread=0.1):
-    """Return a random stored array whose outputs are about as large as its inputs.
+def initial(leaf: StoredLeaf, randomness: np.random.Generator, spread: float = 0.1) -> np.ndarray:
+    """Return a random stored float32 array whose outputs are about as large as its inputs.
 
-    Parameters
-    ----------
-    leaf : StoredLeaf
-    randomness : numpy.random.Generator
-    spread : float
-        Standard deviation of norms about their neutral value and of biases about zero: never exactly neutral, or a
-        test would not see them. 0 for training.
-
-    Returns
-    -------
-    float32 array
+    The spread is the standard deviation of norms about their neutral value and of biases about zero: never exactly
+    neutral, or a test would not see them. 0 for training.
     """
     noise = randomness.standard_normal(leaf.stored_shape, dtype=np.float32)
     if leaf.kind == "weight":
@@ -96,18 +78,10 @@ def random_params(config, seed, dtype="float32", spread=0.1):
     )
 
 
-def stand_in_params(config, dtype="float32"):
-    """Return a tree of the right sizes filled with a short random sequence over and over: for measuring speed.
+def stand_in_params(config: Config, dtype: str = "float32") -> Params:
+    """Return a tree of the right sizes filled with a short random sequence over and over, to measure speed.
 
-    Parameters
-    ----------
-    config : Config
-    dtype : str
-        As for `conversion.read_folder`.
-
-    Returns
-    -------
-    Params
+    ``dtype`` is as for `conversion.read_folder`.
     """
     pool, stored = np.random.default_rng(0).standard_normal(2**20, dtype=np.float32), stored_leaves(config)
 

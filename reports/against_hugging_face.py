@@ -112,14 +112,9 @@ class HuggingFace:
 
 
 def measure(run, folder, device, **how):
-    """Load a program in this process and time its stages.
+    """Load a program in this process and time its stages; return when and on what, and `bench.measure`'s figures.
 
-    Returns
-    -------
-    dict
-        Day, commit and machine.
-    dict
-        What `npgemma.benchmarks.bench.measure` returns, and ``touch_seconds``, the least that a load can take.
+    ``touch_seconds`` beside the stages is the least that a load can take.
     """
     load_before = machine()["load_before"]
     program, dtype, flags = runs.parts(run)

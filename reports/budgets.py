@@ -25,15 +25,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 import npgemma  # noqa: E402
 from npgemma.command.compare import PROMPT  # noqa: E402
-from npgemma.command.parity import twin_of  # noqa: E402
 from npgemma.image import load_image  # noqa: E402
 from npgemma.porting import given_tokens  # noqa: E402
+from npgemma.porting.backends import twin_of  # noqa: E402
 from npgemma.porting.bounds import LARGEST, kind_of  # noqa: E402
 from npgemma.porting.coverage import cover  # noqa: E402
 from npgemma.porting.diagnosis import Port, Replays  # noqa: E402
 from npgemma.porting.exact import exact  # noqa: E402
 from npgemma.porting.name_map import read_map  # noqa: E402
-from npgemma.porting.own_errors import judged  # noqa: E402
+from npgemma.porting.own_errors import recalculated  # noqa: E402
 from npgemma.porting.reference import from_model  # noqa: E402
 from npgemma.probe.manifest import checkpoint_hash  # noqa: E402
 
@@ -57,19 +57,7 @@ def shortened(model, layers):
 
 
 def measure(folder, dtype, layers=None):
-    """Measure right programs on a checkpoint.
-
-    Parameters
-    ----------
-    folder : str or pathlib.Path
-    dtype : str
-    layers : int, optional
-
-    Returns
-    -------
-    dict of str to dict of str to float
-        By program and kind of operation, the largest own error.
-    """
+    """Return by right program and kind of operation the largest own error on a checkpoint."""
     model = shortened(npgemma.load(folder, dtype="float32" if dtype == "float16" else dtype), layers)
     image = load_image(npgemma.example_image(), model.config.vision.image_size)
     prompt = model.tokenizer.prompt(PROMPT)
@@ -112,7 +100,7 @@ def own_errors(model, image, prompt, arrays, tokens, dtype):
     arrays = {name: array for name, array in arrays.items() if not name.endswith("masked_BKGTS")}
     replays = Replays(model, lambda: given_tokens.pixels_of(image), prompt, Port(arrays, tokens, dtype))
     largest = dict.fromkeys(LARGEST[dtype], 0.0)
-    for _, entry, place in judged(replays):
+    for _, entry, place in recalculated(replays):
         kind = kind_of(entry)
         alone = kind in TOGETHER or all(source in replays.graph.shown for source in entry.inputs)
         if alone and math.isfinite(place.error):

@@ -136,17 +136,7 @@ def random_folder():
 
 
 def outcome(case):
-    """Diagnose the port of a case.
-
-    Parameters
-    ----------
-    case : Case
-
-    Returns
-    -------
-    dict
-        The case's own fields, its ``kind``, ``verdict`` and ``named``.
-    """
+    """Diagnose the port of a case; return its own fields, its ``kind``, ``verdict`` and ``named``."""
     with np.errstate(all="ignore"):  # a mistake may overflow
         report = (from_trace if case.witness == "trace" else from_logits)(case)
     return dataclasses.asdict(case) | {
@@ -156,10 +146,10 @@ def outcome(case):
     }
 
 
-def mistakes_of(case):
-    """Return what breaks a port as a case says."""
-    ways = ALL_KNOWN | foreign_port.UNKNOWN
-    return [ways[name] for name in case.planted]
+def plant(case, port):
+    """Break a port as a case says."""
+    for name in case.planted:
+        (ALL_KNOWN | foreign_port.UNKNOWN)[name](port)
 
 
 def from_trace(case):
@@ -168,8 +158,7 @@ def from_trace(case):
     path, dumps = ROOT / "tiny" / case.image, []
 
     def break_and_watch(port):
-        for mistake in mistakes_of(case):
-            mistake(port)
+        plant(case, port)
         dumps.append(Dump(port.model))
         port.stack.enter_context(dumps[0].functions(port.model))
 
@@ -179,24 +168,15 @@ def from_trace(case):
     expected = from_model(model, load_image(path, size), port.ids, token_ids)
     pairs = cover(expected, arrays, read_map(MAPS[case.checkpoint])).pairs
     found = {name: pair.raw if pair.found is None else pair.found for name, pair in pairs.items()}
-    pixels = functools.partial(_pixels, path, size)
-    return diagnose(Replays(reference, pixels, case.prompt, Port(found, token_ids, case.dtype)))
-
-
-def _pixels(path, size):
-    return load_image(path, size).pixels_BYXC
+    given = Port(found, token_ids, case.dtype)
+    return diagnose(Replays(reference, lambda: load_image(path, size).pixels_BYXC, case.prompt, given))
 
 
 def from_logits(case):
     """Diagnose Hugging Face's logits and tokens."""
     model, _, port = ready(case.checkpoint, case.dtype)
     path, size = ROOT / "tiny" / case.image, model.config.vision.image_size
-
-    def break_all(port):
-        for mistake in mistakes_of(case):
-            mistake(port)
-
-    found, tokens = port.answer(path, case.prompt, ROWS, break_all)
+    found, tokens = port.answer(path, case.prompt, ROWS, functools.partial(plant, case))
     question = Question(model, lambda: load_image(path, size), case.prompt, tokens.tolist())
     answer = logits.Answer(found[:, : model.tokenizer.size].astype(np.float64), tokens.tolist())
     return logits.diagnose(answer, question, case.dtype)

@@ -12,14 +12,11 @@ from PIL import Image
 # The rooms of tests/ are named like the packages they test: the packages come first.
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent / folder) for folder in (".", "tests", "reports")]
 
-import checkpoint_report
 import plugin
 from support import CONFIGS, GEMMA_2, write_random_folder
 
 import npgemma
 from npgemma.fast import blas
-
-MEASUREMENTS = pytest.StashKey[list]()
 
 
 def pytest_addoption(parser, pluginmanager):
@@ -29,15 +26,12 @@ def pytest_addoption(parser, pluginmanager):
 
 
 def pytest_configure(config):
-    """Refuse a folder or file that cannot be before any test is run."""
-    folder, report = config.getoption("--checkpoint"), config.getoption("--report")
+    """Refuse a folder that is none before any test is run."""
+    folder = config.getoption("--checkpoint")
     if folder is not None and not (config.invocation_params.dir / folder).is_dir():
         raise pytest.UsageError(f"--checkpoint should name a checkpoint's folder; at '{folder}' there is none")
-    if report is not None and (
-        not (config.invocation_params.dir / report).parent.is_dir() or (config.invocation_params.dir / report).is_dir()
-    ):
-        raise pytest.UsageError(f"--report should name a file in a folder that exists, found '{report}'")
-    config.stash[MEASUREMENTS] = []
+    if config.getoption("--report") is not None:
+        raise pytest.UsageError("--report is an option of python cli.py parity now: --checkpoint DIR --report FILE")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -61,73 +55,21 @@ def one_thread(request):
         yield
 
 
-def pytest_terminal_summary(terminalreporter, exitstatus, config):
-    """Say aloud what was measured, and what was not proved here, and why; write the report."""
-    measurements = config.stash[MEASUREMENTS]
-    if measurements:
-        terminalreporter.section("measured of the checkpoint")
-        for line in checkpoint_report.summary(measurements):
-            terminalreporter.write_line(line)
-    report = config.getoption("--report")
-    if report is not None and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        tests = checkpoint_tests(terminalreporter.stats)
-        document = checkpoint_report.document(checkpoint_folder(config), measurements, tests)
-        checkpoint_report.write(config.invocation_params.dir / report, document)
-        terminalreporter.write_line(f"report: {len(tests)} checkpoint tests, written to {report}")
-    elif report is not None:
-        terminalreporter.write_line(f"report: not written to {report}, since the run did not end", red=True)
+def pytest_terminal_summary(terminalreporter):
+    """Say aloud what was not proved here, and why."""
     reasons = {}
-    for outcome in ("skipped", "xfailed"):
-        for skipped in terminalreporter.stats.get(outcome, []):
-            reason = reason_of(skipped)
-            reasons[reason] = reasons.get(reason, 0) + 1
+    for skipped in terminalreporter.stats.get("skipped", []):
+        reason = skipped.longrepr[2].removeprefix("Skipped: ")
+        reasons[reason] = reasons.get(reason, 0) + 1
     for reason, count in reasons.items():
         terminalreporter.write_line(f"NOT PROVED HERE: {count} tests ({reason})", yellow=True)
-
-
-def checkpoint_tests(stats):
-    """Return name, outcome and reason of every test that ran on the checkpoint."""
-    tests = []
-    for outcome in ("passed", "failed", "error", "skipped", "xfailed"):
-        for report in stats.get(outcome, []):
-            if "checkpoint" not in getattr(report, "fixturenames", ()):
-                continue
-            tests.append({"test": report.nodeid, "outcome": outcome, "reason": reason_of(report)})
-    return tests
-
-
-def reason_of(report):
-    """Return why a test was skipped or has failed, without the path of a source file; None if it has passed."""
-    if report.outcome == "skipped":
-        return getattr(report, "wasxfail", "") or report.longrepr[2].removeprefix("Skipped: ")
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return crash.message if crash else report.longrepr and str(report.longrepr)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item):
-    """Let a test's report know its fixtures: those with ``checkpoint`` are told in the written report."""
-    report = yield
-    report.fixturenames = item.fixturenames
-    return report
-
-
-def checkpoint_folder(config):
-    """Return the folder the checkpoint tests run on."""
-    folder = config.getoption("--checkpoint")
-    return npgemma.embedded_checkpoint() if folder is None else config.invocation_params.dir / folder
 
 
 @pytest.fixture(scope="session")
 def checkpoint(request):
     """The folder the checkpoint tests run on."""
-    return checkpoint_folder(request.config)
-
-
-@pytest.fixture(scope="session")
-def measurements(request):
-    """What the summary prints and the report holds: dictionaries, in the order of the tests."""
-    return request.config.stash[MEASUREMENTS]
+    folder = request.config.getoption("--checkpoint")
+    return npgemma.embedded_checkpoint() if folder is None else request.config.invocation_params.dir / folder
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -6,6 +6,7 @@ from PIL import Image, ImageColor, ImageFont
 
 from conversion.codebook import CODES, layout, read_codebook
 from npgemma.answer import Detection, as_json, find_objects, mask_lengths, place_mask
+from npgemma.command import annotate as drawing
 from npgemma.command import fonts
 from npgemma.command.annotate import annotate, choose_colours, place_label
 from npgemma.command.image_files import mask_name, write_masks
@@ -85,6 +86,67 @@ def test_a_mask_can_be_seen_on_any_background(background):
     # The edge is a line of the whole colour, and another one beside it.
     assert differs[150, 60] > 150
     assert np.linalg.norm(drawn[150, 60] - drawn[150, 58]) > 442 / 6
+
+
+def painted(mask, background="white", box=(0, 0, 1, 1)):
+    """Draw a mask alone, two pixels thick; return the image, and its colour with that of the line around it."""
+    image = Image.new("RGB", (300, 300), background)
+    drawn, colour = image.copy(), choose_colours(image, [Detection("", box, mask)])[0]
+    drawing._draw_mask(drawn, mask, colour, 2)
+    return np.asarray(drawn), ImageColor.getrgb(colour), ImageColor.getrgb(drawing._beside(colour))
+
+
+def test_a_mask_has_an_edge_of_two_pixels_inside_and_one_outside():
+    mask = np.zeros((300, 300), dtype=bool)
+    mask[100:200, 60:90] = True
+    drawn, colour, beside = painted(mask)
+    row = [tuple(map(int, level)) for level in drawn[150]]
+    assert row[58:63] == [(255,) * 3, beside, colour, colour, row[75]]
+    assert row[87:92] == [row[75], colour, colour, beside, (255,) * 3]
+    assert np.allclose(row[75], (np.array(colour) + 255) / 2, atol=1)
+    column = [tuple(map(int, level)) for level in drawn[:, 75]]
+    assert column[98:103] == [(255,) * 3, beside, colour, colour, row[75]]
+
+
+def test_colours_are_those_beneath_the_mask_or_the_box():
+    """Black left of the middle, white right of it."""
+    image = Image.fromarray(np.repeat(np.repeat([[[0], [255]]], 30, 0), 3, 2).repeat(30, 1).astype(np.uint8))
+    mask = np.zeros((30, 60), dtype=bool)
+    mask[:, 30:] = True
+    level_YXC = np.asarray(image)
+    assert drawing._beneath(level_YXC, Detection("", (0, 0, 60, 30), mask)).min() == 255
+    assert drawing._beneath(level_YXC, Detection("", (0, 0, 60, 30), mask & False)).shape == (60 * 30, 3)
+    assert drawing._beneath(level_YXC, Detection("", (-5, -5, 30, 2), None)).shape == (2 * 30, 3)
+    assert drawing._beneath(level_YXC, Detection("", (29, 1, 29.5, 1.5), None)).tolist() == [[0, 0, 0]]
+    assert drawing._beneath(level_YXC, Detection("", (30, 1, 30.5, 1.5), None)).tolist() == [[255, 255, 255]]
+
+
+def test_what_is_drawn_grows_with_the_image():
+    assert [drawing.line_width((1, side)) for side in (599, 600, 1000)] == [2, 3, 5]
+    assert [drawing.font_size((side, 1)) for side in (389, 390, 600)] == [12, 13, 20]
+    for side, times in ((119, 3), (120, 2), (239, 2), (240, 1)):
+        objects = [Detection("x", (0, 1, 2, 3), np.ones((4, side), dtype=bool))]
+        image, [found] = drawing._enlarged(Image.new("RGB", (side, 4)), objects)
+        assert image.size == (times * side, times * 4) == found.mask.shape[::-1]
+        assert found.box == (0, times, 2 * times, 3 * times)
+    for level, beside in ((128, "white"), (129, "black")):
+        assert drawing._beside(f"rgb({level}, {level}, {level})") == beside
+
+
+def test_an_object_takes_another_colour_unless_it_is_far_better():
+    """The farthest colour is taken, where each object that has one already counts as 120 nearer."""
+    image = Image.new("RGB", (300, 300), "black")
+    level = np.array([ImageColor.getrgb(colour) for colour in drawing.COLOURS])
+    far, chosen = np.linalg.norm(level, axis=1), []
+    for _ in range(12):
+        taken = np.array([chosen.count(colour) for colour in drawing.COLOURS])
+        chosen.append(drawing.COLOURS[int((far - 120 * taken).argmax())])
+    assert choose_colours(image, [Detection("", (0, 0, 9, 9))] * 12) == chosen
+
+
+def test_labels_are_cut_where_file_names_would_be_too_long():
+    assert mask_name("i" * 99 + ".png", 1, "a" * 80 + "b") == "i" * 99 + "-1-" + "a" * 80 + ".png"
+    assert mask_name("i" * 101 + ".png", 12, "x") == "i" * 100 + "-12-x.png"
 
 
 def test_objects_have_colours_of_their_own():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch.nn.functional as F
 from support import assert_close, random, tensor
-from tolerances import OPERATION
 
 import torch_ref.attention as twin
 from npgemma.attention import attend
+from npgemma.porting.bounds import OPERATION
 
 B, T, S, H = 2, 5, 7, 4
 

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from support import assert_close, random, tensor
-from tolerances import OPERATION
 
 import torch_ref.contrastive as twin
 from npgemma import contrastive
+from npgemma.porting.bounds import OPERATION
 
 
 def vectors(dtype, seed):

@@ -7,13 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support import GEMMA, assert_close, random, tensor
-from tolerances import OPERATION
 
 import conversion
 import torch_ref.gemma as twin
 from npgemma import gemma
 from npgemma.mask import prefix_lm
 from npgemma.params import map_leaves
+from npgemma.porting.bounds import OPERATION
 from npgemma.rope import angles
 
 B, T = 2, 7

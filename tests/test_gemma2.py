@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from support import GEMMA_2, assert_close, random, tensor
 from test_gemma import torch_mlp, turned
-from tolerances import OPERATION
 from torch.nn.attention.flex_attention import flex_attention
 
 import conversion
@@ -18,6 +17,7 @@ from npgemma import gemma2
 from npgemma.config import FULL, SLIDING
 from npgemma.mask import prefix_lm, sliding_window
 from npgemma.params import map_leaves
+from npgemma.porting.bounds import OPERATION
 from npgemma.rope import angles
 
 B, T = 2, 7

@@ -111,6 +111,18 @@ def test_top_p_keeps_the_token_that_crosses_p():
     assert np.allclose(reachable(logit, top_p=0.6)[:2], [0.625, 0.375], atol=2e-3)
 
 
+@pytest.mark.parametrize(("top_p", "kept"), [(0.25, 1), (np.nextafter(0.25, 1), 2), (0.5, 2), (0.75, 3), (1.0, 4)])
+def test_the_last_token_kept_makes_the_sum_exactly_top_p(top_p, kept):
+    """Four tokens of a quarter each, which floating point adds up without rounding."""
+    assert np.count_nonzero(reachable(np.zeros(4), top_p=top_p)) == kept
+
+
+def test_a_random_number_where_two_pieces_meet_draws_the_second():
+    quarters = np.array([0.0, np.nextafter(0.25, 0), 0.25, 0.5, 0.75])
+    for sample, array in ((generate.sample, np.array), (twin.sample, torch.tensor)):
+        assert sample(array(np.zeros((5, 4))), array(quarters)).tolist() == [0, 0, 1, 2, 3]
+
+
 def test_top_p_counts_what_top_k_left():
     logit = np.log(np.array([0.4, 0.3, 0.2, 0.1]))
     # Of the first two, the first has 4/7, so it alone reaches one half.

@@ -64,6 +64,20 @@ def test_the_token_that_reaches_top_p_is_drawn_and_no_further_one(model):
     assert {int(choose(model.backend.to_array(logit_BV))[0]) for _ in range(50)} == {5, 3}
 
 
+def test_settings_at_the_ends_of_their_ranges():
+    least = Sampling(max_new_tokens=1, do_sample=True, temperature=0, top_k=1, top_p=5e-324, seed=0)
+    assert (least.top_k, least.seed, Sampling(top_p=1).top_p) == (1, 0, 1)
+    for name, value in (("top_p", np.nextafter(1, 2)), ("top_p", True), ("temperature", -5e-324), ("seed", True)):
+        with pytest.raises(npgemma.InputError, match=name):
+            Sampling(**{name: value})
+    given = {"max_new_tokens": 100, "do_sample": False, "temperature": 1.0, "top_k": None, "top_p": 1.0, "seed": None}
+    assert Sampling.of() == Sampling(**given)
+    with pytest.raises(TypeError, match="'beams' is not a setting of an answer: expected max_new_tokens, do_sample"):
+        Sampling.of(beams=2)
+    with pytest.raises(TypeError, match="positional"):
+        Sampling(100)
+
+
 def test_one_image_serves_all_prompts_of_a_batch(model, image):
     prompts = ["caption en", "answer en how many objects"]
     found = model.generate_batch([image], prompts, max_new_tokens=5)

@@ -5,13 +5,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support import assert_close, random, tensor
-from tolerances import OPERATION
 
 import torch_ref.ops as twin
 from npgemma import ops
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow
 from npgemma.fast.int8 import quantize
 from npgemma.params import ConvolutionParams, LayerNormParams
+from npgemma.porting.bounds import OPERATION
 
 SHAPE = (2, 5, 7)
 

@@ -2,11 +2,11 @@
 
 import torch.nn.functional as F
 from support import CONFIGS, assert_close, random, tensor
-from tolerances import OPERATION
 
 import conversion
 import torch_ref.projector as twin
 from npgemma.params import map_leaves
+from npgemma.porting.bounds import OPERATION
 from npgemma.projector import project
 
 CONFIG = CONFIGS["one key/value head"]

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 from support import assert_close, random, tensor
-from tolerances import OPERATION
 
 import torch_ref.rope as twin
 from npgemma import rope
+from npgemma.porting.bounds import OPERATION
 
 B, T, N, H = 2, 5, 3, 8
 POSITION = np.array([[0, 1, 2, 3, 7], [4, 5, 900, 901, 8000]])

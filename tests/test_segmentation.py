@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from support import assert_close, random, tensor
-from tolerances import MASKS
 
 import torch_ref.segmentation as twin
 from conversion import codebook
 from npgemma import InputError, record, segmentation
 from npgemma.axes import suffix
 from npgemma.params import map_leaves
+from npgemma.porting.bounds import MASKS
 from tiny.training.codebook import Codebook, Codes
 
 # Width of the codes' vectors and channels of the inner layers: ours, the published ones, and an odd couple.

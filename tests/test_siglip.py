@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support import CONFIGS, assert_close, random, tensor
-from tolerances import OPERATION
 
 import conversion
 import torch_ref.siglip as twin
 from npgemma import siglip
 from npgemma.params import map_leaves
+from npgemma.porting.bounds import OPERATION
 from torch_ref.backend import to_torch
 
 CONFIG = CONFIGS["one key/value head"]

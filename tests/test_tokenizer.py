@@ -4,10 +4,10 @@ import itertools
 import shutil
 
 import pytest
-from published import has_published_tokenizer
 
 import npgemma
 from npgemma.errors import InputError
+from npgemma.porting.parity.published import has_published_tokenizer
 from npgemma.tokenizer import Tokenizer
 
 

@@ -17,26 +17,9 @@ from npgemma.params import leaves
 def measure(model, batches=(1,), tokens=8, repeats=3, longest=math.inf, progress=lambda what: None):
     """Time a model's stages, and measure this machine's limits.
 
-    Parameters
-    ----------
-    model : npgemma.Model
-    batches : sequence of int
-        So many prompts are decoded at once, in turn.
-    tokens : int
-        Steps that are timed in each, after a first one that is not counted.
-    repeats : int
-        How often image and prompt are read, after a first time that is not counted.
-    longest : float
-        What takes so many seconds the first time is not repeated, and counts.
-    progress : callable, optional
-        Called with what is measured next.
-
-    Returns
-    -------
-    dict
-        ``machine``, ``model``, ``limits`` and ``stages``: each as `npgemma.benchmarks.stages.time_stages` returns it,
-        with the ``limit`` in seconds at the measured rates, and the ``percent`` of it that is reached. And
-        ``peak_bytes``, of memory, before the limits were measured.
+    Every stage of `npgemma.benchmarks.stages.time_stages` (whose arguments these are) also gets its ``limit`` in
+    seconds at the measured rates, and the ``percent`` of it that is reached. ``peak_bytes`` of memory are from before
+    the limits were measured.
     """
     backend, here = model.backend, machine(model.backend.device)
     with backend.session():
@@ -68,16 +51,7 @@ def _least(operations, rates, dtype, batches):
 def limits(backend, repeats=8):
     """Return how fast this machine reads memory and multiplies matrices, with the backend's own kind of numbers.
 
-    Parameters
-    ----------
-    backend : npgemma.machinery.backend.Backend
-    repeats : int
-        The best counts: a limit is what is possible.
-
-    Returns
-    -------
-    dict
-        ``bytes_per_second``, ``operations_per_second`` (multiplications and additions).
+    The best of the repeats counts: a limit is what is possible. Operations are multiplications and additions.
     """
     # 256 MB in float32, far more than any cache; a product of a matrix and a vector reads the matrix once.
     large, vector = (backend.to_activation(np.ones(shape, dtype=np.float32)) for shape in ((8192, 8192), 8192))
@@ -90,18 +64,11 @@ def limits(backend, repeats=8):
     }
 
 
-def work(config):
-    """Return what a run must do at least.
+def work(config) -> dict[str, int]:
+    """Return the operations (multiplications and additions) that a run does at least, and the weights that a step
+    reads.
 
-    Parameters
-    ----------
-    config : Config
-
-    Returns
-    -------
-    dict of str to int
-        Operations (multiplications and additions) of ``vision``, ``prefill`` and one row's ``step``; ``step_weights``,
-        how many weights a step reads.
+    Those of ``step`` are for one row.
     """
     vision, text, T = config.vision, config.text, config.image_tokens
     S = T + PROMPT_TOKENS

@@ -23,8 +23,6 @@ from npgemma.fast import threads
 def parts(run):
     """Return a run's program, dtype and flags.
 
-    Examples
-    --------
     >>> parts("Hugging Face float32"), parts("torch bfloat16 --static")
     (('Hugging Face', 'float32', []), ('torch', 'bfloat16', ['--static']))
     """
@@ -63,12 +61,7 @@ def apart(function, *arguments):
 def in_turn(measure, runs, rounds, *arguments):
     """Call ``measure(run, *arguments)`` for all runs, in so many rounds, each in a process of its own.
 
-    Yields
-    ------
-    str
-        The run that has just been measured.
-    list
-        What was measured of it in the rounds so far.
+    After each call yield the run, and the list of what was measured of it in the rounds so far.
     """
     found = {run: [] for run in runs}
     for _ in range(rounds):
@@ -80,8 +73,6 @@ def in_turn(measure, runs, rounds, *arguments):
 def middle(rounds):
     """Return the median of every figure.
 
-    Examples
-    --------
     >>> middle([{"load": load, "least": {"token": load / 2}} for load in (3, 9, 4)])
     {'load': 4, 'least': {'token': 2.0}}
     """

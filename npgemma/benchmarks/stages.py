@@ -13,11 +13,7 @@ PROMPT_TOKENS = 6
 class Stages:
     """The stages of a model of ours, on a random image and random tokens; another program's have the same methods.
 
-    Parameters
-    ----------
-    model : npgemma.Model
-    tokens : int
-        The most steps that follow a prefill.
+    At most ``tokens`` steps follow a prefill.
     """
 
     def __init__(self, model, tokens):
@@ -63,20 +59,14 @@ class Stages:
 
 
 def time_stages(stages, batches=(1,), tokens=8, repeats=3, longest=math.inf, progress=lambda what: None):
-    """Time each stage.
+    """Time each stage: of each the median ``seconds`` and their ``spread`` (highest less lowest, over the median).
 
-    Parameters
-    ----------
-    stages : Stages
-    batches, tokens, repeats, longest, progress
-        As for `npgemma.benchmarks.bench.measure`.
+    In turn so many prompts of ``batches`` are decoded at once, ``tokens`` steps each after a first one that is not
+    counted. Image and prompt are read ``repeats`` times, after a first time that is not counted; but what takes
+    ``longest`` seconds the first time is not repeated, and counts. ``progress`` is called with what is measured next.
 
-    Returns
-    -------
-    dict
-        Of each stage the median ``seconds``, their ``spread`` (highest less lowest, over the median) and
-        ``processor_seconds`` (those of all threads together: they grow less where other programs want the cores too);
-        of steps also ``tokens_per_second``, and ``choosing_seconds`` of a greedy choice.
+    ``processor_seconds`` are those of all threads together: they grow less where other programs want the cores too.
+    Steps also have ``tokens_per_second``, and ``choosing_seconds`` of a greedy choice.
     """
     progress("the vision tower")
     vision, image = timed(stages.encode, stages.clock, repeats, longest)
@@ -101,19 +91,8 @@ def time_stages(stages, batches=(1,), tokens=8, repeats=3, longest=math.inf, pro
 def timed(function, clock, repeats=0, longest=math.inf):
     """Call a function once, and ``repeats`` times more; the first time counts where it is the only one.
 
-    Parameters
-    ----------
-    function, clock : callable
-    repeats : int
-    longest : float
-        A function that takes so many seconds is not called again.
-
-    Returns
-    -------
-    list of (float, float)
-        Seconds by the clock, and those of all threads together.
-    object
-        What the function returned at last.
+    It is the only one where it takes ``longest`` seconds. Return of each call the seconds by the clock and those of all
+    threads together, and what the function returned at last.
     """
     taken = []
     while not taken or (len(taken) <= repeats and taken[0][0] < longest):

@@ -11,18 +11,7 @@ STOPPED, BAD_INPUT, PAST_BOUND, PIPE_CLOSED = 130, 2, 1, 141
 
 
 def main(arguments=None):
-    """Run a command line.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        By default those of the process.
-
-    Returns
-    -------
-    int
-        The exit status.
-    """
+    """Run a command line, by default that of the process, and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     named = bool(arguments) and arguments[0] in COMMANDS
     # A closed stdout or stderr is None in Python.
@@ -44,19 +33,7 @@ def main(arguments=None):
 
 
 def run(command, options):
-    """Run one command, with its errors told in one sentence.
-
-    Parameters
-    ----------
-    command : module
-        Of this package.
-    options : argparse.Namespace
-
-    Returns
-    -------
-    int
-        The exit status.
-    """
+    """Run one command, and return the exit status; an error is printed as one sentence."""
     import numpy as np
 
     from npgemma.errors import InputError
@@ -70,7 +47,7 @@ def run(command, options):
     except BrokenPipeError:
         raise
     except OSError as problem:
-        # Files are opened where their errors are told; what is left is the output, on a full disk mostly.
+        # Whoever opens a file reports its errors; what is left is the output, on a full disk mostly.
         print(f"error: cannot write {problem.filename or 'the output'}: {problem.strerror}", file=sys.stderr)
     except MemoryError:
         print(

@@ -15,27 +15,17 @@ OPACITY = 0.5
 # A colour that another object has counts as so much nearer to what lies beneath, of 442 between black and white.
 TAKEN = 120
 LEAST_SIDE = 240
+# Left, top, right, bottom.
+Box = tuple[float, float, float, float]
 
 
-def annotate(image, objects, font=None):
-    """Draw boxes, masks and labels on an image.
+def annotate(image: Image.Image, objects: list[Detection], font: str | None = None) -> Image.Image:
+    """Draw boxes, masks and labels on a copy of an upright RGB image, enlarged a whole number of times if its longer
+    side has less than `LEAST_SIDE` pixels, so that labels can be read.
 
     Each object has the colour that differs most from what lies beneath it, and a border of black or white, so that its
-    edge is seen on any background. Labels stay within the image and beside each other as far as there is room.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Mode RGB, the right way up.
-    objects : list of npgemma.answer.Detection
-    font : str, optional
-        Font file for the labels; by default Pillow's own font, or one of the system's that has a label's letters.
-
-    Returns
-    -------
-    PIL.Image.Image
-        A copy; enlarged a whole number of times if its longer side has less than `LEAST_SIDE` pixels, so that labels
-        can be read.
+    edge is seen on any background. Labels stay within the image and beside each other as far as there is room. Their
+    font is the file ``font``, or by default Pillow's own, or one of the system's that has a label's letters.
     """
     image, objects = _enlarged(image, objects)
     drawn, colours = image.copy(), choose_colours(image, objects)
@@ -43,7 +33,8 @@ def annotate(image, objects, font=None):
     for detection, colour in zip(objects, colours):
         if detection.mask is not None:
             _draw_mask(drawn, detection.mask, colour, thickness)
-    pen, labels = ImageDraw.Draw(drawn), []
+    pen = ImageDraw.Draw(drawn)
+    labels: list[Box] = []
     for detection, colour in zip(objects, colours):
         left, top, right, bottom = detection.box
         outside = (left - 1, top - 1, right + 1, bottom + 1)
@@ -57,7 +48,7 @@ def annotate(image, objects, font=None):
 
 
 def _enlarged(image, objects):
-    """Return a small image with its objects, every pixel as many as it takes for labels; a large one as it is."""
+    """Return a small image and its objects, each pixel enlarged so that labels can be read; a large one as it is."""
     times = -(-LEAST_SIDE // max(image.size))
     if times == 1:
         return image, objects
@@ -80,18 +71,8 @@ def font_size(size):
 
 
 def choose_colours(image, objects):
-    """Return a colour for each object: far from what lies beneath it, and from what others have.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Mode RGB.
-    objects : list of npgemma.answer.Detection
-
-    Returns
-    -------
-    list of str
-        Of `COLOURS`.
+    """Return one of `COLOURS` for each object: far from what lies beneath it in the RGB image, and from the other
+    objects' colours.
     """
     level_YXC, chosen = np.asarray(image).astype(np.float32), []
     for detection in objects:
@@ -154,24 +135,9 @@ def _draw_label(drawn, detection, colour, others, font):
     return place
 
 
-def place_label(box, size, image_size, others):
-    """Return where a label goes: on its box, else in its top corner, under it or in its bottom corner, else nearest.
-
-    Parameters
-    ----------
-    box : (float, float, float, float)
-        Of the object: left, top, right, bottom.
-    size : (int, int)
-        Of the label.
-    image_size : (int, int)
-        Columns and rows.
-    others : list of (float, float, float, float)
-        Labels that are there already.
-
-    Returns
-    -------
-    (float, float, float, float)
-        Left, top, right, bottom, within the image as far as the label fits there.
+def place_label(box: Box, size: tuple[int, int], image_size: tuple[int, int], others: list[Box]) -> Box:
+    """Return where a label of some size (columns, rows) goes: on its object's box, else in its top corner, under it or
+    in its bottom corner, else nearest to it; where it covers other labels least, and within the image if it fits there.
 
     Examples
     --------
@@ -187,11 +153,11 @@ def place_label(box, size, image_size, others):
     tops += sorted(range(0, max(1, rows - down + 1), down), key=lambda row: abs(row - top))
     places = [(left, start, left + across, start + down) for start in tops if 0 <= start <= rows - down]
     places = places or [(left, 0, left + across, down)]
-    return min(places, key=lambda place: sum(_shared(place, other) for other in others))
+    return min(places, key=lambda place: sum(_shared_area(place, other) for other in others))
 
 
-def _shared(one, other):
+def _shared_area(box, other):
     """Return the area that two rectangles share."""
-    across = min(one[2], other[2]) - max(one[0], other[0])
-    down = min(one[3], other[3]) - max(one[1], other[1])
+    across = min(box[2], other[2]) - max(box[0], other[0])
+    down = min(box[3], other[3]) - max(box[1], other[1])
     return max(across, 0) * max(down, 0)

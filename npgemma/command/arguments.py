@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and how their words are read."""
+"""Arguments that several commands share, and how their values are read."""
 
 import argparse
 import difflib
@@ -25,10 +25,10 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tif
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one sentence, and which knows what people mean by other words."""
+    """An argument parser whose errors are one sentence that guesses what was meant."""
 
     def parse_args(self, args=None, namespace=None):
-        """Return the options; of a word that is none of them, say what could be meant."""
+        """Return the options; end if a word is none of them, and say what could be meant."""
         options, others = self.parse_known_args(args, namespace)
         if others:
             self.error(f"'{others[0]}' is no option: {self._meant(others[0])}")
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"error: {' '.join(message.split())}: see {self.prog} --help\n")
 
     def _meant(self, word):
-        """Return what a word could mean that is no option."""
+        """Return what a word that is not an option could mean."""
         if word.startswith("-"):
             known = [name for action in self._actions for name in action.option_strings]
             near = difflib.get_close_matches(word.partition("=")[0], known, n=1)
@@ -59,19 +59,7 @@ def program():
 
 
 def parser_of(command, named=True):
-    """Return the parser of one command.
-
-    Parameters
-    ----------
-    command : module
-        Of `npgemma.command`, with a ``SUMMARY`` and a function ``add_arguments``.
-    named : bool
-        Whether the command line began with its name; the help of a command line without one is that of the program.
-
-    Returns
-    -------
-    Parser
-    """
+    """Return the parser of one command; its help is that of the program unless the command line began with its name."""
     name = command.__name__.rpartition(".")[2]
     parser = Parser(
         prog=f"{program()} {name}" if named else program(),
@@ -109,8 +97,8 @@ def _overview():
     return "\n".join([*lines, "", PROMPTS])
 
 
-def add_question(parser, prompt="caption en", told=None):
-    """Add the image and prompt arguments; ``told`` describes the default prompt where it is not ``prompt`` itself."""
+def add_question(parser, prompt="caption en", described=None):
+    """Add the image and prompt arguments; the help describes the default prompt by ``described``, or else quotes it."""
     parser.add_argument(
         "--image", "--image_file_path", nargs="+", metavar="FILE", help="images (default: the example image)"
     )
@@ -123,7 +111,7 @@ def add_question(parser, prompt="caption en", told=None):
         help="filter that resizes images; big_vision's is bilinear (default: the checkpoint's own, mostly bicubic)",
     )  # fmt: skip
     parser.add_argument(
-        "--prompt", default=prompt, metavar="TEXT", help=f"what to do (default: {told or '%(default)s'})"
+        "--prompt", default=prompt, metavar="TEXT", help=f"what to do (default: {described or '%(default)s'})"
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from npgemma.command.fonts import font_for
-from npgemma.explain.attention_maps import PARTS
+from npgemma.explain.attention_maps import PARTS, Attention
 from npgemma.explain.token_names import text_of
 
 # Height of a map in pixels, of the letters, between cells, and the width of the tokens' column.
@@ -15,23 +15,13 @@ HEAT, SHARES = "#D55E00", ("#D55E00", "#000000", "#56B4E9", "#BBBBBB")
 BAR = 6
 
 
-def attention_sheet(seen, attention, answer, tokenizer):
-    """Draw the attention of every token of an answer onto the image.
+def attention_sheet(seen: Image.Image, attention: Attention, answer, tokenizer) -> Image.Image:
+    """Draw the attention of every token of an answer onto ``seen``, the square that the model saw; of several images,
+    the squares side by side.
 
-    Parameters
-    ----------
-    seen : PIL.Image.Image
-        The square that the model saw; of several images, the squares side by side.
-    attention : npgemma.explain.attention_maps.Attention
-    answer : npgemma.Generation
-    tokenizer : npgemma.tokenizer.Tokenizer
-
-    Returns
-    -------
-    PIL.Image.Image
-        Maps of the `HEADS` heads with the largest weights on single patches. A patch is coloured by its weight
-        (`heat_map`). Beneath stand the shares of the whole weight that the image, ``<bos>``, the prompt and the answer
-        so far get, in percent and as a bar.
+    The columns are the `HEADS` heads that look at the image most sharply. A patch is coloured by its weight
+    (`heat_map`). Beneath stand the shares of the whole weight that the image, ``<bos>``, the prompt and the answer so
+    far get, in percent and as a bar.
     """
     heads = attention.sharpest(HEADS)
     width = MAP * seen.width // seen.height
@@ -65,38 +55,16 @@ def _head(sheet, heads, shape, width):
         write(sheet, (WORDS + column * (width + GAP), MAP + 2 * GAP), f"layer {layer}, head {head}")
 
 
-def pale_of(image, size):
-    """Return an image in light grey, on which any colour shows.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-    size : (int, int)
-        Columns and rows of the result.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode RGB.
-    """
+def pale_of(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return an image, resized to (columns, rows), in RGB of light greys, on which any colour shows."""
     return image.resize(size).convert("L").point(lambda level: 170 + level // 3).convert("RGB")
 
 
-def heat_map(pale, weight_UW):
-    """Colour the patches of an image by their weight: relative to the largest, times the share of all of them together.
+def heat_map(pale: Image.Image, weight_UW: np.ndarray) -> Image.Image:
+    """Colour the patches of an RGB image by their weight: relative to the largest, times the share of all of them
+    together.
 
     So a map in which every patch has next to no weight stays pale.
-
-    Parameters
-    ----------
-    pale : PIL.Image.Image
-        Mode RGB.
-    weight_UW : array
-
-    Returns
-    -------
-    PIL.Image.Image
-        Of the size of ``pale``.
     """
     level_UW = weight_UW / weight_UW.max() * weight_UW.sum()
     level = Image.fromarray((level_UW * 255).round().clip(0, 255).astype(np.uint8))

@@ -5,14 +5,13 @@ import math
 
 import numpy as np
 
-import npgemma
-from npgemma.command import PAST_BOUND, prepare
+from npgemma.command import BAD_INPUT, PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
-from npgemma.command.compare_tables import compare_table, inputs_table, map_table
+from npgemma.command.port_tables import compare_table, inputs_table, map_table
 
 SUMMARY = "Find the first wrong operation of another program (a port) from its arrays; exit with 1 if it is wrong."
 DTYPES = ("float32", "bfloat16", "float64")
-# It asks for something in a place: "caption en" begins alike under many mistakes.
+# Its answer has boxes: under many mistakes an answer to "caption en" begins alike.
 PROMPT = "detect red circle ; blue square"
 
 
@@ -38,7 +37,7 @@ def add_arguments(parser):
         help="put the port's array of this name (ours) in place of ours: is what follows right then? Once or more",
     )  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the port (default: %(default)s)")
-    add_question(parser, prompt=None, told=f"the trace's own, if it tells it; else {PROMPT}")
+    add_question(parser, prompt=None, described=f"the trace's own, if it has one; else {PROMPT}")
 
 
 def run(options):
@@ -72,7 +71,7 @@ def read_port(options):
 
 
 def _finite(report):
-    """Return a report as JSON can hold it: null where a number is infinite, as the distance of unequal ids is."""
+    """Return a report that JSON can hold, with null where a number is infinite, as the distance of unequal ids is."""
     if isinstance(report, dict):
         return {key: _finite(value) for key, value in report.items()}
     if isinstance(report, list):
@@ -101,11 +100,12 @@ def _check_map(options, reference, port, rules):
         "suggestions": suggest(reference, coverage),
     }
     print(json.dumps(report) if options.json else map_table(report), flush=True)
-    return 0 if coverage.pairs else 2
+    return 0 if coverage.pairs else BAD_INPUT
 
 
 def reference_of(options, token_ids):
     """Return what to compare with, and how many rows of the vocabulary belong to tokens (None if unknown)."""
+    from npgemma.porting.given_tokens import prompt_ids
     from npgemma.porting.reference import from_model, from_trace, with_model
 
     if options.reference:
@@ -113,6 +113,5 @@ def reference_of(options, token_ids):
     [(_, image)] = prepare.images(options, most=1)
     # NumPy loads no float16: such a port's weights are rounded from float32.
     model = prepare.reference(options, "float32" if options.dtype == "float16" else options.dtype)
-    prompt_ids = model.tokenizer.prompt(npgemma.machinery.model.without_image_marks(options.prompt))
     ids = None if token_ids is None else [int(token) for token in token_ids.reshape(-1)]
-    return from_model(model, image, prompt_ids, ids), model.tokenizer.size
+    return from_model(model, image, prompt_ids(model, options.prompt), ids), model.tokenizer.size

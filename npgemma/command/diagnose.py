@@ -2,10 +2,10 @@
 
 import json
 
-from npgemma.command import PAST_BOUND, diagnose_logits, prepare
+from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
 from npgemma.command.compare import PROMPT, read_port, reference_of
-from npgemma.command.tables import diagnosis_table, mistakes_table
+from npgemma.command.port_tables import diagnosis_table, logits_table, mistakes_table
 from npgemma.errors import InputError
 from npgemma.porting.bounds import LARGEST
 from npgemma.porting.mistakes import MISTAKES
@@ -16,12 +16,16 @@ SUMMARY = "Name the mistakes of another program (a port) from its arrays or logi
 def add_arguments(parser):
     """Declare the command's arguments."""
     parser.add_argument("port", metavar="TRACE", nargs="?", help="its arrays: .safetensors, .npz, or a folder of .npy")
-    diagnose_logits.add_arguments(parser)
+    parser.add_argument(
+        "--logits", metavar="FILE",
+        help="safetensors or npz file with a port's 'logits' (n, V), a row for each token of its answer, and "
+        "'token_ids' (n,)",
+    )  # fmt: skip
     parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a map that comes along")
     parser.add_argument("--dtype", choices=tuple(LARGEST), default="float32", help="of the port (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="print every known mistake: what it is, and who made it")
     parser.set_defaults(reference=None)
-    add_question(parser, prompt=None, told=f"the trace's own, if it tells it; else {PROMPT}")
+    add_question(parser, prompt=None, described=f"the trace's own, if it has one; else {PROMPT}")
 
 
 def run(options):
@@ -35,19 +39,33 @@ def run(options):
         return 0
     if (options.port is None) == (options.logits is None):
         raise InputError("diagnose takes the trace of a port, or --logits FILE, or --list")
-    if options.logits:
-        return diagnose_logits.run(options)
-    report = _from_trace(options)
-    print(json.dumps(report) if options.json else diagnosis_table(report), flush=True)
+    report = _from_logits(options) if options.logits else _from_trace(options)
+    table = logits_table if options.logits else diagnosis_table
+    print(json.dumps(report) if options.json else table(report), flush=True)
     return 0 if report["verdict"] == "right" else PAST_BOUND
+
+
+def _from_logits(options):
+    """Return what is wrong with a port that has written its logits."""
+    from npgemma.porting.logits import Question, diagnose, read_answer
+
+    def load():
+        [(_, image)] = prepare.images(options, most=1)
+        return image
+
+    [(path, _)] = prepare.images(options, most=1)
+    model = prepare.reference(options, "float32")
+    answer, prompt = read_answer(options.logits, model), options.prompt or PROMPT
+    question = Question(model, load, prompt, answer.token_ids)
+    return {"image": path, "prompt": prompt} | diagnose(answer, question, options.dtype)
 
 
 def _from_trace(options):
     """Return what is wrong with a port that has written its arrays."""
     from npgemma.porting.comparing import TOKENS
     from npgemma.porting.coverage import cover
-    from npgemma.porting.diagnosis import diagnose, read_token_ids
-    from npgemma.porting.given_tokens import pixels_of
+    from npgemma.porting.diagnosis import diagnose
+    from npgemma.porting.given_tokens import ids_of_trace, pixels_of
     from npgemma.porting.name_map import read_map
     from npgemma.porting.recalculated import replays_of
     from npgemma.porting.reference import traced
@@ -55,19 +73,14 @@ def _from_trace(options):
     arrays, rules = read_port(options), read_map(options.map) if options.map else []
     given = arrays.pop(TOKENS, None)
     reference, _ = reference_of(options, given)
-    found = _under_our_names(cover(reference, arrays, rules))
-    if given is None and (ids := read_token_ids(found)) != reference.token_ids:
+    coverage = cover(reference, arrays, rules)
+    if given is None and (ids := ids_of_trace(coverage.shown)) != reference.token_ids:
         reference = traced(reference.model, reference.pixels, reference.about["ids"], ids)
-        found = _under_our_names(cover(reference, arrays, rules))
+        coverage = cover(reference, arrays, rules)
 
     def load():
-        [(_, again)] = prepare.images(options, most=1)
-        return pixels_of(again)
+        [(_, image)] = prepare.images(options, most=1)
+        return pixels_of(image)
 
-    replays = replays_of(reference, found, options.dtype, load, options.prompt)
+    replays = replays_of(reference, coverage.shown, options.dtype, load, options.prompt)
     return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | diagnose(replays)
-
-
-def _under_our_names(coverage):
-    """Return a port's arrays under our names, and in our layouts where they fit."""
-    return {name: pair.raw if pair.found is None else pair.found for name, pair in coverage.pairs.items()}

@@ -34,7 +34,7 @@ def run(options):
     prepare.backend_of(options)
     progress = Progress()
     [(path, image)] = prepare.images(options, most=1)
-    # Opened first: a file that cannot be written is told before the work.
+    # Opened first, so that a file that cannot be written is reported before the work.
     with replacing(options.out) as file:
         model = prepare.load(options, progress)
         original = upright_rgb(open_image(path))
@@ -49,7 +49,7 @@ def run(options):
 
 def _twin(options, model):
     """Return the same weights on the other backend, or None where torch is not installed."""
-    from npgemma.command.parity import twin_of
+    from npgemma.porting.backends import twin_of
 
     if options.backend == "torch":
         return prepare.reference(options, options.dtype)

@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import sys
+from collections.abc import Iterable
 
 from PIL import ImageFont
 
@@ -26,26 +27,8 @@ PREFERRED = ("dejavusans.", "notosans-regular", "arialuni", "arial.", "segoeui."
 
 
 def font_for(text, size, path=None):
-    """Return a font that has every letter of a text, or as many of them as any.
-
-    Parameters
-    ----------
-    text : str
-    size : int
-        Height in pixels.
-    path : str, optional
-        A font file to use before all others.
-
-    Returns
-    -------
-    font : PIL.ImageFont.FreeTypeFont
-    lacks : str
-        The letters that it has not.
-
-    Raises
-    ------
-    InputError
-        If ``path`` is no font.
+    """Return a font, ``size`` pixels high, that has every letter of a text, or as many as any font, and the letters
+    that it lacks. The font file ``path`` is tried before all others; raises `InputError` if it is not a font.
     """
     best = ImageFont.load_default(size) if path is None else open_font(path, size)
     lacks = missing_letters(best, text)
@@ -64,7 +47,7 @@ def font_for(text, size, path=None):
 
 
 def open_font(path, size=12):
-    """Open a font file that a user named; raise `InputError` if it is none."""
+    """Open a font file that a user named; raise `InputError` if it is not a font."""
     try:
         return ImageFont.truetype(path, size)
     except (OSError, ValueError):
@@ -74,7 +57,7 @@ def open_font(path, size=12):
 def missing_letters(font, text):
     """Return the letters of a text that a font lacks.
 
-    For what it lacks, a font draws the same sign, mostly a crossed box: that of a code which stands for no letter.
+    A font draws what it lacks as it draws a code that is no letter, mostly as a crossed box.
 
     Examples
     --------
@@ -95,29 +78,21 @@ def _drawn(font, letter):
 @functools.cache
 def _system_fonts():
     """Return the system's font files, the preferred ones first."""
-    found = []
+    files = []
     for folder in FOLDERS:
         for parent, _, names in os.walk(os.path.expanduser(folder)):
-            found += [os.path.join(parent, name) for name in names if name.lower().endswith(ENDINGS)]
+            files += [os.path.join(parent, name) for name in names if name.lower().endswith(ENDINGS)]
 
     def rank(path):
         name = pathlib.PurePath(path).name.lower()
         places = [place for place, start in enumerate(PREFERRED) if name.startswith(start)]
         return min(places, default=len(PREFERRED)), name
 
-    return sorted(found, key=rank)
+    return sorted(files, key=rank)
 
 
-def note_missing(labels, size, path=None):
-    """Say on stderr which labels no font has the letters of.
-
-    Parameters
-    ----------
-    labels : iterable of str
-    size : int
-    path : str, optional
-        As in `font_for`.
-    """
+def note_missing(labels: Iterable[str], size: int, path: str | None = None) -> None:
+    """Print on stderr the labels for which `font_for` finds no font with all letters."""
     for label in dict.fromkeys(labels):
         _, lacks = font_for(label, size, path)
         if lacks:

@@ -86,7 +86,7 @@ def _answer(model, images, several, options, settings, progress):
 
     try:
         prompts = [options.prompt] * len(images)
-        # What is compiled runs no Python that could tell of its blocks.
+        # A compiled step runs no Python that could report its blocks.
         blocks = contextlib.nullcontext() if options.static else progress.layers(model.config)
         with views.watching(options, model) as passes, blocks:
             answers = model.generate_batch([image for _, image in images], prompts, watch=watch, **settings)
@@ -104,19 +104,7 @@ def _answer(model, images, several, options, settings, progress):
 
 
 def as_json(path, prompt, answer):
-    """Return the object that ``--json`` prints.
-
-    Parameters
-    ----------
-    path : str or list of str
-        Of the image; of several, where the prompt is about several.
-    prompt : str
-    answer : npgemma.Generation
-
-    Returns
-    -------
-    dict
-    """
+    """Return the object that ``--json`` prints; where the prompt is about several images, with the paths of all."""
     return {
         "image": path,
         "prompt": prompt,
@@ -154,9 +142,10 @@ class _Writer:
         if answer is None:
             return
         if options.json:
-            shown = [[dataclasses.asdict(one) for one in place] for place in self.candidates]
-            shown = {"top_logits": shown} if options.top_logits else {}
-            print(json.dumps(as_json(path, options.prompt, answer) | shown), flush=True)
+            report = as_json(path, options.prompt, answer)
+            if options.top_logits:
+                report["top_logits"] = [[dataclasses.asdict(token) for token in place] for place in self.candidates]
+            print(json.dumps(report), flush=True)
             return
         print("" if self.streams else self.label + answer.text, flush=True)
         if options.boxes or sys.stdout.isatty():
@@ -213,7 +202,7 @@ def _why_no_mask(options, answer, model):
 
 
 def _note_unused(options):
-    """Say so when sampling was tuned but not asked for, and when the prompt holds what only other programs read."""
+    """Note settings of sampling that do not matter, and an ``<image>`` in the prompt that only other programs read."""
     tuned = {
         "--temperature": options.temperature not in (0, 1),
         "--top-p": options.top_p != 1,

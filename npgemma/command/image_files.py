@@ -6,6 +6,7 @@ import re
 
 from PIL import Image
 
+from npgemma.answer import Detection
 from npgemma.errors import InputError
 from npgemma.files.writing import replacing
 
@@ -13,21 +14,9 @@ from npgemma.files.writing import replacing
 LABEL_BYTES, NAME_BYTES = 80, 180
 
 
-def write_masks(folder, path, objects):
-    """Write each mask as an image, white inside, named after the image, its place in the answer, and its label.
-
-    Parameters
-    ----------
-    folder : str
-        Made if it is not there and there is a mask to write.
-    path : str
-        Of the image that was asked about.
-    objects : list of npgemma.answer.Detection
-
-    Returns
-    -------
-    list of str
-        The files written: ``example-1-red-circle.png``.
+def write_masks(folder: str, path: str, objects: list[Detection]) -> list[str]:
+    """Write each mask as an image, white inside, and return the files: ``example-1-red-circle.png`` after the image
+    ``path``, the place in its answer, and the label. The folder is made if it does not exist and there is a mask.
     """
     written = []
     for i, detection in enumerate(objects, 1):

@@ -1,19 +1,17 @@
 """``python cli.py parity``: run both backends on one input and print how far they are apart."""
 
-import dataclasses
 import json
 
-import conversion
 import npgemma
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling
 from npgemma.command.tables import parity_table
-from npgemma.porting.backends import Comparison
+from npgemma.errors import InputError
+from npgemma.files.writing import replacing
+from npgemma.porting import own_errors
+from npgemma.porting.backends import Comparison, twin_of
 from npgemma.porting.bounds import BOUNDS, DEVICE_FACTOR
-from npgemma.porting.diagnosis import Port, Replays
-from npgemma.porting.exact import exact
 from npgemma.porting.given_tokens import pixels_of
-from npgemma.porting.own_errors import own_errors
 
 SUMMARY = "Run both backends, whatever --backend says, on one input; exit with 1 past a bound."
 
@@ -23,10 +21,17 @@ def add_arguments(parser):
     add_question(parser)
     add_backend(parser)
     add_sampling(parser, max_new_tokens=8)
+    parser.add_argument(
+        "--report", metavar="FILE",
+        help="check all of the checkpoint instead, in float64, float32 and bfloat16, on images and prompts of its own; "
+        "write what was measured as JSON",
+    )  # fmt: skip
 
 
 def run(options):
     """Print the comparison of the NumPy backend with its twin."""
+    if options.report is not None:
+        return _report(options)
     twin_backend, device = prepare.import_twin(), prepare.device(options)
     # Both backends must draw alike.
     settings = prepare.sampling(options, seed=0 if options.seed is None else options.seed)
@@ -45,7 +50,7 @@ def run(options):
     with npgemma.record(sink=sink):
         twin_answer = twin.generate(image, options.prompt, **settings)
     report = comparison.report(answer.token_ids, twin_answer.token_ids)
-    report |= _own_errors(model, image, options, found, twin_answer.token_ids)
+    report |= own_errors.of_twin(model, pixels_of(image), options.prompt, found, twin_answer.token_ids)
     # In bfloat16 rounding adds up over the layers as the weights will have it: there only own errors are judged.
     together = report["passed"] or (options.dtype == "bfloat16" and comparison.complete and report["same_tokens"])
     report["passed"] = together and not report["past_limit"]
@@ -54,33 +59,24 @@ def run(options):
     return 0 if report["passed"] else PAST_BOUND
 
 
-def _own_errors(model, image, options, found, token_ids):
-    """Judge every operation of the twin by itself; of int8, which is no rounding of the twin's, nothing is judged."""
-    if options.dtype == "int8":
-        return {"own_errors": [], "past_limit": []}
-    port = Port(found, token_ids, options.dtype)
-    replays = Replays(exact(model), lambda: pixels_of(image), options.prompt, port)
-    return {"own_errors": own_errors(replays), "past_limit": replays.wrong(replays.right)}
+def _report(options):
+    """Make all checks, print their outcomes and how much of each bound was used, and write the report."""
+    if (options.image, options.prompt, options.dtype) != (None, "caption en", "float32"):
+        raise InputError("--report has images, prompts and dtypes of its own: leave out --image, --prompt and --dtype")
+    prepare.import_twin()
+    from npgemma.porting.parity import CHECKS, Parity, document, summary
 
-
-def twin_of(model, device="cpu"):
-    """Return the model on the torch backend, all else the same; for int8 weights, what they were rounded from.
-
-    Parameters
-    ----------
-    model : npgemma.Model
-        On the NumPy backend.
-    device : str
-
-    Returns
-    -------
-    npgemma.Model
-    """
-    from torch_ref.backend import to_torch, torch_backend
-
-    dtype, params = model.backend.dtype, model.params
-    if dtype == "int8":
-        dtype = "float32"
-        params, _ = conversion.read_folder(model.source, dtype)
-    backend = torch_backend(dtype, device)
-    return dataclasses.replace(model, params=to_torch(params, dtype, device), backend=backend)
+    parity = Parity(prepare.checkpoint(options))
+    # Opened first: a file that cannot be written is told before the work.
+    with replacing(options.report) as file:
+        for name in CHECKS:
+            outcome, reason = parity.run(name)
+            if not options.json:
+                print(f"{outcome:7}  {name}" + (f": {reason}" if reason else ""), flush=True)
+        written = json.dumps(document(parity), indent=1, allow_nan=False)
+        file.write((written + "\n").encode())
+    outcomes = [test["outcome"] for test in parity.tests]
+    counts = ", ".join(f"{outcomes.count(each)} {each}" for each in dict.fromkeys(outcomes))
+    last = f"{len(outcomes)} checks: {counts}; written to {options.report}"
+    print(json.dumps(json.loads(written)) if options.json else "\n".join([*summary(parity.measurements), last]))
+    return PAST_BOUND if "failed" in outcomes else 0

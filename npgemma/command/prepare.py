@@ -7,33 +7,20 @@ from dataclasses import fields
 
 import npgemma
 from npgemma.command.progress import Progress
-from npgemma.config import Gemma2Config
 from npgemma.errors import InputError
 from npgemma.image import load_image
 from npgemma.machinery.sampling import Sampling
 
 
 def sampling(options, **fixed):
-    """Return the settings of an answer.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-    **fixed
-        Fields that the command sets itself.
-
-    Returns
-    -------
-    dict
-        The keywords of `npgemma.Model.generate`, validated.
-    """
+    """Return the keywords of `npgemma.Model.generate`, validated; ``fixed`` are those that the command sets itself."""
     settings = {field.name: getattr(options, field.name) for field in fields(Sampling)} | fixed
     Sampling(**settings)
     return settings
 
 
 def checkpoint(options):
-    """Return where the checkpoint's parts lie: those of the options, or the embedded checkpoint."""
+    """Return where the checkpoint's parts are: those of the options, or the embedded checkpoint."""
     from conversion.source import Source
 
     path = npgemma.embedded_checkpoint() if options.checkpoint is None else options.checkpoint
@@ -46,28 +33,18 @@ def device(options):
 
 
 def images(options, most=None):
-    """Read the images at the size of the checkpoint's model.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-    most : int, optional
-        The command answers no more prompts.
-
-    Returns
-    -------
-    list of (path, LoadedImage)
-        With several images per prompt, of (list of paths, list of LoadedImage).
+    """Read the images at the size of the checkpoint's model, and return (path, `npgemma.image.LoadedImage`) of each;
+    with several images per prompt, (paths, images) of each prompt. More than ``most`` prompts are an error.
     """
     from conversion.folder import open_folder, tokenizer_of
     from conversion.preprocessing import read_preprocessing
 
     paths = options.image or [str(npgemma.example_image())]
-    each = options.images_per_prompt
-    if most and len(paths) > most * each:
-        raise InputError(f"this command takes {'one image' if each == 1 else f'{each} images'}, found {len(paths)}")
-    if len(paths) % each:
-        raise InputError(f"--images-per-prompt {each} should divide the number of images, found {len(paths)}")
+    count = options.images_per_prompt
+    if most and len(paths) > most * count:
+        raise InputError(f"this command takes {'one image' if count == 1 else f'{count} images'}, found {len(paths)}")
+    if len(paths) % count:
+        raise InputError(f"--images-per-prompt {count} should divide the number of images, found {len(paths)}")
     source = checkpoint(options)
     config, _ = open_folder(source)
     preprocessing = read_preprocessing(source, config, options.resize)
@@ -78,14 +55,14 @@ def images(options, most=None):
         )
     with _quiet_libraries():
         loaded = [(path, load_image(path, config.vision.image_size, preprocessing)) for path in paths]
-    if each == 1:
+    if count == 1:
         return loaded
-    return [tuple(map(list, zip(*loaded[first : first + each]))) for first in range(0, len(loaded), each)]
+    return [tuple(map(list, zip(*loaded[first : first + count]))) for first in range(0, len(loaded), count)]
 
 
 @contextlib.contextmanager
 def _quiet_libraries():
-    """Keep away what libtiff, which Pillow uses, writes to stderr by itself; what matters is raised as an error."""
+    """Hide what libtiff, which Pillow uses, writes to stderr by itself; what matters is raised as an error."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
@@ -104,17 +81,10 @@ def backend_of(options):
     return import_twin().torch_backend(*settings)
 
 
-def _config(options):
-    """Return the sizes of the checkpoint's model."""
-    from conversion.folder import open_folder
-
-    config, _ = open_folder(checkpoint(options))
-    return config
-
-
 @contextlib.contextmanager
 def mistake(options):
-    """Make the mistake that the options ask for, if any, in everything that runs inside; say so on stderr."""
+    """Inject the mistake that the options name, if any, into everything that runs inside; say so on stderr."""
+    from conversion.folder import open_folder
     from npgemma.porting.mistakes import MISTAKES, inject
 
     if options.mistake is None:
@@ -122,27 +92,17 @@ def mistake(options):
         return
     if getattr(options, "static", False):
         raise InputError("--static has a step of its own, without any mistake: leave it out")
-    made_on = MISTAKES[options.mistake]
-    if made_on.only_gemma2 and not isinstance(_config(options).text, Gemma2Config):
+    config, _ = open_folder(checkpoint(options))
+    if not MISTAKES[options.mistake].possible_in(config):
         raise InputError(f"{options.mistake} is about PaliGemma 2, and this checkpoint is a PaliGemma 1: name another")
     package = "npgemma" if options.backend == "numpy" else import_twin().__package__
     with inject(options.mistake, package):
-        print(f"note: made on purpose: {made_on.says}", file=sys.stderr)
+        print(f"note: made on purpose: {MISTAKES[options.mistake].says}", file=sys.stderr)
         yield
 
 
 def load(options, progress):
-    """Load the checkpoint for the backend that is asked for.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-    progress : npgemma.command.progress.Progress
-
-    Returns
-    -------
-    npgemma.Model
-    """
+    """Load the checkpoint for the backend of the options."""
     package = npgemma
     if options.backend == "torch":
         import_twin()

@@ -5,7 +5,8 @@ import pathlib
 import sys
 import time
 
-from npgemma.probe.following import Probe, probing
+from npgemma.probe.calls import Probe
+from npgemma.probe.following import probing
 
 
 class Progress:
@@ -37,12 +38,7 @@ class Progress:
         self.active = False
 
     def layers(self, config):
-        """Report each block that the forward pass enters inside a ``with`` block, until `end` is called.
-
-        Parameters
-        ----------
-        config : npgemma.config.Config
-        """
+        """Report each block that the forward pass enters inside a ``with`` block, until `end` is called."""
         return probing(_Blocks(self, config)) if self.active else contextlib.nullcontext()
 
 

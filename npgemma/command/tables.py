@@ -1,8 +1,6 @@
-"""Reports laid out for reading; ``--json`` prints the same reports whole."""
+"""Reports on checkpoints and speed, and of parity, laid out for reading; ``--json`` prints the same reports whole."""
 
 import re
-
-from npgemma.porting.mistakes import MISTAKES
 
 
 def parity_table(report):
@@ -62,14 +60,6 @@ def summary_table(report):
     return "\n".join([*lines, "", "--tensors lists every tensor"])
 
 
-def mistakes_table(report):
-    """Lay out the library of mistakes for reading: what each is, who made it, where it shows first."""
-    lines = []
-    for row in report:
-        lines += [row["id"], f"    {row['says']}", f"    made by: {row['made_by']}", f"    shows in: {row['place']}"]
-    return "\n".join(lines)
-
-
 def inspect_table(report):
     """Lay out a checkpoint's contents for reading, the same tensor of all layers in one line."""
     config = report["config"]
@@ -104,7 +94,7 @@ def inspect_table(report):
 
 
 def _in_words(value):
-    """Write a number, or what a tuple holds: ids, or how often each word stands in it."""
+    """Write a number; of a tuple, its ids, or how often each word is in it."""
     if not isinstance(value, (list, tuple)):
         return f"{value:g}"
     if value and isinstance(value[0], str):
@@ -147,34 +137,3 @@ def _kernel(report):
     """Name the kernel that multiplies for NumPy; PyTorch has a library of its own."""
     known = report["backend"] == "numpy" and report["machine"]["kernel"]
     return f" with OpenBLAS's {known} kernel" if known else ""
-
-
-def diagnosis_table(report):
-    """Return a diagnosis of a port for people.
-
-    Parameters
-    ----------
-    report : dict
-        From `npgemma.porting.diagnosis.diagnose`.
-
-    Returns
-    -------
-    str
-    """
-    lines = [f"{report['compared']} arrays compared, {report['wrong']} of them past what rounding explains"]
-    for found in report["mistakes"]:
-        mistake = MISTAKES[found["name"]]
-        lines += ["", f"{found['name']}: {mistake.says}", f"  first in {found['place']}"]
-        if found["own_error"] is None:
-            lines.append(f"  smaller than rounding, which points its way: c = {found['c']:.2f}, z = {found['z']:.0f}")
-        else:
-            own, explained = (f"{found[key]:.1e}" for key in ("own_error", "explained_error"))
-            lines.append(f"  own error {own}; {explained} if the reference makes the mistake too")
-    if report["in_float32"]:
-        lines += ["", f"calculated in float32, and judged by its limits: {', '.join(report['in_float32'])}"]
-    if report["unexplained"]:
-        lines += ["", f"no known mistake explains {report['unexplained']}: look at what makes it"]
-    if report["undecidable"]:
-        lines += ["", "not decidable here:"]
-        lines += [f"  {each['name']}: {each['reason']}" for each in report["undecidable"]]
-    return "\n".join([*lines, "", f"verdict: {report['verdict']}"])

@@ -13,7 +13,6 @@ from npgemma.command.generate import as_json
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.files.writing import replacing
-from npgemma.machinery.model import without_image_marks
 from npgemma.porting import given_tokens
 from npgemma.porting.bounds import budget_of
 from npgemma.probe.manifest import Manifest, checkpoint_hash
@@ -52,10 +51,10 @@ def add_arguments(parser):
 
 def steps(word):
     """Read a range of steps: ``2:5`` means 2, 3 and 4; an end that is left out is open."""
-    found = re.fullmatch(r"(\d*):(\d*)", word)
-    if not found:
+    ends = re.fullmatch(r"(\d*):(\d*)", word)
+    if not ends:
         raise argparse.ArgumentTypeError(f"should be a range such as 2:5, found '{word}'")
-    return int(found[1] or 0), int(found[2] or sys.maxsize)
+    return int(ends[1] or 0), int(ends[2] or sys.maxsize)
 
 
 def run(options):
@@ -79,7 +78,10 @@ def run(options):
         model = prepare.load(options, progress)
         manifest = Manifest(model.params)
         with record(options.only, sink, manifest.watch):
-            answer = _answer(model, image, options.prompt, ids, settings)
+            if ids is None:
+                answer = model.generate(image, options.prompt, **settings)
+            else:
+                answer = given_tokens.generation(model, image, options.prompt, ids)
     if not spool.entries:
         raise InputError(f"no array matches --only '{options.only}': names look like step.0/logit_BV")
     if options.list:
@@ -87,31 +89,23 @@ def run(options):
         return 0
     name = path if isinstance(path, str) else ", ".join(path)
     about = {"image": name, "prompt": options.prompt, "backend": options.backend, "dtype": options.dtype}
-    words = {name: word for name, word, _ in spool.entries}
-    told = manifest.as_json(
-        words,
+    text = manifest.as_json(
+        {name: dtype for name, dtype, _ in spool.entries},
         budget_of,
         checkpoint=checkpoint_hash(model.params),
         **about,
-        ids=model.tokenizer.prompt(without_image_marks(options.prompt)),
+        ids=given_tokens.prompt_ids(model, options.prompt),
         answer=answer.token_ids,
     )
     with contextlib.ExitStack() as files:
         if options.manifest:
-            files.enter_context(replacing(options.manifest)).write(told.encode())
-        spool.close({**about, "token_ids": json.dumps(answer.token_ids), "manifest": told})
+            files.enter_context(replacing(options.manifest)).write(text.encode())
+        spool.close({**about, "token_ids": json.dumps(answer.token_ids), "manifest": text})
     print(f"{len(spool.entries)} arrays of '{answer.text}' written to {options.out}", file=sys.stderr)
     if options.json:
         about = as_json(path, options.prompt, answer)
         print(json.dumps(about | {"out": options.out, "arrays": len(spool.entries)}))
     return 0
-
-
-def _answer(model, image, prompt, ids, settings):
-    """Answer, with the tokens given or with the model's own."""
-    if ids is None:
-        return model.generate(image, prompt, **settings)
-    return given_tokens.generation(model, image, prompt, ids)
 
 
 def _check_outputs(options):
@@ -123,7 +117,7 @@ def _check_outputs(options):
 
 
 class _Listing:
-    """Takes arrays as a spool does, and keeps only what they are: name, dtype and shape."""
+    """Takes arrays as a spool does, but keeps only their names, dtypes and shapes."""
 
     def __init__(self):
         self.entries = []
@@ -136,10 +130,10 @@ class _Listing:
 
 
 def _print(entries, as_objects):
-    """Print what each array is, as lines or as one JSON array of objects."""
+    """Print name, axes, shape and dtype of each array, as lines or as one JSON array of objects."""
     rows = [
-        {"name": name, "axes": suffix(name.rpartition("/")[2]), "shape": list(shape), "dtype": word}
-        for name, word, shape in entries
+        {"name": name, "axes": suffix(name.rpartition("/")[2]), "shape": list(shape), "dtype": dtype}
+        for name, dtype, shape in entries
     ]
     if as_objects:
         print(json.dumps(rows))

@@ -11,10 +11,9 @@ from npgemma.command.attention_sheet import HEADS, attention_sheet
 from npgemma.command.image_files import check_image_name, save_image
 from npgemma.errors import InputError
 from npgemma.explain.attention_maps import attention_of
-from npgemma.explain.passes import watched
+from npgemma.explain.passes import Candidate, watched
 from npgemma.explain.seen_image import as_seen
-from npgemma.machinery.model import without_image_marks
-from npgemma.porting.given_tokens import pixels_of
+from npgemma.porting.given_tokens import pixels_of, prompt_ids
 
 # Every option of the command that names an image to write.
 FILES = {"annotate": "--annotate", "show_attention": "--show-attention", "image_as_seen": "--save-image-as-seen"}
@@ -46,9 +45,9 @@ def check(options):
         if path is None:
             continue
         check_image_name(path)
-        other = taken.setdefault(os.path.realpath(path), name)
-        if other != name:
-            raise InputError(f"{name} would overwrite {other} at '{path}': name another file")
+        owner = taken.setdefault(os.path.realpath(path), name)
+        if owner != name:
+            raise InputError(f"{name} would overwrite {owner} at '{path}': name another file")
     if options.static and (options.top_logits or options.show_attention):
         raise InputError("--top-logits and --show-attention watch each step, which --static compiles: leave it out")
 
@@ -59,35 +58,14 @@ def one_image_only(options):
 
 
 def watching(options, model):
-    """Keep what the options show of the answers given inside a ``with`` block.
-
-    Parameters
-    ----------
-    options : argparse.Namespace
-    model : npgemma.Model
-
-    Returns
-    -------
-    context manager
-        Of `npgemma.explain.passes.Passes`, or of None if the options show nothing of the passes.
-    """
+    """Watch the passes of the answers given inside a ``with`` block; None if the options show nothing of them."""
     if not options.top_logits and options.show_attention is None:
         return contextlib.nullcontext()
     return watched(model, options.top_logits, options.show_attention is not None)
 
 
 def seen_image(image, model):
-    """Return the square that the model sees; of several images, the squares side by side.
-
-    Parameters
-    ----------
-    image : npgemma.image.LoadedImage or list of LoadedImage
-    model : npgemma.Model
-
-    Returns
-    -------
-    PIL.Image.Image
-    """
+    """Return the square that the model sees; of several images, the squares side by side."""
     pixels = pixels_of(image)[0]
     squares = pixels[None] if pixels.ndim == 3 else pixels
     return Image.fromarray(as_seen(np.concatenate(squares, axis=1), model.preprocessing))
@@ -97,21 +75,13 @@ def write_attention(options, image, answer, passes, model):
     """Write the sheet of an answer's attention."""
     if not passes.weights:
         raise InputError("no attention weights were seen, as a mistake took their place: leave out --show-attention")
-    prompt = len(model.tokenizer.prompt(without_image_marks(options.prompt)))
-    attention = attention_of(passes, answer, len(image) if isinstance(image, list) else 1, prompt)
+    images, prompt = len(image) if isinstance(image, list) else 1, len(prompt_ids(model, options.prompt))
+    attention = attention_of(passes, answer, images, prompt)
     save_image(attention_sheet(seen_image(image, model), attention, answer, model.tokenizer), options.show_attention)
 
 
-def candidate_lines(places):
+def candidate_lines(places: list[list[Candidate]]) -> list[str]:
     """Lay out the most probable tokens, a line for each place of the answer.
-
-    Parameters
-    ----------
-    places : list of list of npgemma.explain.passes.Candidate
-
-    Returns
-    -------
-    list of str
 
     Examples
     --------
@@ -120,6 +90,6 @@ def candidate_lines(places):
     ["    1  ' red' 90.00 %  '<eos>' 4.00 %"]
     """
     return [
-        f"{place:5}  " + "  ".join(f"{one.text!r} {100 * one.probability:.2f} %" for one in candidates)
+        f"{place:5}  " + "  ".join(f"{token.text!r} {100 * token.probability:.2f} %" for token in candidates)
         for place, candidates in enumerate(places, 1)
     ]

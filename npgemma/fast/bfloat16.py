@@ -15,20 +15,8 @@ PIECE, STRETCH = 2**16, 2**24
 
 
 def narrow(x):
-    """Round float32 values to the nearest bfloat16, ties to even, and return the bits.
+    """Round finite float values (through float32) to the nearest bfloat16, ties to even; return the bits as uint16.
 
-    Parameters
-    ----------
-    x : float array of any shape
-        Finite values; rounded through float32.
-
-    Returns
-    -------
-    uint16 array
-        The upper half of the float32's bits; `widen` turns them back.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> [hex(bits) for bits in narrow(np.array([1.0, 1.00390625, 1.01171875]))]
     ['0x3f80', '0x3f80', '0x3f82']
@@ -39,18 +27,8 @@ def narrow(x):
 
 
 def widen(bits):
-    """Return the float32 values of bfloat16 bits, exactly.
+    """Return the float32 values of bfloat16 bits (uint16), exactly.
 
-    Parameters
-    ----------
-    bits : uint16 array of any shape
-
-    Returns
-    -------
-    float32 array
-
-    Examples
-    --------
     >>> import numpy as np
     >>> widen(np.array([0x3F80, 0xC049], dtype=np.uint16))
     array([ 1.      , -3.140625], dtype=float32)
@@ -61,25 +39,14 @@ def widen(bits):
 
 
 def widen_in_pieces(bits, release=lambda start, stop: None):
-    """Widen a large array on all cores, without ever holding much of it twice.
+    """`widen` a large array, perhaps mapped from a file, on all cores, without ever holding much of it twice.
 
-    Parameters
-    ----------
-    bits : uint16 array
-        Mapped from a file, perhaps.
-    release : callable, optional
-        Called with the first and last entry of each stretch once it has been read.
-
-    Returns
-    -------
-    float32 array
-        The values that `widen` gives.
+    ``release`` is called with the first and last entry of each stretch once it has been read.
     """
     wide = np.empty(bits.shape, dtype=np.float32)
     words, flat = wide.reshape(-1).view(np.uint32), bits.reshape(-1)
 
     def work(start, stop):
-        """Widen some entries."""
         words[start:stop] = flat[start:stop]
         words[start:stop] <<= 16
 
@@ -92,15 +59,9 @@ def widen_in_pieces(bits, release=lambda start, stop: None):
 
 @dataclass(frozen=True)
 class BFloat16Weight:
-    """A matrix held in bfloat16; it stands where an array stands in the tree.
+    """A matrix held in bfloat16; it stands where an array stands in the tree."""
 
-    Parameters
-    ----------
-    bits : uint16 array
-        In the weight's own axes.
-    """
-
-    bits: np.ndarray
+    bits: np.ndarray  # uint16, in the weight's own axes
 
     dtype = "bfloat16"
 
@@ -129,18 +90,7 @@ class BFloat16Weight:
         return whole if dtype is None else whole.astype(dtype)
 
     def multiply(self, x_RK, order):
-        """Return the product of activations with this weight, which is widened block by block.
-
-        Parameters
-        ----------
-        x_RK : float32 array
-        order : tuple of int
-            As from `npgemma.fast.products.layout`.
-
-        Returns
-        -------
-        y_RN : float32 array
-        """
+        """Return the product y_RN, for which the weight is widened block by block; the order is `products.layout`'s."""
         bits_NK = rows_of(self.bits, order, x_RK.shape[1])
         K = bits_NK.shape[1]
         if K % 2 or bits_NK.strides[1] != bits_NK.itemsize or bits_NK.strides[0] % 4:

@@ -34,10 +34,7 @@ def on_one_thread():
 def kernel():
     """Return the name of the processor whose kernels OpenBLAS has chosen; None for another library.
 
-    Returns
-    -------
-    str or None
-        ``"SkylakeX"``: AVX-512; ``"Haswell"``, ``"Zen"``: AVX2, half as fast where there is AVX-512.
+    ``"SkylakeX"`` is AVX-512; ``"Haswell"`` and ``"Zen"`` are AVX2, half as fast where there is AVX-512.
     """
     get = _function("get_corename", ctypes.c_char_p)
     return get().decode() if get else None

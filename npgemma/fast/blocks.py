@@ -40,18 +40,10 @@ def taken_whole():
 
 
 def in_blocks_of_queries(attend):
-    """Let a formula of attention take many queries in blocks, on all cores.
+    """Let a formula of attention take many queries in blocks, on all cores; results differ by rounding only.
 
-    Parameters
-    ----------
-    attend : callable
-        ``attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, *others)``, such as `npgemma.attention.attend`: every query's result
-        depends on that query, its mask and all keys and values of its head.
-
-    Returns
-    -------
-    callable
-        The same; results differ by rounding only.
+    Every query's result must depend on that query, its mask and all keys and values of its head, as with
+    `npgemma.attention.attend`.
     """
 
     @functools.wraps(attend)
@@ -67,7 +59,6 @@ def in_blocks_of_queries(attend):
         whole_mask = None if mask_BTS is None else np.broadcast_to(mask_BTS, (B, T, S))
 
         def work(start, stop):
-            """Run the formula for some blocks."""
             for rows, tokens, heads, shared in places[start:stop]:
                 mask = None if whole_mask is None else _keys_first(whole_mask[rows, tokens])
                 q, k, v = q_BTNH[rows, tokens, heads], k_BSKH[rows, :, shared], v_BSKH[rows, :, shared]
@@ -91,17 +82,8 @@ def in_blocks_of_tokens(function):
     """Let a function that treats each token by itself take many in blocks, one after the other, each on all cores.
 
     The arrays that the function makes on the way then need less memory: for the 16384 hidden channels of 4102 tokens,
-    of which `npgemma.gemma.geglu` has three arrays at once, 0.8 GB.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(x_BTD, *others)`` returns an array of the shape and dtype of ``x_BTD``.
-
-    Returns
-    -------
-    callable
-        The same; results differ by rounding only.
+    of which `npgemma.gemma.geglu` has three arrays at once, 0.8 GB. It must return an array of the shape and dtype of
+    ``x_BTD``; results differ by rounding only.
     """
 
     @functools.wraps(function)
@@ -118,24 +100,11 @@ def in_blocks_of_tokens(function):
 
 
 def cut(B, K, G, T, S, most):
-    """Cut an array of scores into blocks of about the same size.
+    """Cut an array of scores into blocks of about the same size: at most ``most`` scores, but at least one query.
 
-    The G query heads that share a key/value head stay together: their queries are rows of one product.
+    The G query heads that share a key/value head stay together: their queries are rows of one product. Each block is
+    slices of rows, queries, query heads, and the key/value heads that these share.
 
-    Parameters
-    ----------
-    B, K, G, T, S : int
-        The axes of the scores.
-    most : int
-        Scores of a block; but at least one query is in it.
-
-    Returns
-    -------
-    list of (slice, slice, slice, slice)
-        Rows, queries, query heads, and the key/value heads that these share.
-
-    Examples
-    --------
     Scores of 4 query heads, of which two each share keys and values, for 300 queries and keys:
 
     >>> for rows, tokens, heads, shared in cut(1, 2, 2, 300, 300, most=100_000):

@@ -5,23 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DType:
-    """What a model's matrices are held in, and what is calculated with them.
-
-    Parameters
-    ----------
-    name : str
-    bytes : int
-        Of one entry of a matrix. Biases and norms are held in the dtype of the activations.
-    activations : str
-        The dtype in which NumPy calculates; it has no bfloat16, and int8 weights have a factor for each row.
-    torch : bool
-        Whether the torch backend has this dtype, for weights and activations alike.
-    """
+    """What a model's matrices are held in, and what is calculated with them."""
 
     name: str
-    bytes: int
-    activations: str
-    torch: bool = True
+    bytes: int  # of one entry of a matrix; biases and norms are held in the dtype of the activations
+    activations: str  # in which NumPy calculates; it has no bfloat16, and int8 weights have a factor for each row
+    torch: bool = True  # whether the torch backend has this dtype, for weights and activations alike
 
 
 # Each takes less memory than the one before it, and is less exact.

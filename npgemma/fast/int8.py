@@ -19,20 +19,11 @@ PIECE = 2**20
 
 @dataclass(frozen=True)
 class Int8Weight:
-    """A weight in eight bits; it stands where an array stands in the tree.
+    """A weight in eight bits; it stands where an array stands in the tree."""
 
-    Parameters
-    ----------
-    number_NK : int8 array
-        As stored: rows are what comes out of a product, columns what is summed.
-    factor_N : float32 array
-    view : callable
-        Turns an array of the stored shape into the weight's own axes.
-    """
-
-    number_NK: np.ndarray
+    number_NK: np.ndarray  # as stored: rows are what comes out of a product, columns what is summed
     factor_N: np.ndarray
-    view: Callable
+    view: Callable  # turns an array of the stored shape into the weight's own axes
 
     dtype = "int8"
 
@@ -61,47 +52,24 @@ class Int8Weight:
         return whole if dtype is None else whole.astype(dtype)
 
     def multiply(self, x_RK, order):
-        """Return the product of activations with this weight: by whole numbers, and the factor of each row comes last.
-
-        Parameters
-        ----------
-        x_RK : float32 array
-        order : tuple of int
-            Not needed: the numbers are stored as rows of what comes out.
-
-        Returns
-        -------
-        y_RN : float32 array
-        """
+        """Return the product y_RN: by whole numbers, which lie in the right order, and then by the rows' factors."""
         y_RN = product_in_blocks([x_RK], self.number_NK, lambda number, parts: np.copyto(parts[0], number))
         y_RN *= self.factor_N
         return y_RN
 
 
-def quantize(stored, view, wide=lambda part: part, release=lambda start, stop: None):
-    """Round a weight to eight bits.
+def quantize(stored, view, wide=lambda part: part, release=lambda start, stop: None) -> Int8Weight:
+    """Round a stored weight, whose first axis is what comes out of a product, to eight bits.
 
-    Parameters
-    ----------
-    stored : array
-        As a checkpoint has it, the first axis what comes out of a product.
-    view : callable
-        Turns an array of this shape into the weight's own axes.
-    wide : callable, optional
-        Turns a part of ``stored`` into numbers that NumPy can calculate with; needed for bfloat16 bits.
-    release : callable, optional
-        Called with the first and last entry of each part once it has been read.
-
-    Returns
-    -------
-    Int8Weight
+    ``view`` turns an array of this shape into the weight's own axes, and ``wide`` a part of it into numbers that NumPy
+    can calculate with (needed for bfloat16 bits). ``release`` is called with the first and last entry of each part once
+    it has been read.
     """
     rows_NK = stored.reshape(len(stored), -1)
     number_NK, factor_N = np.empty(rows_NK.shape, dtype=np.int8), np.empty(len(rows_NK), dtype=np.float32)
     K = rows_NK.shape[1]
 
     def work(start, stop):
-        """Round some rows, each by its own factor."""
         part = wide(rows_NK[start:stop]).astype(np.float32, copy=False)
         factor_N[start:stop] = factor = np.maximum(part.max(axis=1), -part.min(axis=1)) / HIGHEST
         # A row of zeros has any factor.

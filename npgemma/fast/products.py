@@ -49,18 +49,9 @@ _TWO_OPERANDS = re.compile(r"[A-Za-z]+,[A-Za-z]+->[A-Za-z]+")
 
 
 def fast_product(formula, *operands):
-    """Return what ``np.einsum(formula, *operands)`` returns, in the way that is fastest here.
+    """Return what ``np.einsum`` returns, in the way that is fastest here; the second operand may be a narrow weight.
 
-    Parameters
-    ----------
-    formula : str
-    *operands : arrays
-        The second may be a narrow weight.
-
-    Returns
-    -------
-    array or None
-        None for a formula that is neither a product of activations with a weight nor one of attention's.
+    None for a formula that is neither a product of activations with a weight nor one of attention's.
     """
     found = layout(formula)
     if found:
@@ -72,21 +63,9 @@ def fast_product(formula, *operands):
 def check_axes(formula, *shapes):
     """Refuse operands whose axes disagree; a formula and shapes that were right once are not looked at again.
 
-    Parameters
-    ----------
-    formula : str
-        One with ``...`` is left to `numpy.einsum` and `torch.einsum`.
-    *shapes : tuples of int
-        Of all operands.
+    ValueError if operands or axes are more or fewer than the formula names, or one letter stands for two sizes, of
+    which one may be 1: nothing is broadcast. A formula with ``...`` is left to `numpy.einsum` and `torch.einsum`.
 
-    Raises
-    ------
-    ValueError
-        If operands or axes are more or fewer than the formula names, or one letter stands for two sizes, of which one
-        may be 1: nothing is broadcast.
-
-    Examples
-    --------
     >>> check_axes("BTNH,NHD->BTD", (2, 5, 4, 6), (6, 4, 7))
     Traceback (most recent call last):
     ValueError: einsum BTNH,NHD->BTD: axis N is 4 in the first operand and 6 in the second
@@ -109,23 +88,12 @@ def check_axes(formula, *shapes):
 
 
 @functools.cache
-def layout(formula):
-    """Say how a formula is a product of matrices.
+def layout(formula: str) -> tuple[int, tuple[int, ...]] | None:
+    """Say how a formula is a product of matrices: how many axes of the activations stay, and the order of the weight's.
 
-    Parameters
-    ----------
-    formula : str
-        ``"BTNH,NHD->BTD"``.
+    The leading axes stay; the order puts those that come out before those that are summed. None if the formula is no
+    such product: an axis runs through both operands and the result, for example.
 
-    Returns
-    -------
-    (int, tuple of int) or None
-        How many leading axes of the activations stay, and the order of the weight's axes that puts those that come out
-        before those that are summed. None if the formula is no such product: an axis runs through both operands
-        and the result, for example.
-
-    Examples
-    --------
     >>> layout("BTNH,NHD->BTD"), layout("BTKGH,BSKH->BKGTS")
     ((2, (2, 0, 1)), None)
     """
@@ -148,23 +116,12 @@ def _parts(formula):
 
 
 @functools.cache
-def as_matrices(formula):
-    """Say how a formula of attention is a product of matrices, one for each place of a batch.
+def as_matrices(formula: str) -> tuple[str, str, str, str] | None:
+    """Say how a formula of attention (None for any other) is a product of matrices, one for each place of a batch.
 
-    Parameters
-    ----------
-    formula : str
-        ``"BTKGH,BSKH->BKGTS"``.
+    The axes of the batch, which both operands and the result have; of the rows, which the second operand has not, ``T``
+    among them; the axes that are summed; and those of the columns, which the first has not.
 
-    Returns
-    -------
-    (str, str, str, str) or None
-        The axes of the batch, which both operands and the result have; of the rows, which the second operand has not,
-        ``T`` among them; the axes that are summed; and those of the columns, which the first has not. None for any
-        other formula.
-
-    Examples
-    --------
     >>> as_matrices("BTKGH,BSKH->BKGTS"), as_matrices("BKGTS,BSKH->BTKGH")
     (('BK', 'GT', 'H', 'S'), ('BK', 'TG', 'S', 'H'))
     """
@@ -181,18 +138,7 @@ def as_matrices(formula):
 
 
 def multiply_activations(formula, x, other):
-    """Multiply activations by activations, as attention does: the queries (``T``) in pieces, on all cores.
-
-    Parameters
-    ----------
-    formula : str
-        One that `as_matrices` knows.
-    x, other : arrays
-
-    Returns
-    -------
-    array
-    """
+    """Multiply activations by activations, as attention does: the queries (``T``) in pieces, on all cores."""
     axes, other_axes, result = _parts(formula)
     sizes = dict(zip(axes + other_axes, x.shape + other.shape))
     T = sizes["T"]
@@ -203,7 +149,6 @@ def multiply_activations(formula, x, other):
     before_x, before_found = ((slice(None),) * letters.index("T") for letters in (axes, result))
 
     def work(start, stop):
-        """Multiply some of the queries."""
         tokens = slice(start, stop)
         found[(*before_found, tokens)] = _multiply_queries(formula, x[(*before_x, tokens)], other)
 
@@ -232,21 +177,7 @@ def _multiply_queries(formula, x, other):
 
 
 def multiply(x, weight, kept, order):
-    """Multiply activations by a weight.
-
-    Parameters
-    ----------
-    x : array
-    weight : array or narrow weight
-        A narrow one (`npgemma.fast.bfloat16.BFloat16Weight`, `npgemma.fast.int8.Int8Weight`) multiplies by itself.
-    kept : int
-    order : tuple of int
-        Both from `layout`.
-
-    Returns
-    -------
-    array
-    """
+    """Multiply activations by a weight, which does it itself if it is narrow; the last two arguments are `layout`'s."""
     out_axes = [weight.shape[axis] for axis in order[: weight.ndim - (x.ndim - kept)]]
     x_RK = x.reshape(math.prod(x.shape[:kept]), -1)
     if hasattr(weight, "multiply"):
@@ -257,27 +188,14 @@ def multiply(x, weight, kept, order):
 
 
 def rows_of(weight, order, K):
-    """Return a weight as rows of what comes out, each of K entries that are summed.
-
-    A view, not a copy: in a checkpoint, axes that are merged here lie side by side.
-    """
+    """Return a weight as rows of what comes out, each of K summed entries: of a checkpoint a view, not a copy."""
     return weight.transpose(order).reshape(-1, K)
 
 
 def product_in_blocks(parts_RK, weight_NK, widen=None):
     """Multiply block by block, on all cores: each is read from memory once, for all rows.
 
-    Parameters
-    ----------
-    parts_RK : list of arrays
-        The activations; or their channels, in parts, as ``widen`` parts those of the weights.
-    weight_NK : array
-    widen : callable, optional
-        ``widen(block, parts)`` writes a block of narrow weights as float32.
-
-    Returns
-    -------
-    y_RN : array
+    ``widen(block, parts)`` writes a block of narrow weights as float32, in parts if the activations' channels are.
     """
     R, N, K = len(parts_RK[0]), len(weight_NK), sum(part.shape[1] for part in parts_RK)
     if R == 1 and not widen:
@@ -287,7 +205,6 @@ def product_in_blocks(parts_RK, weight_NK, widen=None):
     y_RN = np.empty((N, R), dtype=dtype).T if R > FEW and N > HIDDEN * K else np.empty((R, N), dtype=dtype)
 
     def work(start, stop):
-        """Multiply all rows by some of the weights."""
         blocks = [weight_NK[start:stop]]
         if widen:
             blocks = _buffer((stop - start) * K).reshape(len(parts_RK), stop - start, -1)

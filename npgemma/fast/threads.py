@@ -40,18 +40,12 @@ def splitting():
 def split(work, total, step):
     """Call ``work(start, stop)`` for the whole of ``range(total)``, in pieces of at most ``step``, on all cores.
 
-    Parameters
-    ----------
-    work : callable
-        May only write to what belongs to its piece. What it splits again, its own thread does, piece after piece.
-    total : int
-    step : int
+    It may only write to what belongs to its piece. What it splits again, its own thread does, piece after piece.
     """
     pieces = collections.deque((start, min(start + step, total)) for start in range(0, total, step))
     helpers = 0 if splitting() else min(count(), len(pieces)) - 1
 
     def run():
-        """Take pieces until none is left."""
         _splitting.set(True)
         while pieces:
             try:
@@ -77,9 +71,7 @@ def split(work, total, step):
 def even(total, most):
     """Return a size of pieces, at most ``most``, of which every core gets equally many.
 
-    Examples
-    --------
-    On two cores: ``even(2048, 4096)`` is 1024, ``even(4304, 1024)`` is 718.
+    On two cores ``even(2048, 4096)`` is 1024, and ``even(4304, 1024)`` is 718.
     """
     pieces = -(-total // most)
     pieces = -(-pieces // count()) * count()
@@ -105,7 +97,6 @@ def in_pieces(function):
         found = np.empty_like(rows, order="C")
 
         def work(start, stop):
-            """Treat some of the rows."""
             found[start:stop] = function(rows[start:stop], *others)
 
         split(work, len(rows), even(len(rows), max(1, PIECE // rows.shape[1])))
@@ -129,7 +120,6 @@ def elementwise(function):
         flat, flat_found = x.ravel(order="K"), found.ravel(order="K")
 
         def work(start, stop):
-            """Treat some of the numbers."""
             flat_found[start:stop] = function(flat[start:stop], *others)
 
         split(work, x.size, even(x.size, PIECE))

@@ -17,35 +17,18 @@ FLAGS = "single_word", "lstrip", "rstrip", "normalized"
 
 @dataclass(frozen=True)
 class AddedToken:
-    """A text with an id of its own.
-
-    Parameters
-    ----------
-    id : int
-    content : str
-    single_word : bool
-        Only where no letter, digit or underscore touches it.
-    lstrip, rstrip : bool
-        White space before or after it belongs to it.
-    normalized : bool
-        It is looked for after the text has been normalised.
-    """
+    """A text with an id of its own."""
 
     id: int
     content: str
-    single_word: bool = False
-    lstrip: bool = False
-    rstrip: bool = False
-    normalized: bool = False
+    single_word: bool = False  # only where no letter, digit or underscore touches it
+    lstrip: bool = False  # white space before it belongs to it
+    rstrip: bool = False  # white space after it belongs to it
+    normalized: bool = False  # it is looked for after the text has been normalised
 
 
 class Matcher:
-    """Finds added tokens in a text: the leftmost first, and of several there the longest.
-
-    Parameters
-    ----------
-    tokens : iterable of AddedToken
-    """
+    """Finds added tokens in a text: the leftmost first, and of several there the longest."""
 
     def __init__(self, tokens):
         self.tokens = {token.content: token for token in tokens if token.content}
@@ -56,17 +39,7 @@ class Matcher:
         self.lengths = {first: sorted(lengths, reverse=True) for first, lengths in self.lengths.items()}
 
     def split(self, text):
-        """Cut a text at its added tokens.
-
-        Parameters
-        ----------
-        text : str
-
-        Yields
-        ------
-        int or str
-            The id of an added token, or the text between two; no text is empty.
-        """
+        """Yield the ids of added tokens and the texts between them, of which none is empty."""
         done = place = 0
         while place < len(text):
             token = self._at(text, place)
@@ -99,25 +72,8 @@ def _touched(text, start, stop):
     return bool(re.search(r"\w$", text[:start]) or re.match(r"\w", text[stop:]))
 
 
-def read_tokens(entries, name):
-    """Read the list ``added_tokens`` of a ``tokenizer.json``.
-
-    Parameters
-    ----------
-    entries : object
-    name : str
-        Of the file, for errors.
-
-    Returns
-    -------
-    list of AddedToken
-        Without the image token.
-
-    Raises
-    ------
-    InputError
-        If the list or an entry is malformed.
-    """
+def read_tokens(entries, name) -> list[AddedToken]:
+    """Read the list ``added_tokens`` of a ``tokenizer.json``, less the image token; InputError if it is malformed."""
     tokens = []
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):

@@ -12,19 +12,9 @@ from npgemma.errors import InputError
 
 
 def open_image(image):
-    """Return a fully decoded Pillow image; of an animation, the first frame.
+    """Return a fully decoded Pillow image of a path, a uint8 array or such an image; of an animation, the first frame.
 
-    Parameters
-    ----------
-    image : str, os.PathLike, PIL.Image.Image or uint8 array
-
-    Returns
-    -------
-    PIL.Image.Image
-
-    Raises
-    ------
-    InputError
+    InputError says what is wrong with a file or an array.
     """
     if isinstance(image, Image.Image):
         return image
@@ -76,20 +66,11 @@ def _scale_transparency(opened):
         opened.info["transparency"] = tuple(level >> 8 for level in single)
 
 
-def upright_rgb(image):
+def upright_rgb(image: Image.Image) -> Image.Image:
     """Rotate an image as its EXIF data say, and convert it to 8-bit RGB.
 
     Transparent parts are put on white, as viewers show them. Greys of more than 8 bits keep their whole range; Pillow's
     own conversion would cut it off at 255.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode RGB.
     """
     # Damaged EXIF data, which raise anything, say nothing of how the image should be rotated.
     with contextlib.suppress(Exception), warnings.catch_warnings():

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+from typing import Any
 
 from npgemma.errors import InputError
 
@@ -10,37 +12,14 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_pointer(path):
-    """Refuse a pointer of Git LFS that stands in a file's place.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a pointer of Git LFS that stands in a file's place (InputError)."""
     with open(path, "rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise InputError(f"'{path}' is only a pointer of Git LFS, not the file: run 'git lfs pull' in its folder")
 
 
-def read_json(path):
-    """Return what a JSON file holds.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-
-    Returns
-    -------
-    object
-
-    Raises
-    ------
-    InputError
-        If the file is missing, a pointer of Git LFS, or not JSON.
-    """
+def read_json(path: pathlib.Path) -> Any:
+    """Return what a JSON file holds; InputError if it is missing, a pointer of Git LFS, or not JSON."""
     if not os.path.isfile(path):
         raise InputError(f"'{path}' is missing: pass a checkpoint folder as the hub has it")
     try:

@@ -14,27 +14,11 @@ MODEL, JSON = "tokenizer.model", "tokenizer.json"
 
 
 def read_pieces(path):
-    """Read the pieces of a tokenizer and the tokens added to them.
+    """Return the path (str) of a tokenizer's pieces, the pieces, the tokens added to them by id, and a list of notes.
 
-    Parameters
-    ----------
-    path : str or os.PathLike
-        As for `npgemma.tokenizer.Tokenizer`.
-
-    Returns
-    -------
-    path : str
-        Of the file that has the pieces.
-    pieces : sentencepiece.SentencePieceProcessor or npgemma.files.tokenizer_json.JsonPieces
-    added : dict of int to npgemma.files.added_tokens.AddedToken
-        By id.
-    notes : list of str
-        Differences between the files that do no harm.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or damaged, or two files give one id to different pieces.
+    The path is as for `npgemma.tokenizer.Tokenizer`. The pieces are a ``SentencePieceProcessor`` or `JsonPieces`; the
+    notes say which differences between files do no harm. InputError if the file is missing or damaged, or two files
+    give one id to different pieces.
     """
     path = pathlib.Path(path)
     folder = path if path.is_dir() else None
@@ -53,7 +37,6 @@ def has_tokenizer(folder):
 
 
 def _read_model(path):
-    """Read a ``tokenizer.model``."""
     try:
         refuse_pointer(path)
         return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes() or b"empty")

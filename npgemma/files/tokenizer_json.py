@@ -25,14 +25,7 @@ UNKNOWN_PENALTY = 10.0
 class JsonPieces:
     """The tokenizer of a ``tokenizer.json``, with the methods of a ``SentencePieceProcessor`` that npgemma calls.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or describes a tokenizer of another kind.
+    InputError if the file is damaged, or describes a tokenizer of another kind.
     """
 
     def __init__(self, path):
@@ -148,15 +141,7 @@ class JsonPieces:
 
 
 class Unigram:
-    """A unigram model: the most probable cut of a text into pieces.
-
-    Parameters
-    ----------
-    document : dict
-        ``model`` of the file.
-    path : pathlib.Path
-        For errors.
-    """
+    """A unigram model, from ``model`` of the file: the most probable cut of a text into pieces."""
 
     def __init__(self, document, path):
         vocabulary = document.get("vocab")
@@ -206,15 +191,7 @@ class Unigram:
 
 
 class BytePairs:
-    """Byte-pair encoding: neighbours are joined in the order of the merges.
-
-    Parameters
-    ----------
-    document : dict
-        ``model`` of the file.
-    path : pathlib.Path
-        For errors.
-    """
+    """Byte-pair encoding, from ``model`` of the file: neighbours are joined in the order of the merges."""
 
     def __init__(self, document, path):
         self.path, vocabulary, merges = path, document.get("vocab"), document.get("merges")

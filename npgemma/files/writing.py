@@ -9,23 +9,13 @@ from npgemma.errors import InputError
 
 @contextlib.contextmanager
 def replacing(path):
-    """Open a file for writing that takes its name only if all goes well; otherwise nothing is left of it.
+    """Yield a binary file that takes its name only if all goes well; otherwise nothing is left of it.
 
-    Parameters
-    ----------
-    path : str or os.PathLike
-        A file of this name is replaced; where it is a link, what it points to.
-
-    Yields
-    ------
-    binary file
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
+    A file of this name is replaced; where it is a link, what it points to. InputError if the file cannot be written.
     """
     path = pathlib.Path(os.path.realpath(path))
+    if path.is_dir():
+        raise InputError(f"cannot write '{path}': it is a folder")
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:

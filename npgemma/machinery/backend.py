@@ -52,24 +52,7 @@ class Backend:
 
 
 def numpy_backend(dtype: str = "float32", device: str = "cpu", static: bool = False) -> Backend:
-    """Return the NumPy backend.
-
-    Parameters
-    ----------
-    dtype : str
-        A key of `npgemma.fast.dtypes.DTYPES`.
-    device, static : str, bool
-        As the torch backend has them; here ``cpu`` and False.
-
-    Returns
-    -------
-    Backend
-
-    Raises
-    ------
-    InputError
-        If NumPy cannot do what is asked for.
-    """
+    """Return the NumPy backend, with the torch backend's options; InputError if NumPy cannot do what they ask for."""
     check_dtype(dtype)
     if device != "cpu":
         raise InputError(f"NumPy runs on the CPU, not on '{device}': use the torch backend with device cuda")

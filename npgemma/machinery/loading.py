@@ -70,6 +70,6 @@ def load(
     source = conversion.Source.of(embedded_checkpoint() if path is None else path, base, config, tokenizer)
     start = time.perf_counter()
     parts = conversion.read_checkpoint(source, dtype, progress, resize)
-    params, sizes, mask_params, words, preprocessing = parts
+    params, sizes, mask_params, loaded_tokenizer, preprocessing = parts
     seconds = time.perf_counter() - start
-    return Model(params, sizes, backend, source.path, mask_params, seconds, words, preprocessing, source)
+    return Model(params, sizes, backend, source.path, mask_params, seconds, loaded_tokenizer, preprocessing, source)

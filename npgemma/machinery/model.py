@@ -60,7 +60,7 @@ class Model:
     mask_params : MaskParams, optional
         NumPy arrays of the mask codebook; without them answers have no masks.
     load_seconds : float
-    words : Tokenizer, optional
+    loaded_tokenizer : Tokenizer, optional
         The tokenizer, where it has been read; otherwise it is read from the folder when text first goes in or out.
     preprocessing : npgemma.image.Preprocessing
     source : conversion.Source, optional
@@ -73,14 +73,14 @@ class Model:
     folder: str | os.PathLike[str] = ""
     mask_params: MaskParams | None = None
     load_seconds: float = 0.0
-    words: Tokenizer | None = None
+    loaded_tokenizer: Tokenizer | None = None
     preprocessing: images_of.Preprocessing = images_of.PUBLISHED
     source: Any = None
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer."""
-        return self.words or open_tokenizer(self.folder, self.config.text.vocabulary)
+        return self.loaded_tokenizer or open_tokenizer(self.folder, self.config.text.vocabulary)
 
     def generate(
         self,
@@ -210,7 +210,6 @@ class Model:
         size, backend = self.tokenizer.size, self.backend
 
         def choose(logit_BV: Array) -> Array:
-            """Choose a token for each row."""
             self._check_finite(logit_BV)
             if not settings.do_sample or settings.temperature == 0:
                 return backend.greedy(logit_BV[:, :size])

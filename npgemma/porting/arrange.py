@@ -8,6 +8,9 @@ here, as ``BDTT`` for the rows and columns of patches that a convolution returns
 import itertools
 import math
 import re
+from collections.abc import Iterator
+
+import numpy as np
 
 from npgemma.axes import AXES
 from npgemma.errors import InputError
@@ -17,61 +20,27 @@ class Misfit(InputError):
     """An array whose shape does not fit its axes."""
 
 
-def parse(axes):
-    """Return the letters of every axis of a port's array.
-
-    Parameters
-    ----------
-    axes : str
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    InputError
-        If a letter is none of `npgemma.axes.AXES`, or a parenthesis is not closed.
+def parse(axes: str) -> list[str]:
+    """Return the letters of each axis of a port's array; raise `InputError` if a letter is not in `npgemma.axes.AXES`
+    or a parenthesis is not closed.
 
     Examples
     --------
     >>> parse("BT(NH)")
     ['B', 'T', 'NH']
     """
-    groups = re.findall(r"\((\w+)\)|(\w)", axes)
-    written = "".join(f"({several})" if several else one for several, one in groups)
-    unknown = [letter for several, one in groups for letter in several or one if letter not in AXES]
-    if written != axes or unknown or not groups:
+    groups = [merged or letter for merged, letter in re.findall(r"\((\w+)\)|(\w)", axes)]
+    if not re.fullmatch(r"(\(\w+\)|\w)+", axes) or set("".join(groups)) - set(AXES):
         raise InputError(f"axes should be letters of npgemma/axes.py, such as BT(NH), found '{axes}'")
-    return [several or one for several, one in groups]
+    return groups
 
 
-def arrange(found, axes, letters, shape, take=None):
-    """Bring a port's array into our layout.
+def arrange(found, axes: str, letters: str, shape: tuple[int, ...], take: dict[str, str] | None = None) -> np.ndarray:
+    """Bring a port's array with the layout ``axes`` into ours, ``letters`` of ``shape``: as a view where NumPy can make
+    one.
 
-    Parameters
-    ----------
-    found : array
-        The port's.
-    axes : str
-        Its layout.
-    letters : str
-        The axes of our array, such as ``BTNH``.
-    shape : tuple of int
-        The shape of our array.
-    take : dict of str to str, optional
-        By letter, the part of a longer axis that is ours: ``last`` or ``first`` (as many entries as our axis has, or
-        one where we have no such axis), or ``start:stop``.
-
-    Returns
-    -------
-    array
-        A view where NumPy can make one.
-
-    Raises
-    ------
-    Misfit
-        With the sentence that says what was expected and what was found.
+    ``take`` gives, by letter, the part of a longer axis that is ours: ``last`` or ``first`` (as many entries as our
+    axis has, or one where we have no such axis), or ``start:stop``. Raises `Misfit` if the shape does not fit.
 
     Examples
     --------
@@ -105,16 +74,16 @@ def arrange(found, axes, letters, shape, take=None):
 
 
 def _split(groups, shape, ours):
-    """Return a letter and a size for each axis, those of parentheses apart and those of equal letters together."""
+    """Return a letter and a size for each axis: merged axes are split, and neighbours with the same letter merged."""
     names, sizes = [], []
     for group, size in zip(groups, shape):
-        if group == (names and names[-1]):
+        if names and group == names[-1]:
             sizes[-1] *= size
             continue
         parts = [size] if len(group) == 1 else [ours.get(letter, 1) for letter in group]
         if math.prod(parts) != size:
-            said = " x ".join(f"{letter} = {part}" for letter, part in zip(group, parts))
-            raise Misfit(f"({group}) should be {said}, {math.prod(parts)} in all, found {size}")
+            product = " x ".join(f"{letter} = {part}" for letter, part in zip(group, parts))
+            raise Misfit(f"({group}) should be {product}, {math.prod(parts)} in all, found {size}")
         names, sizes = names + list(group), sizes + parts
     return names, sizes
 
@@ -132,21 +101,9 @@ def _take(array, axis, part, size):
     return array[(slice(None),) * axis + (chosen,)]
 
 
-def layouts(shape, letters, ours):
-    """Yield the layouts by which an array of one shape could hold one of ours: all orders, neighbours merged or not.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The port's.
-    letters : str
-    ours : tuple of int
-        Our shape.
-
-    Yields
-    ------
-    str
-        Those whose sizes fit; as many axes of length 1 as the shape has come first.
+def layouts(shape: tuple[int, ...], letters: str, ours: tuple[int, ...]) -> Iterator[str]:
+    """Yield the layouts in which an array of a port's shape could hold ours (``letters`` of the shape ``ours``): every
+    order of axes, neighbours merged or not. Those with as many axes of length 1 as the shape has come first.
     """
     sizes = dict(zip(letters, ours))
     kept = "".join(letter for letter in letters if sizes[letter] != 1)

@@ -32,19 +32,19 @@ def read_arrays(path, only=None):
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        found = _folder(path, only)
+        arrays = _folder(path, only)
     elif not path.exists():
         raise InputError(f"cannot read '{path}': there is no such file")
     elif path.suffix == ".safetensors":
-        found = _safetensors(path, only)
+        arrays = _safetensors(path, only)
     elif path.suffix == ".npz":
-        found = _npz(path, only)
+        arrays = _npz(path, only)
     else:
         raise InputError(f"cannot read '{path}': expected .safetensors, .npz or a folder of .npy files")
-    missing = [name for name in only or [] if name not in found]
+    missing = [name for name in only or [] if name not in arrays]
     if missing:
         raise InputError(f"'{path}' has no array {', '.join(missing)}")
-    return found
+    return arrays
 
 
 def read_metadata(path):
@@ -70,7 +70,8 @@ def read_manifest(path):
 def _safetensors(path, only):
     from conversion.safetensors_file import read
 
-    return {t.name: t.wide(np.array(t.array)) for t in read(path) if only is None or t.name in only}
+    tensors = (tensor for tensor in read(path) if only is None or tensor.name in only)
+    return {tensor.name: tensor.wide(np.array(tensor.array)) for tensor in tensors}
 
 
 def _npz(path, only):
@@ -82,12 +83,12 @@ def _npz(path, only):
 
 
 def _folder(path, only):
-    found = {}
+    arrays = {}
     for file in sorted(path.rglob("*.npy")):
         name = file.relative_to(path).with_suffix("").as_posix()
         if only is None or name in only:
             try:
-                found[name] = np.load(file)
+                arrays[name] = np.load(file)
             except (OSError, ValueError, EOFError) as problem:
                 raise InputError(f"'{file}' is not a complete .npy file of numbers: {problem}") from None
-    return found
+    return arrays

@@ -1,20 +1,27 @@
-"""Compare the two backends, array by array of a whole pass."""
+"""The two backends on the same weights, and their arrays compared."""
 
 import dataclasses
 import re
 
+import conversion
 from npgemma.porting.difference import difference
 
 
-class Comparison:
-    """Collects the differences of a whole pass, array by array, as they come from `npgemma.record`.
+def twin_of(model, device="cpu"):
+    """Return a model of NumPy on the torch backend, all else the same; of int8 weights, what they were rounded from."""
+    from torch_ref.backend import to_torch, torch_backend
 
-    Parameters
-    ----------
-    expected : dict of str to array
-        One backend's trace, in the order in which its arrays were made.
-    bound : float
-        The largest relative L2 error allowed.
+    dtype, params = model.backend.dtype, model.params
+    if dtype == "int8":
+        dtype = "float32"
+        params, _ = conversion.read_folder(model.source, dtype)
+    backend = torch_backend(dtype, device)
+    return dataclasses.replace(model, params=to_torch(params, dtype, device), backend=backend)
+
+
+class Comparison:
+    """The differences of a whole pass from one backend's trace, ``expected`` in the order in which its arrays were
+    made; the bound is the largest relative L2 error allowed. The other backend's arrays come from `npgemma.record`.
     """
 
     def __init__(self, expected, bound):
@@ -50,14 +57,11 @@ class Comparison:
         return self.complete and not self.past_bound
 
     def places(self):
-        """Return the worst array of every block and part, in the order of the computation.
+        """Return (place, number of arrays, name of the worst, its Difference) of every block and part, in the order of
+        the computation.
 
         A place stands where its first array past the bound was made (its first array, if none is), so the first place
         past the bound is where to look for a mistake.
-
-        Returns
-        -------
-        list of (place, number of arrays, name of the worst, its Difference)
         """
         groups = {}
         for name in filter(self.differences.__contains__, self.expected):
@@ -70,17 +74,7 @@ class Comparison:
         return [(where, len(groups[where]), worst[where], self.differences[worst[where]]) for where in places]
 
     def report(self, expected_ids, found_ids):
-        """Return the outcome as plain values.
-
-        Parameters
-        ----------
-        expected_ids, found_ids : list of int
-            The tokens that each backend chose.
-
-        Returns
-        -------
-        dict
-        """
+        """Return the outcome as plain values, beside the tokens that each backend chose."""
         places = [
             {"place": where, "arrays": count, "worst": worst}
             | dataclasses.asdict(difference)

@@ -1,6 +1,8 @@
-"""How far one operation of a right program may be from the reference, calculated from the program's own inputs.
+"""How far right programs may be apart: the one home of all bounds, each beside its measurement.
 
-Rounding does not add up here: every operation is judged by itself, so these limits do not grow with depth.
+In order: whole passes, one operation against torch's own, one operation of a port recalculated from the port's own
+inputs, logits, and what names a mistake. Limits of the recalculated operations do not grow with depth, for every
+operation is judged by itself and rounding does not add up.
 """
 
 # The largest relative L2 error of any named array of a pass, between the two backends. Rounding of a right program
@@ -19,6 +21,23 @@ BOUNDS = {
 }
 # On CUDA other kernels sum in other orders. Not measured yet: no device was at hand.
 DEVICE_FACTOR = {"cpu": 1, "cuda": 4}
+# Two tokens may be exchanged where their logits are this many root mean squares of the measured error apart. Errors of
+# this size, if independent, move the distance by sqrt(2) of them; six times as much is one case in 500 million.
+TOKEN_MARGIN = 6 * 2**0.5
+# The largest of many rounding errors over their root mean square, where the error itself was not measured.
+PEAK = 5.0
+
+# One operation or one layer against torch's own primitive, relative L2: about three times the largest error seen, since
+# processors and BLAS libraries differ, and far below what any mistake causes.
+OPERATION = {
+    "float64": 2e-15,  # largest seen 5.1e-16
+    "float32": 1e-6,  # largest seen 2.9e-7
+}
+# The same of the mask decoder, thirteen convolutions deep.
+MASKS = {
+    "float64": 8e-15,  # largest seen 2.4e-15
+    "float32": 4e-6,  # largest seen 1.4e-6
+}
 
 # Which kind of operation each is, by its name in the manifest; the roughest kind of a formula counts.
 KINDS = {
@@ -47,60 +66,52 @@ IN_FLOAT32 = ("attention weights", "rotation", "norm")
 # Half a unit in the last place of a float32, in which angles are calculated: an angle is a position or a part of one,
 # so that rounding turns queries and keys by up to so much for each position.
 ANGLE = 2**-24
+# Below this, two calculations in float64 are the same one.
+SAME = 1e-11
+# From here down a port's score counts as masked.
+MASKED = -1e4
+# Two arrays this close are taken for the same in another layout.
+ALIKE = 0.05
+# A pixel may be off by one of 255 levels, for resizers round differently; in a JPEG by more, for decoders do so too.
+LEVELS, JPEG_LEVELS = 1, 4
+
+# How far a right port's logits may be from the reference in float32, relative L2. Largest of Hugging Face's on the
+# embedded checkpoint, eight images and four prompts, six rows each: 1.3e-6, 2.2e-2 and 2.0e-3; medians 6.5e-7, 9.0e-3
+# and 1.0e-3.
+LOGITS_ROUNDING = {"float64": 5e-6, "float32": 5e-6, "bfloat16": 6e-2, "float16": 6e-3}
+# Of a port that is nearer than this part of it, rounding alone decides what it is nearest to.
+LOGITS_LEAST = 0.25
+# How much farther than the mistake that is named everything else must be.
+LOGITS_MARGIN = 2
+# Further rows show nothing that these do not, and every row takes as long as a token.
+LOGITS_ROWS = 8
+
+# A projection names a mistake that is smaller than rounding: this near to 1, and so many standard errors from 0.
+NEAR_ONE, SURE = 0.4, 12
+# A mistake could be seen if, in a port that had it, |z| would be expected to be as large as this.
+VISIBLE = 2 * SURE
 
 
 def kind_of(entry):
-    """Return the kind of operation of an array.
-
-    Parameters
-    ----------
-    entry : npgemma.probe.manifest.Entry
-
-    Returns
-    -------
-    str
-    """
+    """Return the kind of operation of an array, from its entry in the manifest."""
     return next((kind for op, kind in KINDS.items() if op in entry.ops), SUM)
 
 
 def budget_of(entry, equal=False):
-    """Return how far an array may be from what the reference makes of its inputs, by the dtype of the program.
-
-    Parameters
-    ----------
-    entry : npgemma.probe.manifest.Entry
-    equal : bool
-        Whether the array holds whole numbers or truth values.
-
-    Returns
-    -------
-    dict of str to float
+    """Return, by the dtype of the program, how far an array may be from what the reference makes of its inputs;
+    ``equal`` says that it holds whole numbers or truth values.
     """
     kind = SUM if entry.same_as else kind_of(entry)
     return {dtype: 0.0 if equal else float(f"{MARGIN * largest[kind]:.6g}") for dtype, largest in LARGEST.items()}
 
 
 def limits(entries, given, dtype, in_float32=(), positions=0):
-    """Return for each array how far it may be from what the reference makes of a program's own arrays.
+    """Return for each array how far it may be from what the reference makes of the arrays that a program of some dtype
+    has ``given``.
 
-    Where the program does not give an array, the operations before it are judged together with those behind it.
-
-    Parameters
-    ----------
-    entries : dict of str to npgemma.probe.manifest.Entry
-        Of the reference's run.
-    given : container of str
-        The arrays that the program gives.
-    dtype : str
-        The program's.
-    in_float32 : container of str, optional
-        The kinds of operations that it calculates in float32 all the same.
-    positions : int, optional
-        How many there are: in the last of them, rounding of angles rotates queries and keys most.
-
-    Returns
-    -------
-    dict of str to float
+    Where the program does not give an array, the operation that makes it is judged together with those downstream. The
+    kinds of operations ``in_float32`` are calculated in float32 whatever the dtype. In the last of all ``positions``,
+    rounding of angles rotates queries and keys most.
     """
     largest = LARGEST[dtype] | {kind: LARGEST["float32"][kind] for kind in in_float32}
     angles = 0.0 if dtype == "float64" and "rotation" not in in_float32 else ANGLE * positions

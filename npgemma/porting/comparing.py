@@ -7,13 +7,13 @@ trace of a checkpoint that is not there, arrays are compared end to end.
 from npgemma.errors import InputError
 from npgemma.porting.coverage import cover
 from npgemma.porting.graft import graft
-from npgemma.porting.judge import judge, wrong_arrays
+from npgemma.porting.judge import judge_end_to_end, wrong_arrays
 from npgemma.porting.reasons import explain
 from npgemma.porting.recalculated import judge_alone
 from npgemma.porting.reference import kind
 from npgemma.porting.tokens import comparable, other_prompt, parting
 
-# Names of the port's arrays that are no activations.
+# The port's array that is not an activation: the tokens of its answer.
 TOKENS = "token_ids"
 
 
@@ -24,7 +24,7 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
     ----------
     reference : npgemma.porting.reference.Reference
     port : dict of str to array
-        Under the port's own names; ``token_ids`` are the tokens of its answer, if it tells them.
+        Under the port's own names; ``token_ids`` are the tokens of its answer, if it gives them.
     rules : list of npgemma.porting.name_map.Rule, optional
     dtype : str
         The port's.
@@ -37,11 +37,10 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
     -------
     dict
         ``passed``; ``coverage``; ``first``, the first wrong operation, or None; ``others``, names of further ones;
-        ``past_budget``, how many arrays are; ``tokens``; ``largest``, the array that used most of its budget;
+        ``past_budget``, how many arrays are wrong; ``tokens``; ``largest``, the array that used most of its budget;
         ``other_prompt``, the prompt's tokens if the port read others, or None;
         ``judged_by``, ``own error`` or ``end to end``; ``own_errors``, those of each kind of operation beside the
-        allowed ones (empty if end to end); ``graft``, as
-        `npgemma.porting.graft.graft` gives it, or None.
+        allowed ones (empty if end to end); ``graft``, as `npgemma.porting.graft.graft` gives it, or None.
 
     Raises
     ------
@@ -67,38 +66,39 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
         token_ids = [int(token) for token in token_ids.reshape(-1)]
     coverage = cover(reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
     allowed = set(comparable(coverage.pairs, token_ids, reference.token_ids))
-    judged = {name: each for name, each in judge(reference, coverage, dtype).items() if name in allowed}
+    end_to_end = judge_end_to_end(reference, coverage, dtype)
+    judged = {name: end_to_end[name] for name in end_to_end if name in allowed}
     if not judged:
         raise InputError(
             f"nothing to compare: none of the port's {len(port)} arrays has a name that the map or the reference "
             "knows; --check-map shows both sides"
         )
-    own = []
+    own_errors = []
     if reference.model is not None:
-        alone, own = judge_alone(reference, coverage, judged, dtype)
+        alone, own_errors = judge_alone(reference, coverage, judged, dtype)
         judged |= alone
     wrong = wrong_arrays(reference, judged)
     parted = None if token_ids is None else parting(reference, token_ids, dtype, vocabulary)
     return {
-        "passed": all(each.right for each in judged.values()) and not (parted and parted["verdict"] == "defect"),
+        "passed": all(array.right for array in judged.values()) and not (parted and parted["verdict"] == "defect"),
         "dtype": dtype,
-        "judged_by": "own error" if own else "end to end",
-        "own_errors": own,
+        "judged_by": "own error" if own_errors else "end to end",
+        "own_errors": own_errors,
         "graft": graft(reference, coverage, grafts, dtype) if grafts else None,
         "other_prompt": other_prompt(coverage.pairs),
         "coverage": coverage.counts() | {"compared": len(judged)},
-        "first": _told(wrong[0], reference, judged) if wrong else None,
-        "others": [each.judged.pair.name for each in wrong[1:]],
-        "past_budget": sum(not each.right for each in judged.values()),
+        "first": _as_json(wrong[0], reference, judged) if wrong else None,
+        "others": [operation.judged.pair.name for operation in wrong[1:]],
+        "past_budget": sum(not array.right for array in judged.values()),
         "largest": _largest(judged),
         "tokens": {"found": token_ids, "expected": reference.token_ids, "parted": parted},
     }
 
 
-def _told(wrong, reference, judged):
+def _as_json(wrong, reference, judged):
     """Return a wrong operation in plain values."""
     pair, entry = wrong.judged.pair, reference.entries[wrong.judged.pair.name]
-    path = ["name", "formula", "file", "weights"]
+    keys = ["name", "formula", "file", "weights"]
     return {
         "name": pair.name,
         "port": pair.port,
@@ -106,25 +106,23 @@ def _told(wrong, reference, judged):
         "budget": wrong.judged.budget,
         "alone": wrong.judged.alone,
         "shapes": {"expected": list(pair.expected.shape), "found": list(pair.raw.shape)},
-        "operation": {key: getattr(entry, key) for key in path},
+        "operation": {key: getattr(entry, key) for key in keys},
         "inputs": {name: judged[name].error for name in wrong.inputs if judged[name].error is not None},
-        "between": [{key: getattr(reference.entries[name], key) for key in path} for name in wrong.between],
+        "between": [{key: getattr(reference.entries[name], key) for key in keys} for name in wrong.between],
         "says": explain(wrong.judged, entry.axes, _sizes(reference, pair.name)),
     }
 
 
 def _sizes(reference, name):
-    """Return what letters stand for where an array is made."""
-    tower = name.startswith("encode_image")
-    sizes = {}
-    for each, entry in reference.entries.items():
-        if each.startswith("encode_image") == tower:
-            sizes |= {letter: size for letter, size in zip(entry.axes, entry.shape) if letter in "DHNKF"}
-    return sizes
+    """Return the sizes of axes in the tower that makes an array."""
+    in_vision = name.startswith("encode_image")
+    entries = [entry for other, entry in reference.entries.items() if other.startswith("encode_image") == in_vision]
+    return {axis: size for entry in entries for axis, size in zip(entry.axes, entry.shape) if axis in "DHNKF"}
 
 
 def _largest(judged):
     """Return the array that used most of its budget, and how much."""
-    shares = {name: each.error / each.budget for name, each in judged.items() if each.error is not None and each.budget}
+    measured = {name: array for name, array in judged.items() if array.error is not None and array.budget}
+    shares = {name: array.error / array.budget for name, array in measured.items()}
     name = max(shares, key=shares.get, default=None)
     return name and {"name": name, "kind": kind(name), "percent_of_budget": 100 * shares[name]}

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from npgemma.porting.bounds import MASKED
 from npgemma.porting.difference import relative_l2
+from npgemma.porting.reference import Reference
 from npgemma.rope import rotate
 
-# From here down a port's score counts as masked.
-MASKED = -1e4
 # How far from 0 a port may begin to count.
 ORIGINS = (0, 1, -1, 2, -2)
 
@@ -15,56 +15,39 @@ class Conventions:
     """The conventions of a port, found once and then held against all its arrays.
 
     A port that counts positions from 1 rotates all queries and keys by one position more, which no score shows. So the
-    first positions and the first rotated array tell from where the port counts; whatever disagrees with that is a
-    mistake.
-
-    Parameters
-    ----------
-    reference : npgemma.porting.reference.Reference
-    found : dict of str to array
-        The port's, under our names and in our layouts; what does not fit ours is passed over.
-
-    Attributes
-    ----------
-    origin, turns : int
-        The position from which the port counts, and by which its rotations are more.
+    first positions and the first rotated array show from where the port counts (``origin``) and by how many positions
+    more it rotates (``turns``); whatever disagrees with that is a mistake. The port's arrays, ``found``, are under our
+    names and in our layouts; those of another shape are passed over.
     """
 
-    def __init__(self, reference, found):
+    def __init__(self, reference: Reference, found: dict[str, np.ndarray]):
         self.entries, self.frequency_h = reference.entries, _frequencies(reference)
         known = {name: (reference.arrays[name], array) for name, array in found.items() if name in reference.arrays}
         pairs = {name: pair for name, pair in known.items() if pair[0].shape == pair[1].shape}
+        # After a prompt of another length, positions differ by that length, and say nothing of conventions.
+        if any(name not in pairs for name in known if name == "prefill.0/ids_BT" or is_position(name)):
+            pairs = {}
         position = next((pair for name, pair in pairs.items() if is_position(name)), None)
         rotated = next((pair for name, pair in pairs.items() if self._is_rotated(name)), None)
-        self.turns = 0 if rotated is None else min(ORIGINS, key=lambda turns: self._apart(*rotated, turns))
+        self.turns = 0 if rotated is None else min(ORIGINS, key=lambda turns: self._error(*rotated, turns))
         self.origin = self.turns if position is None else int((position[1] - position[0]).flat[0])
 
-    def undone(self, name, expected, found):
-        """Return a port's array under our conventions.
-
-        Parameters
-        ----------
-        name : str
-        expected, found : arrays
-            Ours and the port's.
-
-        Returns
-        -------
-        array
-        """
+    def undone(self, name: str, expected: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Return a port's array under our conventions."""
         if self._is_rotated(name) and self.turns:
             return self._turned(found, -self.turns)
         return found - self.origin if is_position(name) else self.filled_alike(name, expected, found)
 
-    def counted_alike(self, name, expected, found):
-        """Return a port's array as `undone` does, where the reference rotates by positions counted as the port's."""
+    def counted_alike(self, name: str, expected: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Return a port's array as `undone` does, where the reference counts positions from the port's origin."""
         if name.endswith("positions.0/position_BT"):  # as they are before they are counted from elsewhere
             return found - self.origin
         return self.filled_alike(name, expected, found)
 
-    def filled_alike(self, name, expected, found):
+    def filled_alike(self, name: str, expected: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Return a port's scores with our fill where both are masked; any other array as it is."""
-        if (self.entries[name].gauge or "").startswith("fill"):
+        entry = self.entries.get(name)  # a mistake may make arrays that the reference has not
+        if entry and (entry.gauge or "").startswith("fill"):
             return np.where(np.isneginf(expected) & (found <= MASKED), expected, found)
         return found
 
@@ -77,7 +60,7 @@ class Conventions:
         angle_BTh = np.broadcast_to(turns * self.frequency_h, (*found.shape[:2], found.shape[-1] // 2))
         return rotate(found.astype(np.float64), angle_BTh)
 
-    def _apart(self, expected, found, turns):
+    def _error(self, expected, found, turns):
         return relative_l2(expected, self._turned(found, -turns))
 
 
@@ -87,7 +70,7 @@ def is_position(name):
 
 
 def _frequencies(reference):
-    """Return the angles of position 1, or None if the trace does not show them."""
+    """Return the angles of position 1; None if the trace does not show them."""
     for name, angle_BTh in reference.arrays.items():
         if name.endswith("angles.0/angle_BTh"):
             position_BT = reference.arrays.get(name.replace("angle_BTh", "position_BT"))

@@ -1,17 +1,18 @@
 """Which of a port's arrays are known, and which of ours the port shows: to be read before any verdict."""
 
+import dataclasses
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from npgemma.porting.arrange import Misfit, arrange, layouts
+from npgemma.porting.bounds import ALIKE
 from npgemma.porting.difference import relative_l2
 from npgemma.porting.name_map import Rule
-from npgemma.porting.reference import kind
+from npgemma.porting.reference import Reference, kind
 
-# Two arrays this close are taken for the same in another layout.
-ALIKE = 0.05
 # Suggestions go through all orders of axes, so they look at no more of the largest arrays.
 LARGEST = 2**22
 
@@ -27,32 +28,30 @@ class Pair:
     found: np.ndarray | None  # in our layout
     misfit: str | None  # why there is none
 
+    @property
+    def shown(self) -> np.ndarray:
+        """The port's array, in our layout if it fits."""
+        return self.raw if self.found is None else self.found
+
 
 @dataclass(frozen=True)
 class Coverage:
-    """What could be compared.
+    """What could be compared."""
 
-    Parameters
-    ----------
-    pairs : dict of str to Pair
-        By our name, in the order of the data flow.
-    known : list of str
-        Ours that the port does not show, but of which it shows another name.
-    unseen : list of str
-        Ours that it does not show at all.
-    unknown : dict of str to array
-        The port's that no rule knows.
-    """
-
-    pairs: dict[str, Pair]
-    known: list[str]
-    unseen: list[str]
-    unknown: dict[str, np.ndarray]
+    pairs: dict[str, Pair]  # by our name, in the order of the data flow
+    known: list[str]  # ours that the port does not show, but of which it shows another name
+    unseen: list[str]  # ours that it does not show at all
+    unknown: dict[str, np.ndarray]  # the port's that no rule knows
 
     @property
-    def found(self):
+    def found(self) -> dict[str, np.ndarray]:
         """The port's arrays that fit, under our names and in our layouts."""
         return {name: pair.found for name, pair in self.pairs.items() if pair.found is not None}
+
+    @property
+    def shown(self) -> dict[str, np.ndarray]:
+        """All of the port's arrays under our names, those that fit in our layouts."""
+        return {name: pair.shown for name, pair in self.pairs.items()}
 
     def counts(self):
         """Return the coverage as numbers."""
@@ -67,67 +66,38 @@ class Coverage:
         }
 
 
-def cover(reference, port, rules=()):
-    """Find our array for each of a port's.
-
-    Parameters
-    ----------
-    reference : npgemma.porting.reference.Reference
-    port : dict of str to array
-        The port's, under its own names.
-    rules : list of npgemma.porting.name_map.Rule, optional
-        A name that no rule knows may be ours.
-
-    Returns
-    -------
-    Coverage
-    """
-    found, unknown = {}, {}
+def cover(reference: Reference, port: dict[str, np.ndarray], rules: Iterable[Rule] = ()) -> Coverage:
+    """Find our array for each of a port's, which has its own names; a name that no rule knows may be ours."""
+    entries, unknown = reference.entries, {}
+    unordered: dict[str, Pair] = {}
     for name, raw in port.items():
-        matches = [(rule, ours) for rule in rules if (ours := rule.match(name)) in reference.entries]
-        if not matches and name in reference.entries:
+        matches = [(rule, ours) for rule in rules if (ours := rule.match(name)) in entries]
+        if not matches and name in entries:
             matches = [(Rule(name, name), name)]
         for rule, ours in matches:
-            found.setdefault(ours, _pair(reference, rule, ours, name, raw))
+            unordered.setdefault(ours, _pair(reference, rule, ours, name, raw))
         if not matches:
             unknown[name] = raw
-    pairs = {name: found[name] for name in reference.entries if name in found}
-    shown = {_first_name(reference, name) for name in pairs}
-    rest = [name for name in reference.entries if name not in pairs]
-    known = [name for name in rest if _first_name(reference, name) in shown]
+    pairs = {name: unordered[name] for name in entries if name in unordered}
+    first_names = {entries[name].same_as or name for name in pairs}
+    rest = [name for name in entries if name not in pairs]
+    known = [name for name in rest if (entries[name].same_as or name) in first_names]
     return Coverage(pairs, known, [name for name in rest if name not in set(known)], unknown)
-
-
-def _first_name(reference, name):
-    return reference.entries[name].same_as or name
 
 
 def _pair(reference, rule, ours, name, raw):
     expected, letters = reference.arrays[ours], reference.entries[ours].axes
+    if rule.axes is None and 0 < raw.ndim == expected.ndim - 1 and expected.shape[0] == 1:
+        rule = dataclasses.replace(rule, axes=letters[1:])  # the batch is left out
     try:
-        axes = rule.axes
-        if axes is None and 0 < raw.ndim == expected.ndim - 1 and expected.shape[0] == 1:
-            axes = letters[1:]  # the batch is left out
-        rule = Rule(name, ours, axes, rule.offset, rule.scale, rule.take, rule.true_where)
         return Pair(ours, name, expected, raw, rule.convert(raw, letters, expected.shape), None)
     except Misfit as problem:
         return Pair(ours, name, expected, raw, None, str(problem))
 
 
-def fitting_layout(raw, expected, letters, alike=ALIKE):
-    """Return the layout under which a port's array is ours, or None.
-
-    Parameters
-    ----------
-    raw, expected : array
-    letters : str
-        The axes of ours.
-    alike : float
-        The largest relative L2 error.
-
-    Returns
-    -------
-    str or None
+def fitting_layout(raw, expected, letters: str, alike: float = ALIKE) -> str | None:
+    """Return the layout under which a port's array is ours up to a relative L2 error of ``alike``; None if there is
+    none. ``letters`` are the axes of ours.
     """
     if raw.size != expected.size or not 1 < raw.size <= LARGEST or raw.dtype.kind != "f" != expected.dtype.kind:
         return None
@@ -137,28 +107,19 @@ def fitting_layout(raw, expected, letters, alike=ALIKE):
     return None
 
 
-def suggest(reference, coverage):
-    """Suggest rules for the port's arrays that no rule knows, one of each kind.
-
-    Parameters
-    ----------
-    reference : npgemma.porting.reference.Reference
-    coverage : Coverage
-
-    Returns
-    -------
-    list of dict
-        ``port``, ``ours``, ``axes`` and ``by``: ``value`` or, where no value fits, ``shape``.
+def suggest(reference: Reference, coverage: Coverage) -> list[dict[str, str]]:
+    """Suggest rules for the port's arrays that no rule knows, one of each kind: ``port``, ``ours``, ``axes``, and
+    ``by``, which is ``value`` or, where no value fits, ``shape``.
     """
-    candidates = {}
+    candidates: dict[str, str] = {}
     for name in coverage.unseen:
         candidates.setdefault(kind(name), name)
-    kinds = {}
+    kinds: dict[str, tuple[str, np.ndarray]] = {}
     for port, raw in coverage.unknown.items():
         if raw.dtype.kind == "f" and raw.size > 1:
             kinds.setdefault(re.sub(r"\d+", "*", port), (port, raw))
-    found = [_suggestion(reference, port, raw, candidates.values()) for port, raw in kinds.values()]
-    return [suggestion for suggestion in found if suggestion]
+    suggestions = [_suggestion(reference, port, raw, candidates.values()) for port, raw in kinds.values()]
+    return [suggestion for suggestion in suggestions if suggestion]
 
 
 def _suggestion(reference, port, raw, candidates):

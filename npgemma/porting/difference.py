@@ -19,26 +19,19 @@ class Difference:
     largest: float  # largest difference over the largest expected entry: is it everywhere or in one place
 
 
-def difference(expected, found):
-    """Compare two arrays of the same name.
+def difference(expected: np.ndarray, found: np.ndarray) -> Difference:
+    """Compare two arrays of the same name; everything is infinite where shapes differ, or one has NaN or infinities
+    that the other has not.
 
-    Parameters
-    ----------
-    expected, found : arrays
-        Numbers are compared by their distance; entries that are infinite in both, as masked scores are, count as
-        equal, and so do those that are NaN in both. Whole numbers and truth values must be equal.
-
-    Returns
-    -------
-    Difference
-        All infinite where shapes differ, or one side holds NaN or infinities that the other does not.
+    Entries that are infinite in both, as masked scores are, or NaN in both count as equal. Whole numbers and truth
+    values must be equal.
     """
     relative_l2, norm_ratio = _ratios(expected, found)
     decided = relative_l2 in (0.0, math.inf)
     return Difference(relative_l2, norm_ratio, relative_l2 if decided else _largest(expected, found))
 
 
-def relative_l2(expected, found):
+def relative_l2(expected: np.ndarray, found: np.ndarray) -> float:
     """Return that part of a `Difference` alone: what verdicts go by."""
     return _ratios(expected, found)[0]
 
@@ -102,17 +95,8 @@ def _largest(expected, found):
     return float(highest[1]) / (float(highest[0]) or 1.0)
 
 
-def same(one, other):
-    """Say whether two arrays are equal; NaN equals NaN.
-
-    Parameters
-    ----------
-    one, other : arrays
-
-    Returns
-    -------
-    bool
-    """
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Say whether two arrays are equal; NaN equals NaN."""
     if np.array_equal(one, other):
         return True
     # Looked for last: most arrays have none.

@@ -7,6 +7,7 @@ import numpy as np
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow
 from npgemma.fast.products import product_in_blocks, rows_of
 from npgemma.machinery.backend import numpy_backend, to_numpy
+from npgemma.machinery.model import Model
 from npgemma.params import leaves, map_leaves
 from npgemma.porting.mistakes.injection import rounded_to_bfloat16
 
@@ -15,19 +16,9 @@ from npgemma.porting.mistakes.injection import rounded_to_bfloat16
 MOST_COPIED = 1_000_000_000
 
 
-def exact(model, dtype="float64"):
-    """Return a model of the NumPy backend that calculates in float64.
-
-    Parameters
-    ----------
-    model : npgemma.Model
-        Of the NumPy backend.
-    dtype : str
-        Weights are rounded as a port of this dtype rounds them: a key of `npgemma.porting.bounds.LARGEST`.
-
-    Returns
-    -------
-    npgemma.Model
+def exact(model: Model, dtype: str = "float64") -> Model:
+    """Return a NumPy model that calculates in float64, on weights rounded as a port of this dtype (a key of
+    `npgemma.porting.bounds.LARGEST`) rounds them.
     """
 
     def wide(weight):
@@ -43,7 +34,7 @@ def exact(model, dtype="float64"):
 
 
 def _rounded(weight, dtype):
-    """Return a weight with the numbers that a port of some dtype has, in whatever dtype holds them."""
+    """Return a weight with the numbers that a port of this dtype has, in whatever dtype holds them."""
     if isinstance(weight, BFloat16Weight):
         return weight
     return rounded_to_bfloat16(weight) if dtype == "bfloat16" else weight.astype(dtype)
@@ -58,12 +49,7 @@ def _held(weight, dtype):
 
 @dataclasses.dataclass(frozen=True)
 class HeldTable:
-    """An embedding table that stays as it is held; its rows come out in float64, and so do products with it.
-
-    Parameters
-    ----------
-    held : array or BFloat16Weight
-    """
+    """An embedding table that stays in its dtype, while its rows and products with it are float64."""
 
     held: np.ndarray | BFloat16Weight
 
@@ -78,7 +64,7 @@ class HeldTable:
         return self.held.ndim
 
     def __getitem__(self, rows):
-        """Return some rows."""
+        """Return some rows in float64."""
         return self.held[rows].astype(np.float64)
 
     def multiply(self, x_RK, order):

@@ -7,74 +7,47 @@ import numpy as np
 
 from npgemma.answer import find_objects
 from npgemma.errors import InputError
+from npgemma.image import LoadedImage
 from npgemma.machinery.backend import to_numpy
-from npgemma.machinery.model import Generation, without_image_marks
+from npgemma.machinery.model import Generation, Model, without_image_marks
+from npgemma.porting.arrays import read_arrays
+
+# One image, or several of one prompt.
+Images = LoadedImage | list[LoadedImage]
 
 
-def generation(model, image, prompt, token_ids):
-    """Return given tokens as a model's answer, after the model has taken them.
-
-    Parameters
-    ----------
-    model : npgemma.Model
-    image : npgemma.image.LoadedImage or list of LoadedImage
-    prompt : str
-    token_ids : list of int
-
-    Returns
-    -------
-    npgemma.Generation
-        Without timings.
-    """
+def generation(model: Model, image: Images, prompt: str, token_ids: list[int]) -> Generation:
+    """Let a model take given tokens, and return them as its answer, without timings."""
     check(token_ids, model)
-    run(model, pixels_of(image), model.tokenizer.prompt(without_image_marks(prompt)), token_ids)
+    run(model, pixels_of(image), prompt_ids(model, prompt), token_ids)
     text, first = model.tokenizer.decode(token_ids), image[0] if isinstance(image, list) else image
     return Generation(text, token_ids, objects=find_objects(text, first.size, model.mask_params))
 
 
-def pixels_of(image):
-    """Return the pixels of one image, or of several images of one prompt.
-
-    Parameters
-    ----------
-    image : npgemma.image.LoadedImage or list of LoadedImage
-
-    Returns
-    -------
-    array (1, size, size, 3) or (1, I, size, size, 3)
-    """
+def pixels_of(image: Images) -> np.ndarray:
+    """Return the pixels of one image (1, size, size, 3), or of several images of one prompt (1, I, size, size, 3)."""
     if isinstance(image, list):
-        return np.stack([each.pixels_BYXC for each in image], axis=1)
+        return np.stack([one_image.pixels_BYXC for one_image in image], axis=1)
     return image.pixels_BYXC
 
 
-def run(model, pixels, prompt_ids, token_ids):
-    """Let a model take given tokens as its own answer.
+def prompt_ids(model: Model, prompt: str) -> list[int]:
+    """Return a prompt's tokens, ``<bos>`` and newline included."""
+    return model.tokenizer.prompt(without_image_marks(prompt))
 
-    Parameters
-    ----------
-    model : npgemma.Model
-    pixels : array (1, size, size, 3) or (1, I, size, size, 3)
-    prompt_ids : list of int
-        ``<bos>``, prompt, newline.
-    token_ids : list of int
-        At least one. An end token among them ends nothing.
 
-    Returns
-    -------
-    array (n, V)
-        As many rows as tokens: row i holds the logits from which token i is to be chosen.
+def run(model: Model, pixels: np.ndarray, prompt_ids: list[int], token_ids: list[int]) -> np.ndarray:
+    """Let a model take given tokens, at least one, as its own answer, and return logits (n, V): row i is what token i
+    is chosen from.
 
-    Raises
-    ------
-    InputError
-        If the model's context is too short for all of them.
+    The pixels are those of `pixels_of`; the prompt's ids include ``<bos>`` and the newline. An end token among the
+    given ones ends nothing. Raises `InputError` if the model's context is too short for all of them.
     """
     check_room(token_ids, prompt_ids, pixels, model)
     return decode(model, encode(model, pixels), prompt_ids, token_ids)
 
 
-def encode(model, pixels):
+def encode(model: Model, pixels):
     """Return the image tokens of pixels, of one image or of several of one prompt."""
     backend = model.backend
     with backend.session():
@@ -105,19 +78,20 @@ def _logits(model, image_BPD, prompt_ids, choose, most):
     """Return the logits of each token that ``choose`` chooses, as many as the model goes on."""
     backend, rows = model.backend, []
 
-    def noting(logit_BV):
+    def choose_and_keep(logit_BV):
         rows.append(to_numpy(logit_BV[0]))
         return backend.to_array(np.array([choose(rows[-1])]))
 
     ids_BT = backend.to_array(np.array([prompt_ids]))
+    settings = model.params, model.config, choose_and_keep, most
     with backend.session():
-        for _ in backend.generate(image_BPD, ids_BT, ids_BT == ids_BT, model.params, model.config, noting, most):
+        for _ in backend.generate(image_BPD, ids_BT, ids_BT == ids_BT, *settings):
             pass
     return np.stack(rows)
 
 
 def check_room(token_ids, prompt_ids, pixels, model):
-    """Refuse more tokens than fit the model's context, as `run` says."""
+    """Raise `InputError` if image, prompt and given tokens do not fit the model's context."""
     context, before = model.config.text.context_length, model.config.image_tokens_of(pixels) + len(prompt_ids)
     if before + len(token_ids) > context:
         raise InputError(
@@ -126,19 +100,8 @@ def check_room(token_ids, prompt_ids, pixels, model):
         )
 
 
-def check(token_ids, model):
-    """Refuse tokens that the model does not have.
-
-    Parameters
-    ----------
-    token_ids : list of int
-    model : npgemma.Model
-
-    Raises
-    ------
-    InputError
-        If there is none, or one lies outside of the vocabulary.
-    """
+def check(token_ids: list[int], model: Model) -> None:
+    """Raise `InputError` if there is no token, or one lies outside of the model's vocabulary."""
     rows = model.config.text.vocabulary
     if not token_ids:
         raise InputError("at least one token id should be given, found none")
@@ -146,36 +109,30 @@ def check(token_ids, model):
         raise InputError(f"token ids should lie between 0 and {rows - 1}, found {min(token_ids)} to {max(token_ids)}")
 
 
-def read_ids(path):
-    """Read the tokens of an answer.
-
-    Parameters
-    ----------
-    path : str
-        A text file of one id a line; or a file of logits (.safetensors or .npz) with an array ``token_ids``.
-
-    Returns
-    -------
-    list of int
-
-    Raises
-    ------
-    InputError
-        If the file is neither.
+def read_ids(path: str) -> list[int]:
+    """Read the tokens of an answer from a text file of one id a line, or from ``token_ids`` in a .safetensors or .npz
+    file; raise `InputError` if it is neither.
     """
     if pathlib.Path(path).suffix in (".safetensors", ".npz"):
-        from npgemma.porting.arrays import read_arrays
-
-        found = read_arrays(path, only=["token_ids"])["token_ids"]
-        if found.ndim != 1 or found.dtype.kind not in "iu":
-            raise InputError(
-                f"token_ids in '{path}' should be a row of whole numbers, found {found.dtype} {found.shape}"
-            )
-        return found.tolist()
+        ids = read_arrays(path, only=["token_ids"])["token_ids"]
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise InputError(f"token_ids in '{path}' should be a row of whole numbers, found {ids.dtype} {ids.shape}")
+        return ids.tolist()
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-        return [int(word) for word in text.split()]
+        return [int(line) for line in pathlib.Path(path).read_text(encoding="utf-8").split()]
     except OSError as problem:
         raise InputError(f"cannot read '{path}': {problem.strerror}") from None
     except ValueError:
         raise InputError(f"'{path}' should hold one token id a line, as whole numbers") from None
+
+
+def ids_of_trace(arrays: dict[str, np.ndarray]) -> list[int]:
+    """Return the answer's tokens as the steps of a trace took them; raise `InputError` if a step is shown without."""
+    steps = {int(name.split("/")[0].removeprefix("step.")) for name in arrays if name.startswith("step.")}
+    ids = []
+    for step in range(max(steps, default=-1) + 1):
+        name = f"step.{step}/ids_BT"
+        if name not in arrays:
+            raise InputError(f"the trace has arrays of step {step} but not its token, {name}: write it too")
+        ids.append(int(np.ravel(arrays[name])[0]))
+    return [*ids, 0]  # the logits of the last token are compared, whichever it is

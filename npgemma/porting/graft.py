@@ -1,63 +1,53 @@
-"""A port's array put in place of ours: was a mistake made behind it, or inherited through it?"""
+"""A port's array put in place of ours: was a mistake made downstream of it, or inherited through it?"""
+
+from collections.abc import Sequence
+from typing import Any
 
 from npgemma.errors import InputError
 from npgemma.porting import given_tokens
 from npgemma.porting.bounds import BOUNDS
 from npgemma.porting.conventions import Conventions
+from npgemma.porting.coverage import Coverage
 from npgemma.porting.difference import relative_l2
 from npgemma.porting.exact import exact
 from npgemma.porting.graph import Graph
+from npgemma.porting.reference import Reference
 from npgemma.probe.replay import replaying
 
 
-def graft(reference, coverage, names, dtype):
-    """Run the reference with some of a port's arrays in place of its own, and compare what follows with the port's.
+def graft(reference: Reference, coverage: Coverage, names: Sequence[str], dtype: str) -> dict[str, Any]:
+    """Run the reference with some of a port's arrays in place of its own, and compare what is downstream with the
+    port's.
 
-    Parameters
-    ----------
-    reference : npgemma.porting.reference.Reference
-    coverage : npgemma.porting.coverage.Coverage
-    names : list of str
-        Ours, of the arrays to take from the port.
-    dtype : str
-        The port's.
-
-    Returns
-    -------
-    dict
-        ``names``; ``inherited``, those that differ from ours before they are taken; ``behind``, how many arrays that
-        depend on them were compared, up to the end of the last pass that has one of the names; ``past_bound``, how
-        many of them still differ; ``first``, the first of these; ``largest``, the largest relative L2 error;
-        ``bound``.
-
-    Raises
-    ------
-    InputError
-        If there is no such array, the port does not show it, or the reference has no model that can run.
+    ``names`` are ours, ``dtype`` is the port's. The report has ``inherited``, the names that differ from ours before
+    they are replaced; ``behind``, how many arrays downstream were compared, up to the end of the last pass that has one
+    of the names; ``past_bound``, how many of them still differ; ``first``, the first of these; ``largest``, the largest
+    relative L2 error downstream; and the ``bound``. Raises `InputError` if a name is not ours or the port does not show
+    it, or if the reference has no model to run.
     """
     if reference.model is None:
         raise InputError("--graft runs the reference: it needs the checkpoint that made the trace")
     for name in names:
         _check(name, reference, coverage)
     conventions = Conventions(reference, coverage.found)
-    found = {
+    port = {
         name: conventions.undone(name, coverage.pairs[name].expected, array) for name, array in coverage.found.items()
     }
-    computed, bound = _replayed(reference, found, names, dtype), BOUNDS[dtype]
+    computed, bound = _replayed(reference, port, names, dtype), BOUNDS[dtype]
     # Later passes have their own inputs, and make a mistake again that a graft took out of an earlier one.
     last = max(_pass(name) for name in names)
     downstream = [name for name in Graph(reference.entries).downstream(names) if _pass(name) <= last]
-    compared = [name for name in downstream if name in found and name in computed]
-    apart = {name: relative_l2(computed[name], found[name]) for name in [*names, *compared]}
-    past = [name for name in compared if apart[name] > bound]
+    compared = [name for name in downstream if name in port and name in computed]
+    error = {name: relative_l2(computed[name], port[name]) for name in [*names, *compared]}
+    past = [name for name in compared if error[name] > bound]
     return {
         "names": list(names),
-        "inherited": [name for name in names if apart[name] > bound],
+        "inherited": [name for name in names if error[name] > bound],
         "behind": len(compared),
         "past_bound": len(past),
         "first": past[0] if past else None,
-        "first_error": apart[past[0]] if past else None,
-        "largest": max((apart[name] for name in compared), default=0.0),
+        "first_error": error[past[0]] if past else None,
+        "largest": max((error[name] for name in compared), default=0.0),
         "bound": bound,
     }
 
@@ -74,13 +64,13 @@ def _check(name, reference, coverage):
         raise InputError(f"the port's '{name}' cannot be grafted: {pair.misfit}")
 
 
-def _replayed(reference, found, names, dtype):
+def _replayed(reference, port, names, dtype):
     """Return what the reference calculates, each array before the port's is put in its place."""
     computed = {}
 
     def choose(name, array, inside):
         computed[name] = array
-        return found[name].astype(array.dtype) if name in names else array
+        return port[name].astype(array.dtype) if name in names else array
 
     with replaying(choose):
         model = exact(reference.model, dtype)

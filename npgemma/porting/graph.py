@@ -1,117 +1,88 @@
-"""The data flow of a run, as its manifest tells it: which array was made from which."""
+"""The data flow of a run, as its manifest gives it: which array was made from which."""
+
+from collections.abc import Container, Iterable
+
+from npgemma.probe.manifest import Entry
 
 
 class Graph:
-    """What stands upstream and downstream of an array, as far as a port shows it.
-
-    Parameters
-    ----------
-    entries : dict of str to npgemma.probe.manifest.Entry
-        Of the reference's run, in the order of the data flow.
-    shown : iterable of str
-        The arrays that the port shows.
+    """What is upstream and downstream of an array, as far as a port shows it; entries are in the order of the data
+    flow.
     """
 
-    def __init__(self, entries, shown=()):
-        self.entries, self._nearest = entries, {}
+    def __init__(self, entries: dict[str, Entry], shown: Iterable[str] = ()):
+        self.entries: dict[str, Entry] = entries
+        self._nearest: dict[str, tuple[list[str], list[str]]] = {}
         self.order = {name: i for i, name in enumerate(entries)}
         self.shown = self.grouped(shown)
 
-    def first(self, name):
+    def first(self, name: str) -> str:
         """Return the first of the names that an array has."""
         entry = self.entries.get(name)
         return (entry and entry.same_as) or name
 
-    def grouped(self, names):
+    def grouped(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return names of arrays by the first of the names that each array has."""
-        groups = {}
+        groups: dict[str, list[str]] = {}
         for name in names:
             groups.setdefault(self.first(name), []).append(name)
         return groups
 
-    def nearest(self, name):
-        """Return the nearest arrays upstream that the port shows, and those between that it does not show.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        (list of str, list of str)
+    def nearest(self, name: str) -> tuple[list[str], list[str]]:
+        """Return the first names of the nearest arrays upstream that the port shows, and of those between that it does
+        not show.
         """
         first = self.first(name)
         if first not in self._nearest:
-            found, between, waiting = {}, {}, list(self._inputs(first))
-            for each in waiting:
-                if each in self.shown:
-                    found[each] = None
-                elif each in self.entries and each not in between:
-                    between[each] = None
-                    waiting += self._inputs(each)
-            self._nearest[first] = list(found), sorted(between, key=self.order.get)
+            shown: dict[str, None] = {}  # a set that keeps its order
+            between, waiting = set(), list(self._inputs(first))
+            for source in waiting:
+                if source in self.shown:
+                    shown[source] = None
+                elif source in self.entries and source not in between:
+                    between.add(source)
+                    waiting += self._inputs(source)
+            self._nearest[first] = list(shown), sorted(between, key=self.order.__getitem__)
         return self._nearest[first]
 
-    def made_from(self, name):
-        """Return the nearest arrays that one was made from and the port shows, and those between that it does not.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        (list of str, list of str)
-            Of another name of one array: the names that it had before.
+    def made_from(self, name: str) -> tuple[list[str], list[str]]:
+        """Return the nearest arrays upstream and those between, as `nearest` does, but each under all names that the
+        port shows; if the array has earlier names there, these are what it was made from.
         """
-        before = [each for each in self.shown.get(self.first(name), []) if self.order[each] < self.order[name]]
-        if before:
-            return before, []
+        earlier = [other for other in self.shown.get(self.first(name), []) if self.order[other] < self.order[name]]
+        if earlier:
+            return earlier, []
         nearest, between = self.nearest(name)
-        return sorted({each for first in nearest for each in self.shown[first]}, key=self.order.get), between
+        return sorted({name for first in nearest for name in self.shown[first]}, key=self.order.__getitem__), between
 
-    def upstream(self, name, among):
-        """Return those of some arrays from which another was made, as far as no other array of the port is between.
-
-        Parameters
-        ----------
-        name : str
-        among : dict of str to list of str
-            From `grouped`.
-
-        Returns
-        -------
-        list of str
+    def upstream(self, name: str, among: dict[str, list[str]]) -> list[str]:
+        """Return those arrays of ``among`` (from `grouped`) that are upstream of one, with no shown array outside of
+        ``among`` between.
         """
-        reached, todo = {}, [name] if among else []
-        while todo:
-            new = [each for each in self.nearest(todo.pop())[0] if each in among and each not in reached]
-            reached |= dict.fromkeys(new)
-            todo += new
-        return [each for first in reached for each in among[first]]
+        reached: list[str] = []
+        waiting = [name] if among else []
+        while waiting:
+            new = [first for first in self.nearest(waiting.pop())[0] if first in among and first not in reached]
+            reached += new
+            waiting += new
+        return [name for first in reached for name in among[first]]
 
-    def downstream(self, names):
-        """Return all arrays that depend on some, those arrays' own later names included.
-
-        Parameters
-        ----------
-        names : collection of str
-
-        Returns
-        -------
-        list of str
-            In the order of the data flow.
+    def downstream(self, names: Container[str]) -> list[str]:
+        """Return all arrays that depend on some, in the order of the data flow; later names of these arrays are left
+        out.
         """
-        taken, reached, found = set(), set(), []
+        taken: set[str] = set()
+        reached: set[str] = set()
+        downstream = []
         for name in self.entries:
             first = self.first(name)
             if name in names:
                 taken.add(first)
             if first in taken or first in reached or reached.intersection(self._inputs(name)):
                 reached.add(first)
-                found += [name] if first not in taken else []
-        return found
+                downstream += [name] if first not in taken else []
+        return downstream
 
     def _inputs(self, name):
         entry = self.entries.get(self.first(name))
-        return [self.first(each) for each in entry.inputs] if entry else []
+        return [self.first(source) for source in entry.inputs] if entry else []

@@ -5,13 +5,16 @@ import json
 import os
 import pathlib
 import tempfile
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from npgemma.errors import InputError
-from npgemma.image import load_image
+from npgemma.image import Preprocessing, load_image
 from npgemma.porting.arrays import read_arrays
+from npgemma.porting.bounds import JPEG_LEVELS, LEVELS
+from npgemma.tokenizer import Tokenizer
 
 PROMPTS = (
     "caption en", "detect red circle ; blue square", "answer en where is the café?", "", " two  spaces ",
@@ -19,8 +22,6 @@ PROMPTS = (
 )  # fmt: skip
 # The filters with which published programs resize.
 RESAMPLE = {"hugging_face": Image.Resampling.BICUBIC, "big_vision": Image.Resampling.BILINEAR}
-# A pixel may be off by one of 255 levels, for resizers round differently; in a JPEG by more, for decoders do so too.
-LEVELS, JPEG_LEVELS = 1, 4
 
 
 def drawn():
@@ -50,45 +51,31 @@ def drawn():
     }
 
 
-def write_set(folder, side, tokenizer, preprocessing):
-    """Write the set: ``images/``, ``prompts.json`` and what is expected, as ``.npy`` files.
-
-    Parameters
-    ----------
-    folder : str or os.PathLike
-        A new or empty folder.
-    side : int
-        Of the model's square image.
-    tokenizer : npgemma.tokenizer.Tokenizer
-    preprocessing : npgemma.image.Preprocessing
-        The checkpoint's.
-
-    Returns
-    -------
-    dict of str to int
-        How many ``images`` and ``prompts``.
+def write_set(folder, side: int, tokenizer: Tokenizer, preprocessing: Preprocessing) -> dict[str, int]:
+    """Write ``images/``, ``prompts.json`` and what is expected of a model with square images of this side, as ``.npy``
+    files, to a new or empty folder; return how many ``images`` and ``prompts``.
     """
     folder = pathlib.Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"'{folder}' should be a new or an empty folder")
-    made = drawn()
+    images = drawn()
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The folder appears under its name only once it is complete.
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
         part = pathlib.Path(place) / "set"
-        _write(part, made, side, tokenizer, preprocessing)
+        _write(part, images, side, tokenizer, preprocessing)
         os.replace(part, folder)
-    return {"images": len(made), "prompts": len(PROMPTS)}
+    return {"images": len(images), "prompts": len(PROMPTS)}
 
 
-def _write(folder, made, side, tokenizer, preprocessing):
+def _write(folder, images, side, tokenizer, preprocessing):
     (folder / "images").mkdir(parents=True)
-    for name, (image, how) in made.items():
+    for name, (image, options) in images.items():
         file = folder / "images" / name
-        image.save(file, **how)
+        image.save(file, **options)
         for program, resample in RESAMPLE.items():
-            rules = dataclasses.replace(preprocessing, resample=int(resample))
-            pixels = load_image(file, side, rules).pixels_BYXC[0]
+            as_program = dataclasses.replace(preprocessing, resample=int(resample))
+            pixels = load_image(file, side, as_program).pixels_BYXC[0]
             _save(folder / "expected" / "pixels" / program / f"{file.stem}.npy", pixels)
     for i, prompt in enumerate(PROMPTS):
         _save(folder / "expected" / "ids" / f"{i}.npy", np.array(tokenizer.prompt(prompt)))
@@ -100,62 +87,49 @@ def _save(file, array):
     np.save(file, array)
 
 
-def check_inputs(folder, port, program="hugging_face"):
-    """Compare a port's pixels and token ids with a set.
+def check_inputs(folder, port: dict[str, np.ndarray], program: str = "hugging_face") -> dict[str, Any]:
+    """Compare a port's pixels and token ids with a set from `write_set`; return ``passed``, and for each of ``inputs``
+    its ``name``, whether it is ``right``, and what is wrong in ``says``.
 
-    Parameters
-    ----------
-    folder : str or os.PathLike
-        From `write_set`.
-    port : dict of str to array
-        ``pixels/NAME`` for the image NAME, rows or channels first, and ``ids/0`` for the first prompt, and so on.
-    program : str
-        Whose way to resize the port follows: a key of ``RESAMPLE``.
-
-    Returns
-    -------
-    dict
-        ``passed``, and ``inputs``: for each, its ``name``, whether it is ``right``, and what is wrong in ``says``.
-
-    Raises
-    ------
-    InputError
-        If the port has none of the set's inputs.
+    The port has ``pixels/NAME`` for the image NAME, rows or channels first, ``ids/0`` for the first prompt, and so on.
+    It resizes as the ``program`` does, a key of `RESAMPLE`. Raises `InputError` if it has none of the inputs.
     """
     expected = read_arrays(pathlib.Path(folder) / "expected")
     pixels = {name.rpartition("/")[2]: array for name, array in expected.items() if f"pixels/{program}/" in name}
     files = {file.stem: file for file in (pathlib.Path(folder) / "images").iterdir()}
-    rows = [_check_pixels(stem, right, port, expected, files[stem], program) for stem, right in pixels.items()]
-    rows += [_check_ids(name, right, port) for name, right in expected.items() if name.startswith("ids/")]
+    outcomes = {
+        f"pixels/{stem}": _check_pixels(port.get(f"pixels/{stem}"), right, expected, files[stem], program)
+        for stem, right in pixels.items()
+    }
+    ids = {name: right for name, right in expected.items() if name.startswith("ids/")}
+    outcomes |= {name: _check_ids(port.get(name), right) for name, right in ids.items()}
+    rows = [{"name": name, "right": passed, "says": says} for name, (passed, says) in outcomes.items()]
     if all(row["says"] == "not written" for row in rows):
         raise InputError("the port has none of the set's inputs: expected arrays such as pixels/palette and ids/0")
     return {"passed": all(row["right"] for row in rows), "program": program, "inputs": rows}
 
 
-def _check_ids(name, right, port):
-    found = port.get(name)
+def _check_ids(found, right):
+    """Say whether ids are right, and what is wrong with them."""
     if found is None:
-        return {"name": name, "right": False, "says": "not written"}
-    same = np.array_equal(found.reshape(-1), right)
-    says = "" if same else f"expected {right.tolist()}, found {found.reshape(-1).tolist()}"
-    return {"name": name, "right": same, "says": says}
+        return False, "not written"
+    ids, expected = found.reshape(-1).tolist(), right.tolist()
+    return (True, "") if ids == expected else (False, f"expected {expected}, found {ids}")
 
 
-def _check_pixels(stem, right, port, expected, file, program):
-    name = f"pixels/{stem}"
-    found = port.get(name)
+def _check_pixels(found, right, expected, file, program):
+    """Say whether pixels are right, and how far and why they are off."""
     if found is None:
-        return {"name": name, "right": False, "says": "not written"}
+        return False, "not written"
     found = found.reshape([size for size in found.shape if size != 1] if found.ndim == 4 else found.shape)
     if found.shape == right.shape[::-1] and found.shape != right.shape:
         found = found.transpose(1, 2, 0)
     if found.shape != right.shape:
-        return {"name": name, "right": False, "says": f"expected the shape {right.shape}, found {found.shape}"}
+        return False, f"expected the shape {right.shape}, found {found.shape}"
     off = _levels(right, found)
     if off <= (JPEG_LEVELS if file.suffix == ".jpg" else LEVELS):
-        return {"name": name, "right": True, "says": "" if off == 0 else f"up to {off:.2g} of 255 levels off"}
-    cause = _cause(right, found, file, expected, stem, program)
-    return {"name": name, "right": False, "says": f"up to {off:.3g} of 255 levels off{cause}"}
+        return True, "" if off == 0 else f"up to {off:.2g} of 255 levels off"
+    return False, f"up to {off:.3g} of 255 levels off{_cause(right, found, file, expected, program)}"
 
 
 def _levels(right, found):
@@ -163,16 +137,17 @@ def _levels(right, found):
     return float(np.abs(right.astype(np.float64) - found).max() * 127.5)
 
 
-def _cause(right, found, file, expected, stem, program):
-    """Name the known way to read images whose pixels these are."""
-    ways = {
+def _cause(right, found, file, expected, program):
+    """Name the known way to read images that gives these pixels."""
+    known = {
         "channels are blue, green, red": right[..., ::-1],
         "values lie between 0 and 1": (right + 1) / 2,
         "values lie between 0 and 255": (right + 1) * 127.5,
     }
-    ways |= {f"resized as {other} does": expected[f"pixels/{other}/{stem}"] for other in RESAMPLE if other != program}
-    ways |= {way: _as_read(image, right.shape[0], program) for way, image in _otherwise(file)}
-    fitting = [way for way, pixels in ways.items() if _levels(pixels, found) <= LEVELS]
+    others = [other for other in RESAMPLE if other != program]
+    known |= {f"resized as {other} does": expected[f"pixels/{other}/{file.stem}"] for other in others}
+    known |= {way: _as_read(image, right.shape[0], program) for way, image in _otherwise(file)}
+    fitting = [way for way, pixels in known.items() if _levels(pixels, found) <= LEVELS]
     return f": {fitting[0]}" if fitting else ""
 
 

@@ -1,6 +1,6 @@
 """The verdict on a port: the first array past its budget, in the data flow, whose inputs are right.
 
-What was recalculated from the port's own inputs needs no right inputs.
+An array that was recalculated from the port's own inputs needs no right inputs.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ import numpy as np
 
 from npgemma.porting.bounds import BOUNDS
 from npgemma.porting.conventions import Conventions
-from npgemma.porting.coverage import Pair
+from npgemma.porting.coverage import Coverage, Pair
 from npgemma.porting.difference import relative_l2
 from npgemma.porting.graph import Graph
+from npgemma.porting.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -27,36 +28,16 @@ class Judged:
 
 @dataclass(frozen=True)
 class Wrong:
-    """An array past its budget, with right inputs, or judged by its own error.
-
-    Parameters
-    ----------
-    judged : Judged
-    inputs : list of str
-        The nearest arrays that it was made from and that the port shows.
-    between : list of str
-        Arrays on the way from them that the port does not show; the mistake may be made in any of them.
-    """
+    """An array past its budget, with right inputs, or judged by its own error."""
 
     judged: Judged
-    inputs: list[str]
-    between: list[str]
+    inputs: list[str]  # the nearest arrays upstream that the port shows
+    between: list[str]  # arrays between that it does not show; the mistake may be made in any of them
 
 
-def judge(reference, coverage, dtype):
-    """Compare every array that the port shows.
-
-    Parameters
-    ----------
-    reference : npgemma.porting.reference.Reference
-    coverage : npgemma.porting.coverage.Coverage
-    dtype : str
-        The port's: how far it may be off depends on it.
-
-    Returns
-    -------
-    dict of str to Judged
-        In the order of the data flow.
+def judge_end_to_end(reference: Reference, coverage: Coverage, dtype: str) -> dict[str, Judged]:
+    """Compare every array that the port shows with the reference's, in the order of the data flow; how far it may be
+    off depends on the port's dtype.
     """
     conventions = Conventions(reference, coverage.found)
     return {name: _judged(pair, BOUNDS[dtype], conventions) for name, pair in coverage.pairs.items()}
@@ -72,22 +53,12 @@ def _judged(pair, budget, conventions):
     return Judged(pair, error, budget, error <= budget)
 
 
-def wrong_arrays(reference, judged):
-    """Return every array past its budget that its inputs do not excuse, in the order of the data flow.
-
-    Parameters
-    ----------
-    reference : npgemma.porting.reference.Reference
-    judged : dict of str to Judged
-
-    Returns
-    -------
-    list of Wrong
-    """
+def wrong_arrays(reference: Reference, judged: dict[str, Judged]) -> list[Wrong]:
+    """Return every array past its budget that its inputs do not excuse, in the order of the data flow."""
     graph, wrong = Graph(reference.entries, judged), []
     for name, outcome in judged.items():
         if not outcome.right:
             inputs, between = graph.made_from(name)
-            if outcome.alone or all(judged[each].right for each in inputs):
+            if outcome.alone or all(judged[source].right for source in inputs):
                 wrong.append(Wrong(outcome, inputs, between))
     return wrong

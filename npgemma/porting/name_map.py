@@ -90,7 +90,9 @@ def read_map(path):
     Parameters
     ----------
     path : str or os.PathLike
-        A TOML file, or the name of a map that comes with the project: ``transformers``, ``gemma_cpp``.
+        A TOML file, or the name of a map that comes with the project: ``transformers``, ``gemma_cpp``. With
+        ``extends = "MAP"`` as its first line it has the rules of that map too, but for those whose ``ours`` stands in
+        its own.
 
     Returns
     -------
@@ -99,17 +101,32 @@ def read_map(path):
     Raises
     ------
     InputError
-        If there is no such file, or it has something else than rules.
+        If there is no such file, it has something else than rules, or it extends itself.
     """
+    return _read(_located(path), ())
+
+
+def _located(path, folder=""):
+    """Return the file of a map: one that comes with the project, or one that lies in ``folder``."""
     shipped = SHIPPED / f"{path}.toml"
-    path = shipped if shipped.is_file() else pathlib.Path(path)
+    return shipped if shipped.is_file() else pathlib.Path(folder, path)
+
+
+def _read(path, extending):
+    """Read a map that the maps of ``extending`` extend, each of them the one before it."""
+    if any(path.resolve() == each.resolve() for each in extending):
+        raise InputError(
+            f"the map '{path}' extends itself: leave out one 'extends' of " + ", ".join(map(str, extending))
+        )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.toml")))
-        raise InputError(f"there is no map '{path}': give a TOML file, or one of {names}") from None
+        wanted = f", which '{extending[-1]}' extends" if extending else ""
+        raise InputError(f"there is no map '{path}'{wanted}: give a TOML file, or one of {names}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
         raise InputError(f"the map '{path}' cannot be read: {problem}") from None
+    base = content.pop("extends") if isinstance(content.get("extends"), str) else None
     rules = []
     for port, tables in content.items():
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
@@ -117,7 +134,11 @@ def read_map(path):
         rules += [_rule(path, port, table) for table in tables]
     if not rules:
         raise InputError(f'the map \'{path}\' has no rule: a rule is [["PORT\'S NAME"]] and below it ours = "OUR NAME"')
-    return rules
+    if base is None:
+        return rules
+    replaced = {rule.ours for rule in rules}
+    inherited = _read(_located(base, path.parent), (*extending, path))
+    return [rule for rule in inherited if rule.ours not in replaced] + rules
 
 
 KINDS = {

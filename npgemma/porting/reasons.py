@@ -6,48 +6,35 @@ import numpy as np
 
 from npgemma.porting.coverage import fitting_layout
 from npgemma.porting.difference import relative_l2
+from npgemma.porting.judge import Judged
 
 # The axes along which a mistake may be in some rows only: image or text, prompt or answer.
 ROWS = "TSP"
 
 
-def explain(judged, letters, sizes):
-    """Return what can be said about a wrong array.
-
-    Parameters
-    ----------
-    judged : npgemma.porting.judge.Judged
-    letters : str
-        The axes of our array.
-    sizes : dict of str to int
-        What letters stand for in this tower: factors are named after them.
-
-    Returns
-    -------
-    list of str
-        Sentences.
+def explain(judged: Judged, letters: str, sizes: dict[str, int]) -> list[str]:
+    """Return sentences about a wrong array; ``letters`` are the axes of ours. Factors are named after the ``sizes`` of
+    letters.
     """
     pair, budget = judged.pair, judged.budget
     axes = fitting_layout(pair.raw, pair.expected, letters, budget)
-    said = [pair.misfit] if pair.misfit else []
+    misfit = [pair.misfit] if pair.misfit else []
     if axes:
-        return [*said, f'the numbers are right in another layout: axes = "{axes}" would fit']
-    if pair.found is None or pair.expected.dtype.kind != "f" or not np.isfinite(pair.found).all():
-        return said + _not_finite(pair)
+        return [*misfit, f'the numbers are right in another layout: axes = "{axes}" would fit']
+    if pair.found is None:
+        return misfit
+    if pair.expected.dtype.kind != "f":
+        return misfit + _unequal(pair)
+    infinite = pair.found.size - int(np.isfinite(pair.found).sum())
+    if infinite:
+        return [*misfit, f"{infinite} of {pair.found.size} entries are infinite or not a number"]
     expected, found = pair.expected.astype(np.float64), pair.found.astype(np.float64)
-    return said + _rows(expected, found, letters, sizes, budget)
+    return misfit + _rows(expected, found, letters, sizes, budget)
 
 
-def _not_finite(pair):
-    if pair.found is None or pair.expected.dtype.kind != "f":
-        return _places(pair)
-    count = int((~np.isfinite(pair.found)).sum())
-    return [f"{count} of {pair.found.size} entries are infinite or not a number"]
-
-
-def _places(pair):
+def _unequal(pair):
     """Say where whole numbers or truth values differ."""
-    if pair.found is None or pair.found.shape != pair.expected.shape:
+    if pair.found.shape != pair.expected.shape:
         return []
     wrong = np.argwhere(pair.found != pair.expected)
     if not len(wrong):
@@ -60,12 +47,12 @@ def _places(pair):
 
 
 def _rows(expected, found, letters, sizes, budget):
-    """Say of every run of rows that is wrong in one way what the way is."""
+    """Say how each run of neighbouring rows that differ alike differs; of the whole array, if there are many runs."""
     axis = next((letters.index(letter) for letter in ROWS if letter in letters), None)
     if axis is None:
         return [f"it is {_way(expected, found, sizes, budget)}"]
-    rows = [(np.take(expected, i, axis), np.take(found, i, axis)) for i in range(expected.shape[axis])]
-    ways = [_way(one, other, sizes, budget) for one, other in rows]
+    rows = zip(np.moveaxis(expected, axis, 0), np.moveaxis(found, axis, 0))
+    ways = [_way(expected_row, found_row, sizes, budget) for expected_row, found_row in rows]
     runs = []
     for i, way in enumerate(ways):
         if runs and runs[-1][2] == way:
@@ -75,14 +62,14 @@ def _rows(expected, found, letters, sizes, budget):
     if len(runs) > 6:
         wrong = sum(way != "right" for way in ways)
         whole = _way(expected, found, sizes, budget)
-        return [f"{wrong} of {len(ways)} rows along {letters[axis]} are wrong; all together it is {whole}"]
+        return [f"{wrong} of {len(ways)} rows along {letters[axis]} are wrong; as a whole it is {whole}"]
     if len(runs) == 1:
         return [f"it is {runs[0][2]}, in all rows"]
     return [f"rows {start} to {stop} along {letters[axis]} are {way}" for start, stop, way in runs]
 
 
 def _way(expected, found, sizes, budget):
-    """Return how one array differs from another, in words."""
+    """Return in words how one array differs from another."""
     if relative_l2(expected, found) <= budget:
         return "right"
     if not found.any():
@@ -93,7 +80,7 @@ def _way(expected, found, sizes, budget):
         return f"{factor:.4g}{_named(factor, sizes)} times what is expected"
     offset = float((found - expected).mean())
     if relative_l2(expected, found - offset) <= 10 * budget:
-        return f"what is expected and {offset:.4g} more"
+        return f"what is expected plus {offset:.4g}"
     return "different"
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,31 +64,22 @@ def from_trace(path):
     manifest = read_manifest(path)
     if manifest is None:
         raise InputError(f"'{path}' has no manifest: make the reference with npgemma trace --out FILE")
-    entries = {told["name"]: Entry.of_json(told) for told in manifest.pop("arrays")}
+    entries = {entry["name"]: Entry.of_json(entry) for entry in manifest.pop("arrays")}
     return Reference(read_arrays(path), entries, manifest["answer"], manifest)
 
 
-def with_model(reference, load):
-    """Return a stored reference with the model that made it, if it is the one and what it was shown is in the trace.
-
-    Parameters
-    ----------
-    reference : Reference
-    load : callable
-        ``load(dtype)`` returns the model that might have made it.
-
-    Returns
-    -------
-    Reference
+def with_model(reference: Reference, load: Callable[[str], Model]) -> Reference:
+    """Return a stored reference with its model: ``load(dtype)``, if its weights are those of the trace and the trace
+    holds the pixels; otherwise the reference as it is.
     """
-    shown = [reference.arrays.get(name) for name in PIXELS if name in reference.arrays]
+    pixels = next((reference.arrays[name] for name in PIXELS if name in reference.arrays), None)
     # int8 is a rounding of the reference's own, from which no right port can be recalculated.
-    if not shown or reference.about["dtype"] == "int8":
+    if pixels is None or reference.about["dtype"] == "int8":
         return reference
     model = load(reference.about["dtype"])
     if checkpoint_hash(model.params) != reference.about["checkpoint"]:
         return reference
-    return dataclasses.replace(reference, model=model, pixels=shown[0])
+    return dataclasses.replace(reference, model=model, pixels=pixels)
 
 
 def from_model(model, image, prompt_ids, token_ids=None, most=4):
@@ -115,20 +107,8 @@ def from_model(model, image, prompt_ids, token_ids=None, most=4):
     return traced(model, pixels, prompt_ids, list(token_ids))
 
 
-def traced(model, pixels, prompt_ids, token_ids):
-    """Trace a model that takes given tokens.
-
-    Parameters
-    ----------
-    model : npgemma.Model
-    pixels : array
-        As for `npgemma.porting.given_tokens.run`.
-    prompt_ids, token_ids : list of int
-
-    Returns
-    -------
-    Reference
-    """
+def traced(model: Model, pixels: np.ndarray, prompt_ids: list[int], token_ids: list[int]) -> Reference:
+    """Trace a model that is given its tokens; the pixels are those of `given_tokens.run`."""
     manifest = Manifest(model.params)
     with record(watch=manifest.watch) as arrays:
         given_tokens.decode(model, given_tokens.encode(model, pixels), prompt_ids, token_ids)

@@ -1,7 +1,8 @@
 """Stand inside the forward pass: record its arrays, replay it with others, exchange functions; no line of it knows."""
 
+from npgemma.probe.calls import Probe, Statement
 from npgemma.probe.exchange import exchanged
-from npgemma.probe.following import Probe, Statement, enclosing, probing
+from npgemma.probe.following import enclosing, probing
 from npgemma.probe.recording import record
 from npgemma.probe.replay import replaying
 

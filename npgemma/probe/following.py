@@ -6,7 +6,6 @@ function, or what the function was exchanged for; in any other thread it runs th
 ends, the functions are back in their places, and nothing is left that would cost anything.
 """
 
-import ast
 import contextlib
 import functools
 import importlib
@@ -20,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from npgemma.fast.blocks import whole_arrays
-from npgemma.probe.rewriting import Source, rewritten
+from npgemma.probe.calls import Call, Naming, Probe, Statement
+from npgemma.probe.rewriting import rewritten
 
 PACKAGES = ("npgemma", "torch_ref")
 # The files of the forward pass, in both packages. What stands before it (image, tokenizer) and after it (generate,
@@ -28,123 +28,6 @@ PACKAGES = ("npgemma", "torch_ref")
 FILES = (
     "attention", "mask", "rope", "siglip", "projector", "gemma", "gemma2", "paligemma", "contrastive", "segmentation",
 )  # fmt: skip
-
-
-class Probe:
-    """Stands inside the forward pass: a base class whose methods do nothing. `probing` puts one in force."""
-
-    def on_call(self, path: str, source: Source) -> None:
-        """Be told of a call, before it runs.
-
-        Parameters
-        ----------
-        path : str
-            ``prefill.0/run_blocks.0/block.3``: the number counts the calls of one function within its caller.
-        source : npgemma.probe.rewriting.Source
-            The function that is called.
-        """
-
-    def on_bind(self, name: str, value: Any, statement: "Statement") -> Any:
-        """Return what a named array is to be from here on: ``value``, or another one.
-
-        Parameters
-        ----------
-        name : str
-            The path of its call, a slash, and the variable. A name that a loop binds again is asked for once.
-        value : array
-        statement : Statement
-        """
-        return value
-
-    def on_exchanged(self, name: str, value: Any, source: Source) -> Any:
-        """Return what the result of an exchanged function is to be: `on_bind` saw that of the right one inside it."""
-        return value
-
-
-class Statement:
-    """The statement that bound a named array, as it ran.
-
-    Attributes
-    ----------
-    variable : str
-    source : Source
-        The function that bound it.
-    written : ast.AST or None
-        The statement; for an argument, what the caller wrote in its place; None where no followed function did.
-    expression : ast.expr or None
-        What was bound.
-    place : Source or None
-        The function in which the expression was evaluated: for an argument, the caller.
-    """
-
-    def __init__(self, call, binding, probe):
-        self.variable, self.source, self._probe = binding.variable, call.source, probe
-        self._call, self.written, self.expression = call, binding.statement, binding.expression
-        if binding.is_argument:
-            self._call, self.written = call.caller, call.given(binding.variable)
-            self.expression = self.written
-        self.place = self._call.source
-
-    @property
-    def scope(self) -> Mapping[str, Any]:
-        """The local variables of the call in which the expression was evaluated."""
-        return self._call.scope
-
-    @property
-    def path(self) -> str:
-        """That call."""
-        return self._call.naming(self._probe).path[:-1]
-
-    @property
-    def file(self) -> str:
-        """Where the statement is written, such as ``npgemma/gemma.py:128``; empty where it is unknown."""
-        return f"{self.place.file}:{self.written.lineno}" if self.written else ""
-
-    @property
-    def formula(self) -> str:
-        """The statement's text."""
-        return ast.unparse(self.written) if self.written else ""
-
-    @property
-    def is_result(self) -> bool:
-        """Whether the function returns this array."""
-        return self.variable == self.source.result
-
-
-@dataclass
-class _Naming:
-    """How one probe names what happens in one call."""
-
-    path: str = ""
-    counts: dict[str, int] = field(default_factory=dict)
-    known: set[str] = field(default_factory=set)
-
-    def enter(self, function):
-        """Count a call of a function; return its path."""
-        self.counts[function] = self.counts.get(function, -1) + 1
-        return f"{self.path}{function}.{self.counts[function]}/"
-
-
-@dataclass(eq=False)
-class _Call:
-    """An open call: of which function, from where, and its local variables so far."""
-
-    source: Source | None = None
-    caller: "_Call | None" = None
-    site: ast.Call | None = None
-    scope: Mapping[str, Any] = field(default_factory=dict)
-    namings: dict[Probe, _Naming] = field(default_factory=dict)
-
-    def naming(self, probe):
-        """Return how a probe names what happens here; one that begins here begins with nothing."""
-        return self.namings.setdefault(probe, _Naming())
-
-    def given(self, argument):
-        """Return what the caller wrote for an argument, or None."""
-        if self.site is None:
-            return None
-        given = dict(zip(self.source.arguments, self.site.args))
-        return (given | {word.arg: word.value for word in self.site.keywords}).get(argument)
 
 
 @dataclass(frozen=True)
@@ -161,7 +44,7 @@ class _State:
 
 
 _state: ContextVar[_State | None] = ContextVar("state", default=None)
-_open: ContextVar[_Call | None] = ContextVar("open call", default=None)
+_open: ContextVar[Call | None] = ContextVar("open call", default=None)
 
 
 class Slot:
@@ -195,9 +78,9 @@ class Slot:
         """Run the rewritten copy of the function."""
         copy, source = rewritten(self.function, _followed_names(), _bind, _site)
         caller = _open.get()
-        call = _Call(source, caller, site)
+        call = Call(source, caller, site)
         for probe in _state.get().probes:
-            naming = call.namings[probe] = _Naming(caller.naming(probe).enter(source.name))
+            naming = call.namings[probe] = Naming(caller.naming(probe).enter(source.name))
             probe.on_call(naming.path[:-1], source)
         before = _open.set(call)
         try:
@@ -307,7 +190,7 @@ def in_force(probes=(), exchanges=()):
             slot = slot_of(owner, name)
             table[slot] = (*table.get(slot, ()), wrong)
     now = _State((*probes, *state.probes), table)
-    asked, root = _state.set(now), _open.set(_open.get() or _Call())
+    asked, root = _state.set(now), _open.set(_open.get() or Call())
     try:
         with whole_arrays() if now.binding else contextlib.nullcontext():
             yield

@@ -9,7 +9,8 @@ import numpy as np
 
 from npgemma.axes import suffix
 from npgemma.machinery.backend import to_numpy
-from npgemma.probe.following import Probe, Statement, probing
+from npgemma.probe.calls import Probe, Statement
+from npgemma.probe.following import probing
 
 
 @contextlib.contextmanager

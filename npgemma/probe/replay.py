@@ -8,8 +8,9 @@ calculated from that program's own input, so that errors do not add up over the 
 
 import contextlib
 
+from npgemma.probe.calls import Probe
 from npgemma.probe.exchange import exchanged
-from npgemma.probe.following import Probe, probing
+from npgemma.probe.following import probing
 
 
 @contextlib.contextmanager

@@ -37,13 +37,10 @@ def anchor(file):
 
 
 @functools.cache
-def run_all():
+def run_all() -> list[list[tuple[str, str]]]:
     """Run the exercises in a process of their own; return for each, and each of its runs, what is printed.
 
-    Returns
-    -------
-    list of list of (str, str)
-        Before and after the change; without a change twice the same.
+    That is before and after the change; without a change twice the same.
     """
     command, folder = [sys.executable, "-m", "generated.exercises"], ROOT / "reports"
     result = subprocess.run(command, capture_output=True, text=True, cwd=folder)

@@ -7,7 +7,6 @@ import re
 
 from generated import ROOT
 from npgemma.porting.diagnosis.naming import RIGHT_IF_NARROW
-from npgemma.porting.logits.question import AROUND, touches
 from npgemma.porting.mistakes import MISTAKES
 
 # Logits of Hugging Face, one golden file for each decoder; both see every mistake that is possible in theirs, but for
@@ -39,7 +38,7 @@ BY_TOKENS = ("padded-vocabulary-wins", "eos-ignored")
 
 def around(id):
     """Say whether a mistake is made in what stands around the forward pass, so that no array can show it."""
-    return touches(MISTAKES[id].variants[0], AROUND)
+    return not MISTAKES[id].shows_in_arrays
 
 
 def witnesses(id):

@@ -59,3 +59,23 @@ def test_without_a_terminal_nothing_is_shown(capsys):
     with progress.layers(npgemma.load().config):
         progress.note("something")
     assert capsys.readouterr() == ("", "")
+
+
+def test_it_is_shown_after_a_second_on_a_terminal_alone(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("npgemma.command.progress.time.monotonic", lambda: clock[0])
+    for stream, seconds, expected in (
+        (Terminal(), 1.0, ""),
+        (Terminal(), 1.01, "\r\033[Kreading: 66 %"),
+        (io.StringIO(), 9.0, ""),
+    ):
+        monkeypatch.setattr(sys, "stderr", stream)
+        clock[0] = 0.0
+        progress = Progress()
+        clock[0] = seconds
+        progress.report("reading", 2, 3)
+        assert stream.getvalue() == expected
+        progress.clear()
+        assert stream.getvalue() == expected + "\r\033[K" * bool(expected)
+        progress.clear()
+        assert stream.getvalue().count("\033") == 2 * bool(expected)

@@ -12,9 +12,9 @@ import npgemma
 from conversion import big_vision, safetensors_file
 from conversion.folder import describe
 from npgemma.command import main
-from npgemma.command.parity import twin_of
 from npgemma.machinery.backend import to_numpy
 from npgemma.params import leaves
+from npgemma.porting.backends import twin_of
 
 MODULE = "language_model.model.layers.1.self_attn.q_proj"
 
@@ -67,6 +67,11 @@ def test_parity(parts, image, capsys, dtype):
     report = json.loads(capsys.readouterr().out)
     assert_same_weights(report, dtype)
     assert status == 0 or dtype == "int8"
+
+
+def test_parity_writes_a_report(parts, tmp_path):
+    options = [word for name, path in parts.items() for word in (f"--{name}", str(path))]
+    assert main(["parity", *options, "--report", str(tmp_path / "report.json")]) == 0
 
 
 @pytest.mark.parametrize("arguments", [["--dtype", "int8"], ["--backend", "torch"]])

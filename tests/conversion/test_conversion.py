@@ -1,7 +1,11 @@
 """conversion/: every layout of names, every dtype, shards; and folders that are damaged."""
 
+import contextlib
 import json
+import mmap
 import struct
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from support import CONFIGS, GEMMA_2, rewrite
 
 import conversion
 from conversion import folder as reading
-from conversion import safetensors_file
+from conversion import kinds, safetensors_file, write
 from conversion.layout import STORED, STORED_GEMMA_2, canonical, stored_leaves
 from conversion.write import SHARD_BYTES, initial, write_folder
 from npgemma.errors import InputError
@@ -125,6 +129,47 @@ def test_shards_and_their_index(tmp_path, params):
     assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 2
     assert_same(params, conversion.read_folder(tmp_path)[0])
     assert SHARD_BYTES == 5_000_000_000
+
+
+def test_a_shard_is_full_when_one_more_tensor_would_be_too_much():
+    """Tensors of 2, 3, 1, 9, 1 and 4 entries, of two bytes each."""
+
+    def shards(most):
+        leaves = [SimpleNamespace(stored_shape=(size,)) for size in (2, 3, 1, 9, 1, 4)]
+        return [[leaf.stored_shape[0] for leaf in shard] for shard in write._shards(leaves, 2, most)]
+
+    assert shards(12) == [[2, 3, 1], [9], [1, 4]]
+    assert shards(11) == [[2, 3], [1], [9], [1, 4]]
+    assert shards(9) == [[2], [3, 1], [9], [1], [4]]
+    assert shards(40) == [[2, 3, 1, 9, 1, 4]]
+    assert shards(0) == [[2], [3], [1], [9], [1], [4]]
+
+
+@pytest.mark.parametrize(
+    ("said", "dtypes", "right"),
+    [
+        (12, "F32 F32", True),
+        (12, "F32 BF16", True),
+        (11, "F32 F32", True),
+        (11, "F32 BF16", False),
+        (None, "F32 BF16", True),
+    ],
+)
+def test_shards_of_two_dtypes_and_another_size_are_of_two_checkpoints(said, dtypes, right):
+    """Some checkpoints have norms in another dtype, and some programs count bytes otherwise; hardly one does both."""
+    shards = {str(i): [SimpleNamespace(bytes=6, dtype=dtype)] for i, dtype in enumerate(dtypes.split())}
+    index = {} if said is None else {"metadata": {"total_size": said}}
+    with contextlib.nullcontext() if right else pytest.raises(InputError, match=r"two checkpoints .*12 bytes"):
+        kinds.check_shards(index, shards | {"empty": []}, "folder")
+
+
+def test_what_is_released_are_the_pages_that_it_began():
+    file, page = Mock(), mmap.PAGESIZE
+    tensor = safetensors_file.Tensor("x", "F32", (9,), np.zeros(9, np.float32), file, offset=page - 8)
+    tensor.release(0, 2 + page // 4)
+    file.madvise.assert_called_once_with(mmap.MADV_DONTNEED, 0, 2 * page)
+    tensor.release(2, 1 + page // 4)
+    file.madvise.assert_called_once()
 
 
 GENERATIONS = {
@@ -365,8 +410,14 @@ def test_too_little_memory_is_noticed_before_loading(tmp_path, params, monkeypat
     for needed, fits in (("float64", "float32"), ("float32", "bfloat16"), ("float32", "int8"), ("float64", "int8")):
         monkeypatch.setattr(reading, "available_memory", lambda fits=fits: size[fits])
         refused(tmp_path, f"--dtype {fits} would fit", dtype=needed)
-    monkeypatch.setattr(reading, "available_memory", lambda: 1000)
+    monkeypatch.setattr(reading, "available_memory", lambda: size["int8"] - 1)
     refused(tmp_path, "nothing narrower", dtype="float32")
+    for dtype in ("float64", "float32", "int8"):
+        needed = reading._bytes(tensors, dtype, in_place=0)
+        monkeypatch.setattr(reading, "available_memory", lambda needed=needed: needed)
+        reading._check_memory(tensors, dtype, tmp_path)
+        monkeypatch.setattr(reading, "available_memory", lambda needed=needed: needed - 1)
+        refused(tmp_path, f"as {dtype}, but", dtype=dtype)
 
 
 def test_mapped_weights_need_no_memory(saved, monkeypatch):

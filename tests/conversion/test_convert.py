@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ import npgemma
 from conversion import safetensors_file
 from conversion.__main__ import main
 from conversion.big_vision import read_arrays
+from conversion.hugging_face import write_tokenizer_files
 from npgemma.image import Preprocessing
 from npgemma.params import leaves
+from npgemma.tokenizer import Tokenizer
 
 FAMILIES = "two key/value heads", "Gemma 2"
 
@@ -123,6 +126,16 @@ def test_preprocessing_and_an_adapter_are_converted(tmp_path):
     expected, _ = conversion.read_folder(conversion.Source.of(golden / "lora" / "plain", golden / "hub"))
     found, _ = conversion.read_folder(tmp_path / "merged")
     assert all(np.array_equal(a, b) for (_, _, a), (_, _, b) in zip(leaves(expected), leaves(found), strict=True))
+
+
+def test_the_tokenizer_as_hugging_face_reads_it_says_the_same(tmp_path):
+    """SentencePiece's pieces that are never cut are added tokens."""
+    shutil.copy(npgemma.embedded_checkpoint() / "tokenizer.model", tmp_path)
+    write_tokenizer_files(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (npgemma.embedded_checkpoint() / "tokenizer.json").read_bytes()
+    ours, model = Tokenizer(tmp_path / "tokenizer.json"), Tokenizer(tmp_path / "tokenizer.model")
+    for text in ("detect red circle\n", "a<loc0001>b <seg127><mask>", "\n\n x", "日本"):
+        assert ours.encode(text) == model.encode(text), text
 
 
 @pytest.mark.parametrize("name", ["out", "out.npz"])

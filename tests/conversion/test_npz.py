@@ -146,7 +146,7 @@ def test_a_tokenizer_is_given_beside_it(checkpoint):
     with pytest.raises(InputError, match="embedding rows"):
         npgemma.load(path, config=config, tokenizer=words)
     shutil.copy(words, path.parent)
-    assert npgemma.load(path, config=config).words is None
+    assert npgemma.load(path, config=config).loaded_tokenizer is None
 
 
 def test_what_is_no_such_file_is_refused(checkpoint):

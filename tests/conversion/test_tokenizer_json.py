@@ -14,6 +14,7 @@ import conversion
 import npgemma
 import torch_ref
 from npgemma.errors import InputError
+from npgemma.files.tokenizer_json import BytePairs, Unigram
 from npgemma.tokenizer import Tokenizer
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "tokenizers"
@@ -68,6 +69,54 @@ def test_random_texts_against_the_library_itself(kind):
     for _ in range(300):
         text = "".join(randomness.choice(parts, randomness.integers(0, 40)))
         assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids, repr(text)
+
+
+BYTES = {f"<0x{byte:02X}>": 10 + i for i, byte in enumerate("é".encode())}
+PAIRS = {"vocab": {"?": 0, "a": 1, "b": 2, "ab": 3, "aab": 4} | BYTES, "merges": ["a b", ["a", "ab"]], "unk_token": "?"}
+UNIGRAM = {"vocab": [["?", 0], ["a", -1], ["b", -2], ["ab", -2.5], ["bb", -9], ["<0xC3>", -9]], "unk_id": 0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "ids"),
+    [
+        ({}, "aab", [4]),
+        ({}, "bab", [2, 3]),
+        ({}, "xéyb", [0, 0, 0, 2]),
+        ({"fuse_unk": True}, "xéyb", [0, 2]),
+        ({"fuse_unk": True}, "bxyb", [2, 0, 2]),
+        ({"unk_token": None}, "xéyb", [2]),
+        ({"unk_token": None, "fuse_unk": True}, "xb", [2]),
+        ({"byte_fallback": True}, "xéb", [0, 10, 11, 2]),
+        ({"byte_fallback": True, "unk_token": None}, "xé", [10, 11]),
+        ({"merges": []}, "aab", [1, 1, 2]),
+        ({"merges": [], "ignore_merges": True}, "aab", [4]),
+        ({"ignore_merges": True}, "aabb", [4, 2]),
+    ],
+)
+def test_byte_pairs_by_hand(settings, text, ids):
+    assert BytePairs(PAIRS | settings, pathlib.Path("x")).encode(text) == ids
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "ids"),
+    [
+        ({}, "ab", [3]),  # -2.5 is more than -1 - 2
+        ({}, "bb", [2, 2]),  # and -2 - 2 more than -9
+        ({}, "axyb", [1, 0, 2]),  # unknown characters in a row are one
+        ({}, "é", [0]),
+        ({"byte_fallback": True}, "é", [0]),  # a byte has no piece
+        ({"byte_fallback": True, "vocab": [*UNIGRAM["vocab"], ["<0xA9>", -9]]}, "é", [5, 6]),
+        ({"unk_id": 5}, "x", [5]),
+    ],
+)
+def test_unigram_by_hand(settings, text, ids):
+    assert Unigram(UNIGRAM | settings, pathlib.Path("x")).encode(text) == ids
+
+
+@pytest.mark.parametrize("unknown", [-1, 6, True, 1.0, None])
+def test_an_unknown_piece_that_is_none_of_the_vocabulary(unknown):
+    with pytest.raises(InputError, match="'unk_id' should be the id of a piece"):
+        Unigram(UNIGRAM | {"unk_id": unknown}, pathlib.Path("x"))
 
 
 def test_a_prompt_from_tokenizer_json_alone(folder):

@@ -1,5 +1,7 @@
 """passes.py and attention_maps.py: what is shown of an answer is what the passes held, in both backends."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,11 @@ def test_shares_map_and_ranking():
     assert np.allclose(attention.shares(0, 0, 1), [36 / 78, 9 / 78, 21 / 78, 12 / 78])
     assert (attention.map(0, 0, 1) * 78).round().tolist() == [[1, 2, 5, 6], [3, 4, 7, 8]]
     assert attention.sharpest(5) == [(0, 1), (0, 0)]
+
+
+def test_the_attention_is_that_of_the_answers_tokens():
+    """Passes may go on after the answer; of the keys, those of the prompt come after the image's."""
+    weights = {i: [np.ones((1, 2, 9 + i))] * 3 for i in range(4)}
+    attention = attention_of(SimpleNamespace(weights=weights), SimpleNamespace(token_ids=[7, 8]), 1, 5)
+    assert [weight.shape for weight in attention.weight_TLNS] == [(3, 2, 9), (3, 2, 10)]
+    assert (attention.image_tokens, attention.prompt_tokens) == (4, 5)

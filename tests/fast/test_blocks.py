@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from support import GEMMA_2, assert_close, random
-from tolerances import OPERATION
 
 import npgemma
 from npgemma import attention, gemma, gemma2, ops
 from npgemma.attention import attend
 from npgemma.fast import blocks
 from npgemma.params import MLPParams
+from npgemma.porting.bounds import OPERATION
 
 H = 6
 # Rows, queries, keys; query heads, key/value heads.

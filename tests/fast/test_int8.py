@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from support import CONFIGS, assert_close, random
 from test_products import WEIGHTS, block  # noqa: F401 (a fixture)
-from tolerances import OPERATION
 
 import conversion
 import npgemma
@@ -13,6 +12,7 @@ from npgemma.fast import int8
 from npgemma.fast.bfloat16 import narrow, widen
 from npgemma.fast.int8 import Int8Weight, quantize
 from npgemma.params import leaves
+from npgemma.porting.bounds import OPERATION
 
 
 def rounded(stored, order, wide=lambda part: part):

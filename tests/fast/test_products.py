@@ -7,13 +7,13 @@ import threading
 import numpy as np
 import pytest
 from support import assert_close, random, tensor
-from tolerances import OPERATION
 
 import torch_ref.ops as twin
 from npgemma import ops
 from npgemma.fast import products, threads
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen
 from npgemma.params import LayerNormParams
+from npgemma.porting.bounds import OPERATION
 
 # Formula, shape of the activations, shape of the weight as stored, and the order that makes the weight's axes of it.
 WEIGHTS = [

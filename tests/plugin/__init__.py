@@ -13,7 +13,7 @@ rewrite, and at the second run it would warn that it came too late.)
 
 OPTIONS = {
     "--checkpoint": ("DIR", "run the checkpoint tests on this folder instead of the embedded checkpoint"),
-    "--report": ("FILE", "write what the checkpoint tests measured as JSON"),
+    "--report": ("FILE", "moved: python cli.py parity --checkpoint DIR --report FILE"),
 }
 
 

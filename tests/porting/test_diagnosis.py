@@ -14,10 +14,11 @@ import torch_ref
 from npgemma.image import load_image
 from npgemma.porting import given_tokens
 from npgemma.porting.bounds import IN_FLOAT32, limits
-from npgemma.porting.diagnosis import Port, Replays, diagnose, read_token_ids
+from npgemma.porting.diagnosis import Port, Replays, diagnose
 from npgemma.porting.diagnosis.hypotheses import Hypothesis, ask
-from npgemma.porting.diagnosis.naming import _below_rounding, _shows_in_arrays, stands_out
+from npgemma.porting.diagnosis.naming import _below_rounding, stands_out
 from npgemma.porting.exact import exact
+from npgemma.porting.given_tokens import ids_of_trace
 from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.probe.replay import replaying
 
@@ -151,7 +152,7 @@ def test_it_explains_what_it_made(id):
         assert not ask(found, (other, 0)).places
 
 
-IN_ARRAYS = [id for id, each in MISTAKES.items() if _shows_in_arrays(each) and not each.only_gemma2]
+IN_ARRAYS = [id for id, mistake in MISTAKES.items() if mistake.shows_in_arrays and not mistake.only_gemma2]
 
 
 @pytest.mark.slow
@@ -164,6 +165,15 @@ def test_every_mistake_explains_a_whole_trace_of_it(id):
     assert set(wrong) <= set(asked.places)
     inert = id in ("embedding-scale-bfloat16", "padding-visible")
     assert bool(wrong) or inert or stands_out(asked.c, asked.z, asked.visible)
+
+
+def test_after_another_prompt_positions_say_nothing_of_conventions():
+    found = replays(port("no-bos"))
+    assert (found.conventions.origin, found.conventions.turns) == (0, 0)
+    assert found.wrong(found.right) == ["prompt"]
+    # An array that only a mistake makes, as the mask of causal attention among patches, is nothing to fill.
+    mask_BTS = np.ones((1, 2, 2), bool)
+    assert found.conventions.filled_alike("siglip.0/mask_BTS", mask_BTS, mask_BTS) is mask_BTS
 
 
 def test_two_mistakes_do_not_hide_each_other():
@@ -208,10 +218,10 @@ def test_a_mistake_that_nobody_has_described_gets_no_name():
 
 
 def test_tokens_of_a_trace():
-    assert read_token_ids({"prefill.0/x_BSD": 0}) == [0]
-    assert read_token_ids({"step.0/ids_BT": np.array([[7]]), "step.0/x_BTD": 0}) == [7, 0]
+    assert ids_of_trace({"prefill.0/x_BSD": 0}) == [0]
+    assert ids_of_trace({"step.0/ids_BT": np.array([[7]]), "step.0/x_BTD": 0}) == [7, 0]
     with pytest.raises(npgemma.InputError, match=r"step\.0/ids_BT"):
-        read_token_ids({"step.0/x_BTD": 0})
+        ids_of_trace({"step.0/x_BTD": 0})
 
 
 def test_nothing_to_compare_is_refused():

@@ -1,6 +1,7 @@
 """The conformance set: what a port should make of difficult images and prompts; what it does instead is named."""
 
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import cli
 import npgemma
 from npgemma.image import load_image
 from npgemma.porting.arrays import read_arrays
+from npgemma.porting.input_set import drawn
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +128,21 @@ def test_a_folder_with_files_is_left_alone(tmp_path, capsys):
     assert cli.main(["conformance", "--out", str(tmp_path)]) == 2
     assert "new or an empty folder" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_images_stay_as_they_are():
+    """Ports keep what they made of them. Colours of a palette are chosen by Pillow, and not held here."""
+    images = {name: image for name, (image, _) in drawn().items() if not name.startswith("palette")}
+    assert {name: (image.mode, image.size, zlib.crc32(image.tobytes())) for name, image in images.items()} == {
+        "plain.png": ("RGB", (90, 60), 2401066409),
+        "transparent.png": ("RGBA", (90, 60), 3955588279),
+        "exif.jpg": ("RGB", (90, 60), 2401066409),
+        "grey.png": ("L", (90, 60), 4231507233),
+        "grey-alpha.png": ("LA", (90, 60), 303669599),
+        "grey-16.png": ("I;16", (90, 60), 168174904),
+        "one-bit.png": ("1", (90, 60), 2284481443),
+        "column.png": ("RGB", (1, 60), 2599660202),
+        "wide.png": ("RGB", (900, 30), 3417716707),
+        "single.png": ("RGB", (1, 1), 3261731340),
+    }
+    assert drawn()["exif.jpg"][1]["exif"][274] == 6

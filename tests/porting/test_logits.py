@@ -10,8 +10,8 @@ import npgemma
 from npgemma.command import main
 from npgemma.errors import InputError
 from npgemma.image import load_image
-from npgemma.porting.bounds import LARGEST
-from npgemma.porting.logits import ROUNDING, Answer, diagnose, read_answer
+from npgemma.porting.bounds import LARGEST, LOGITS_ROUNDING
+from npgemma.porting.logits import Answer, diagnose, read_answer
 from npgemma.porting.logits.decision import mistakes_of_tokens
 from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import MISTAKES
@@ -131,6 +131,7 @@ def test_rows_that_pad_the_vocabulary_are_passed_over(question, tmp_path):
 
 def test_bad_files_are_refused_with_a_sentence(question, tmp_path):
     right, path = answer(question), tmp_path / "x.npz"
+    rows = question.model.config.text.vocabulary
     good = {"logits": right.logits, "token_ids": np.array(right.token_ids)}
     broken = right.logits.copy()
     broken[3, 0] = np.nan
@@ -141,10 +142,14 @@ def test_bad_files_are_refused_with_a_sentence(question, tmp_path):
         (good | {"logits": right.logits[:, :9]}, "found 9"),
         (good | {"token_ids": np.array(right.token_ids[1:])}, "5 whole numbers"),
         (good | {"token_ids": np.array([10**6] * 5)}, "1000000"),
+        (good | {"token_ids": np.array([rows] * 5)}, f"between 0 and {rows - 1}, found {rows}"),
+        (good | {"token_ids": np.array([-1] * 5)}, "found -1 to -1"),
     ]
     for arrays, sentence in cases:
         with pytest.raises(InputError, match=sentence):
             read_answer(write(path, **arrays), question.model)
+    last = write(path, **good | {"token_ids": np.array([0, rows - 1] * 2 + [0])})
+    assert read_answer(last, question.model).token_ids[1] == rows - 1
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="complete"):
         read_answer(path, question.model)
@@ -165,9 +170,12 @@ def test_the_command(question, image, gemma_2_folder, tmp_path, capsys):
     assert MISTAKES["gate-up-swapped"].says in out
     assert main([*command, "--image", str(image), "--prompt", "something else"]) == 1
     assert "image or prompt may be others" in capsys.readouterr().out
+    right = write(tmp_path / "right.npz", logits=answer(question).logits, token_ids=np.array(question.token_ids))
+    assert main(["diagnose", "--logits", str(right), *options]) == 0
+    assert capsys.readouterr().out.startswith("right: ")
     with pytest.raises(SystemExit):
         main([*command, "--dtype", "int8"])
-    assert set(ROUNDING) == set(LARGEST)
+    assert set(LOGITS_ROUNDING) == set(LARGEST)
 
 
 def test_changes_are_gone_afterwards(question):

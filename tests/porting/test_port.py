@@ -255,12 +255,26 @@ def test_all_layouts_of_a_shape():
         ('[["x"]]\nours = "a/x_BTD"\nscale = "2"', "wrong kind"),
         ('[["x"]]\nours = "a/x_BTD"\nnorm = 2', "should be one of"),
         ("[[x", "cannot be read"),
+        ('extends = "llama"\n[["x"]]\nours = "a/x_BTD"', r"no map '.*llama', which '.*map.toml' extends: give"),
+        ('extends = "map.toml"\n[["x"]]\nours = "a/x_BTD"', r"map.toml' extends itself: leave out one 'extends'"),
     ],
 )
 def test_a_map_that_is_no_map(tmp_path, text, says):
     (tmp_path / "map.toml").write_text(text)
     with pytest.raises(InputError, match=says):
         read_map(tmp_path / "map.toml")
+
+
+def test_a_map_that_extends_another(tmp_path):
+    (tmp_path / "base.toml").write_text(
+        '[["x"]]\nours = "a/x_BTD"\n[["y"]]\nours = "a/y_BTD"\n[["z"]]\nours = "a/y_BTD"'
+    )
+    (tmp_path / "map.toml").write_text('extends = "base.toml"\n[["other"]]\nours = "a/y_BTD"')
+    assert read_map(tmp_path / "map.toml") == [Rule("x", "a/x_BTD"), Rule("other", "a/y_BTD")]
+    inherited = {rule.port for rule in read_map("transformers")} - {
+        rule.port for rule in read_map("transformers_gemma2")
+    }
+    assert inherited == {"lm_head", "model.language_model.layers.{i}.post_attention_layernorm.in"}
 
 
 def test_a_map_that_is_not_there():

@@ -12,9 +12,9 @@ from generated import ROOT, mistakes
 from test_logits import Kept
 
 import npgemma
-from npgemma.command.parity import twin_of
 from npgemma.image import load_image
 from npgemma.porting import given_tokens
+from npgemma.porting.backends import twin_of
 from npgemma.porting.bounds import BOUNDS
 from npgemma.porting.difference import relative_l2
 from npgemma.porting.logits import Answer, diagnose

@@ -101,6 +101,12 @@ def test_a_folder_that_is_none_is_refused_at_once(elsewhere):
     assert "at 'nowhere' there is none" in result.stderr
 
 
+def test_the_report_is_another_commands(elsewhere):
+    result = pytest_process("--report", "x.json", ROOT / "tests/project", cwd=elsewhere[1])
+    assert result.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "python cli.py parity" in result.stderr
+
+
 def test_the_command_of_the_readme(tmp_path):
     """As it is printed, but with one test chosen: it fails for a damaged tokenizer in DIR, so DIR is what is tested."""
     (tmp_path / "tokenizer.model").write_bytes(b"damaged")

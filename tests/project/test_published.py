@@ -3,13 +3,14 @@
 import json
 import shutil
 
-import published
 import pytest
 
 import npgemma
 from conversion import vocabulary
+from conversion.folder import read_config
 from conversion.hub_config import to_hub
 from npgemma.config import PUBLISHED
+from npgemma.porting.parity import published
 from npgemma.tokenizer import Tokenizer
 
 SENTENCES = ["Where is the cow standing?", "caption en"] * 5
@@ -34,7 +35,7 @@ def words(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_sizes_are_read_from_the_config(tmp_path, name):
     (tmp_path / "config.json").write_text(json.dumps(to_hub(PUBLISHED[name])))
-    assert published.size_of(tmp_path) == name
+    assert published.size_of(read_config(tmp_path)) == name
 
 
 def test_another_size_is_none_of_the_published(tmp_path):
@@ -43,7 +44,7 @@ def test_another_size_is_none_of_the_published(tmp_path):
     folder = tmp_path / "paligemma-3b-mix-224"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(document))
-    assert published.size_of(folder) is None
+    assert published.size_of(read_config(folder)) is None
 
 
 def test_the_embedded_tokenizer_is_not_the_published_one(tmp_path):

@@ -69,9 +69,7 @@ def commands():
 TESTED_ELSEWHERE = {
     "python -m pytest": "this run is one",
     "python -m pytest --checkpoint DIR": "tests/project/test_checkpoint_option.py::test_the_command_of_the_readme",
-    "python -m pytest tests/project/test_checkpoint.py --checkpoint DIR --report FILE": (
-        "tests/project/test_checkpoint_report.py::test_the_report_of_a_run"
-    ),
+    "python cli.py parity --checkpoint DIR --report FILE": "tests/porting/test_parity.py::test_the_report_of_a_run",
     "python -m pytest -m slow": ".ci/run does",
     "python -m pytest -m full_size": (
         "tests/project/test_checkpoint_option.py::test_the_configuration_holds_with_the_option"

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from support import GEMMA_2, assert_close, random, tensor
-from tolerances import OPERATION
 
 import npgemma
 from npgemma.fast.blocks import whole_arrays
+from npgemma.porting.bounds import OPERATION
 from torch_ref import attention, blocks, gemma2
 from torch_ref.attention import attend
 

@@ -49,18 +49,10 @@ def main(arguments=None):
     return 0
 
 
-def run(command, folder):
+def run(command: str, folder: pathlib.Path):
     """Run one of the commands; training is followed by the others.
 
-    Parameters
-    ----------
-    command : str
-    folder : pathlib.Path
-
-    Raises
-    ------
-    InputError
-        If the folder is no checkpoint, or training would overwrite one that was not made by training.
+    InputError if the folder is no checkpoint, or training would overwrite one that was not made by training.
     """
     made_here = (folder / RECORD).exists()
     if command == "train":

@@ -13,16 +13,7 @@ LARGE = 4
 class Batches(torch.utils.data.Dataset):
     """One batch for each step of a phase; step by step other pictures, the same ones each time it is asked.
 
-    Parameters
-    ----------
-    seeds : range
-        Of the scenes; as many for each step as it has pictures.
-    pictures : int
-        In a batch.
-    make : callable
-        ``make(scenes)`` returns a dict of arrays for one batch.
-    scene_of : callable
-        Returns the scene of a seed.
+    ``make(scenes)`` returns a dict of arrays for one batch; there are as many seeds for each step as it has pictures.
     """
 
     def __init__(self, seeds, pictures, make, scene_of=scenes.scene):
@@ -43,19 +34,8 @@ def load(batches, start, workers):
     )
 
 
-def pixels_of(drawn, side):
-    """Return pictures as a model takes them: half of them drawn as they are, half drawn large and resized.
-
-    Parameters
-    ----------
-    drawn : list of tiny.training.scenes.Scene
-    side : int
-        Of the model's picture, in pixels.
-
-    Returns
-    -------
-    pixels_BYXC : float32 array
-    """
+def pixels_of(drawn: list[scenes.Scene], side: int):
+    """Return pictures as a model takes them: half of them drawn as they are, half drawn large and resized."""
     plain = [drawing.picture_for(scene, side) for scene in drawn[::2]]
     large = [drawing.draw(scene, LARGE * side, supersampling=1) for scene in drawn[1::2]]
     in_turn = [picture for pair in zip(plain, large) for picture in pair] + plain[len(large) :]

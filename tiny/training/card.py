@@ -101,15 +101,7 @@ def light_table(light, first):
 
 
 def write_card(folder, evaluation):
-    """Keep an evaluation in the folder, as ``evaluation.json`` and in the model card ``README.md``.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Made by `tiny.training.train.train`.
-    evaluation : dict
-        From `tiny.training.evaluate.evaluate`.
-    """
+    """Keep an evaluation in the folder that `train` made, as ``evaluation.json`` and in the card ``README.md``."""
     with replacing(folder / EVALUATION) as file:
         file.write((json.dumps(evaluation, indent=2) + "\n").encode())
     with replacing(folder / "README.md") as file:

@@ -68,14 +68,8 @@ class Codes(nn.Module):
 
 
 class Codebook(nn.Module):
-    """Encoder, codes and decoder.
-
-    Parameters
-    ----------
-    channels : int
-        Of the inner layers; 128 in the published one. Divisible by 8.
-    code_width : int
-        512 in the published one.
+    """Encoder, codes and decoder; the published one has 128 channels in the inner layers (divisible by 8), and 512 a
+    code.
     """
 
     def __init__(self, channels=CHANNELS, code_width=CODE_WIDTH):
@@ -113,18 +107,9 @@ class Codebook(nn.Module):
         return self.decoder(vectors.permute(0, 3, 1, 2))[:, 0]
 
     def loss(self, masks):
-        """Return the loss of a batch of masks, and the overlap of what comes out with them; move the codes.
+        """Return the loss of masks (B, 64, 64) of 0 to 1, and how what comes out agrees with them; move the codes.
 
-        Parameters
-        ----------
-        masks : tensor (B, 64, 64)
-            From 0 to 1.
-
-        Returns
-        -------
-        loss : tensor
-        right : dict of str to tensor
-            ``overlap``, the mean part that both share of what they cover together; ``codes``, how many are in use.
+        ``overlap`` is the mean part that both share of what they cover together; ``codes``, how many are in use.
         """
         vectors = self.vectors(masks)
         chosen = self._vq_vae.nearest(vectors.detach())

@@ -6,6 +6,8 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from tiny.training.scenes import Scene
+
 SUPERSAMPLING = 4
 # The background is made of so many cells in a row and in a column; the noise differs from cell to cell.
 CELLS = 112
@@ -19,21 +21,10 @@ MASK_SIDE, FINE = 64, 448
 TEXT = 255
 
 
-def draw(scene, side, supersampling=SUPERSAMPLING):
-    """Draw a scene.
+def draw(scene: Scene, side: int, supersampling: int = SUPERSAMPLING) -> Image.Image:
+    """Draw a scene as wide and high as its aspect says, with the area of a square of ``side`` pixels.
 
-    Parameters
-    ----------
-    scene : tiny.training.scenes.Scene
-    side : int
-        Of the square with the picture's area, in pixels.
-    supersampling : int
-        Drawn so many times larger and then averaged: smooth edges.
-
-    Returns
-    -------
-    PIL.Image.Image
-        As wide and as high as the scene's aspect says.
+    It is drawn ``supersampling`` times larger and then averaged: smooth edges.
     """
     width, height = size_of(scene.aspect, side)
     large = width * supersampling, height * supersampling
@@ -55,22 +46,11 @@ def size_of(aspect, side):
     return round(side * math.sqrt(aspect)), round(side / math.sqrt(aspect))
 
 
-def cover(scene, side, letters=False):
+def cover(scene: Scene, side: int, letters: bool = False):
     """Say what each pixel shows of the picture, squeezed into a square as the model squeezes it.
 
-    Parameters
-    ----------
-    scene : tiny.training.scenes.Scene
-    side : int
-        Of the square, in pixels.
-    letters : bool
-        Of the text, show the letters and not the box around it.
-
-    Returns
-    -------
-    object_YX : uint8 array
-        0 for the background, 1 for the first object, and so on; `TEXT` for the box around the first text, and on
-        downwards.
+    0 is the background, 1 the first object, and so on; `TEXT` is the box around the first text (or its letters), and on
+    downwards.
     """
     picture = Image.new("L", (side, side))
     for i, thing in _from_back_to_front(scene):
@@ -97,18 +77,11 @@ def box_of(shown_YX):
     return float(top), float(left), float(bottom), float(right)
 
 
-def shown(scene):
+def shown(scene: Scene):
     """Return box and mask of each object, as far as it is not hidden.
 
-    Parameters
-    ----------
-    scene : tiny.training.scenes.Scene
-
-    Returns
-    -------
-    list of (box, mask_YX)
-        Edges (top, left, bottom, right) as fractions of the height and the width, and what of the box the object
-        fills, from 0 to 1, on `MASK_SIDE` rows and columns.
+    Edges (top, left, bottom, right) are fractions of the height and the width; the mask is what of the box the object
+    fills, from 0 to 1, on `MASK_SIDE` rows and columns.
     """
     object_YX = cover(scene, FINE)
     found = []

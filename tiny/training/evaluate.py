@@ -1,6 +1,7 @@
 """Measuring a checkpoint on pictures it has never seen."""
 
 import collections
+import pathlib
 import re
 from dataclasses import dataclass, field
 
@@ -44,25 +45,13 @@ class Tally:
         return found
 
 
-def evaluate(folder, count=SCENES):
-    """Ask a checkpoint one thing of every kind about each held-out scene, and about scenes of the light world.
+def evaluate(folder: pathlib.Path, count: int = SCENES) -> dict:
+    """Ask a checkpoint one thing of every kind about held-out scenes, and about half as many of the light world.
 
-    The NumPy backend answers.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        A checkpoint in the hub's layout. Without a mask codebook in it, no mask is right.
-    count : int
-        Number of scenes; of the light world there are half as many.
-
-    Returns
-    -------
-    dict
-        ``scenes``, their number, and ``tasks``: for every task how many answers were ``right`` of how many ``asked``.
-        For boxes these are counted one by one, with the mean ``overlap`` of those found, and ``extra`` ones; for masks
-        ``overlap`` is the mean over all. ``groups`` has the same tasks for every group of `groups_of`, and ``light`` is
-        an evaluation of the light world.
+    The NumPy backend answers; without a mask codebook in the folder, no mask is right. ``tasks`` says for every task
+    how many answers were ``right`` of how many ``asked``. For boxes these are counted one by one, with the mean
+    ``overlap`` of those found, and ``extra`` ones; for masks ``overlap`` is the mean over all. ``groups`` has the same
+    tasks for every group of `groups_of`, and ``light`` is an evaluation of the light world.
     """
     model, mask_params = npgemma.load(folder), codebook_of(folder)
     tallies = _measure(model, mask_params, [scenes.scene(seed) for seed in scenes.HELD_OUT_SEEDS[:count]])
@@ -113,19 +102,8 @@ def held_out_examples(scene):
     return examples(scene, shown, [[0] * 16] * len(shown), np.random.default_rng(scene.background.grain))
 
 
-def score(tallies, scene, example, found, mask_params=None):
-    """Compare an answer with the right one, and count it.
-
-    Parameters
-    ----------
-    tallies : dict of str to Tally
-        By task; what is found is added.
-    scene : tiny.training.scenes.Scene
-    example : tiny.training.prompts.Example
-    found : str
-        The model's answer.
-    mask_params : MaskParams, optional
-    """
+def score(tallies: dict[str, Tally], scene, example, found: str, mask_params=None):
+    """Compare the model's answer with the right one, and count it in its task's tally."""
     if example.task in ("detect", "detect two"):
         _score_boxes(tallies, example, found)
     elif example.task == "segment":
@@ -177,20 +155,10 @@ def _score_mask(tally, scene, example, found, mask_params):
 
 
 def overlap(one, other):
-    """Return the area that two boxes share as a part of the area that they cover together.
+    """Return the area that two boxes share as a part of what they cover together: from 0 (apart) to 1 (the same).
 
-    Parameters
-    ----------
-    one, other : sequence of float
-        Left, top, right, bottom.
+    Boxes are left, top, right, bottom.
 
-    Returns
-    -------
-    float
-        From 0 (apart) to 1 (the same).
-
-    Examples
-    --------
     >>> overlap((0, 0, 2, 2), (0, 1, 2, 3))
     0.3333333333333333
     """

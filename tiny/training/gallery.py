@@ -35,19 +35,8 @@ class Item:
     right: str | None = None
 
 
-def items(model, mask_params):
-    """Return what the gallery shows.
-
-    Parameters
-    ----------
-    model : npgemma.Model
-        A wrong answer of it is looked for.
-    mask_params : MaskParams
-
-    Returns
-    -------
-    list of Item
-    """
+def items(model, mask_params) -> list[Item]:
+    """Return what the gallery shows, a wrong answer of the model among it."""
     example = drawing.draw(scenes.scene(EXAMPLE_SEED), SIDE)
     return [
         Item("two-boxes", "the example picture", example, "detect red circle ; blue square"),
@@ -123,13 +112,7 @@ def failure(model, mask_params):
 
 
 def make(folder):
-    """Write the example picture and the gallery: annotated pictures, and a list of prompts and answers.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        A checkpoint that `tiny.training.train.train` has made.
-    """
+    """Write into a checkpoint's folder the example picture and the gallery: annotated pictures, prompts and answers."""
     save(drawing.draw(scenes.scene(EXAMPLE_SEED), SIDE), folder / "example.png")
     model, mask_params, shown = npgemma.load(folder), codebook_of(folder), []
     (folder / FOLDER).mkdir(exist_ok=True)

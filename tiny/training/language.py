@@ -27,17 +27,8 @@ NEAR = 20
 class Lesson:
     """What is asked about pictures, and what it costs to be wrong.
 
-    Parameters
-    ----------
-    config : npgemma.config.Config
-    folder : pathlib.Path
-        Where the tokenizer is.
-    codebook : tiny.training.codebook.Codebook
-        Says masks in codes; on the CPU.
-    seed : int
-        With each picture, chooses the prompts.
-    often : dict of str to float
-        How often each task is asked in training, beside the others.
+    The tokenizer is in the folder; the codebook, on the CPU, says masks in codes. The seed, with each picture, chooses
+    the prompts; ``often`` says how often each task is asked in training, beside the others.
     """
 
     def __init__(self, config, folder, codebook, seed, often):
@@ -93,19 +84,8 @@ class Lesson:
     def scores(self, batch, params):
         """Run the model on pictures, each with several prompts and their right answers.
 
-        Parameters
-        ----------
-        batch : dict of str to tensor
-        params : Params
-
-        Returns
-        -------
-        logit_MV : tensor
-            For every token of every answer, in order, what the model expects.
-        target_M : int tensor
-            What is right.
-        row_M : int tensor
-            Which of all prompts it belongs to.
+        For every token of every answer, in order, return what the model expects (logit_MV), what is right (target_M)
+        and which of all prompts it belongs to (row_M).
         """
         # The tower reads a picture once for all its prompts.
         image_RPD = paligemma.encode_image(batch["pixels"], params, self.config)[batch["picture"]]
@@ -120,20 +100,7 @@ class Lesson:
         return logit_MV, batch["target"][answered_RT], answered_RT.nonzero()[:, 0]
 
     def loss(self, batch, params, part):
-        """Return the loss of a batch, and which part of the answers' tokens comes out right.
-
-        Parameters
-        ----------
-        batch : dict of str to tensor
-        params : Params
-        part : float
-            Of the training, from 0 to 1.
-
-        Returns
-        -------
-        loss : tensor
-        right : dict of str to tensor
-        """
+        """Return the loss at a part (0 to 1) of the training, and which part of the answers' tokens comes out right."""
         logit_MV, target_M, row_M = self.scores(batch, params)
         loss_M = F.cross_entropy(logit_MV, target_M, reduction="none")
         bin_M = target_M - self.first_location

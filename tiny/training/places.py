@@ -19,18 +19,7 @@ def waves(count, channels):
 def location_loss(score_MJ, bin_M, spread):
     """Return the loss of each location: of what is asked for, and by half as much of each neighbour in turn.
 
-    Parameters
-    ----------
-    score_MJ : tensor
-        For each of the `LOCATIONS`.
-    bin_M : int tensor
-        The right ones.
-    spread : float
-        Standard deviation of the target around the right one, in bins.
-
-    Returns
-    -------
-    tensor
+    The target's standard deviation around the right one of the `LOCATIONS` is ``spread``, in bins.
     """
     distance_MJ = torch.arange(LOCATIONS, device=bin_M.device) - bin_M[:, None]
     target_MJ = torch.softmax(-((distance_MJ / spread) ** 2) / 2, dim=-1)

@@ -4,15 +4,7 @@ import json
 
 
 def plot(log, out):
-    """Draw the loss of each phase, and what came out right on the validation scenes.
-
-    Parameters
-    ----------
-    log : pathlib.Path
-        ``training_log.jsonl``.
-    out : file
-        Open for writing a PNG.
-    """
+    """Draw from ``training_log.jsonl`` a PNG of each phase's loss, and what came out right on the validation scenes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -37,8 +29,6 @@ def plot(log, out):
 def all_steps(entries):
     """Return the steps of entries, those of a later round counted on from the last of the round before.
 
-    Examples
-    --------
     >>> all_steps([{"step": 500}, {"step": 800}, {"step": 500}])
     [500, 800, 1300]
     """

@@ -2,47 +2,26 @@
 
 from dataclasses import dataclass
 
-from tiny.training.scenes import COLOURS, SHAPES
+from tiny.training.scenes import COLOURS, SHAPES, Scene
 
 # Coordinates are told in so many steps, of ``<loc0000>`` to ``<loc1023>``.
 LOCATIONS = 1024
 # How often each kind of prompt is asked in training, beside the others.
 TASKS = {
-    "caption": 2.0,
-    "caption in German": 1.0,
-    "count": 1.0,
-    "color": 1.0,
-    "shape": 1.0,
-    "position": 1.5,
-    "yes or no": 1.5,
-    "ocr": 3.0,
-    "detect": 2.0,
-    "detect two": 2.0,
-    "segment": 2.0,
-}
+    "caption": 2.0, "caption in German": 1.0, "count": 1.0, "color": 1.0, "shape": 1.0, "position": 1.5,
+    "yes or no": 1.5, "ocr": 3.0, "detect": 2.0, "detect two": 2.0, "segment": 2.0,
+}  # fmt: skip
 # Beside, above: at least so far (of the side) apart.
 LEAST_APART = 0.12
 GERMAN = {
-    "red": "rot",
-    "orange": "orangefarben",
-    "yellow": "gelb",
-    "green": "grün",
-    "blue": "blau",
-    "purple": "violett",
-    "black": "schwarz",
-    "white": "weiß",
-    "grey": "grau",
-    "small": "klein",
-    "large": "groß",
-}
+    "red": "rot", "orange": "orangefarben", "yellow": "gelb", "green": "grün", "blue": "blau", "purple": "violett",
+    "black": "schwarz", "white": "weiß", "grey": "grau", "small": "klein", "large": "groß",
+}  # fmt: skip
 # With the ending that the gender of the noun asks for.
 GERMAN_SHAPES = {
-    "circle": ("er", "Kreis"),
-    "square": ("es", "Quadrat"),
-    "triangle": ("es", "Dreieck"),
-    "star": ("er", "Stern"),
+    "circle": ("er", "Kreis"), "square": ("es", "Quadrat"), "triangle": ("es", "Dreieck"), "star": ("er", "Stern"),
     "cross": ("es", "Kreuz"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,23 +33,12 @@ class Example:
     answer: str
 
 
-def examples(scene, shown, codes, randomness):
-    """Ask one thing of every kind about a scene.
+def examples(scene: Scene, shown, codes, randomness) -> list[Example]:
+    """Ask one thing of every kind about a scene, at random: the caption first.
 
-    Parameters
-    ----------
-    scene : tiny.training.scenes.Scene
-    shown : list of (box, mask)
-        From `tiny.training.drawing.shown`.
-    codes : sequence of sequence of int
-        The masks in sixteen codes each, from `tiny.training.codebook.Codebook.encode`.
-    randomness : numpy.random.Generator
-        Chooses what is asked.
-
-    Returns
-    -------
-    list of Example
-        The caption first. What does not fit the scene, such as the position of its only object, is left out.
+    Boxes and masks are `tiny.training.drawing.shown`'s, and the masks in sixteen codes each
+    `tiny.training.codebook.Codebook.encode`'s. What does not fit the scene, such as the position of its only object, is
+    left out.
     """
     objects = scene.objects
     boxes = {thing.name: location_text(box) for thing, (box, _) in zip(objects, shown)}
@@ -116,8 +84,6 @@ def german_caption(objects):
 def forms(name):
     """Return all words for a thing: of a colour, a shape or a size its forms in both languages.
 
-    Examples
-    --------
     >>> forms("cross"), forms("red")
     (['cross', 'crosses', 'Kreuz'], ['red', 'roter', 'rotes'])
     """
@@ -134,17 +100,7 @@ def plural(shape):
 
 
 def location_text(box):
-    """Write edges (fractions of the side) as PaliGemma does, ``<loc0512>`` for the middle.
-
-    Parameters
-    ----------
-    box : sequence of float
-        Top, left, bottom, right.
-
-    Returns
-    -------
-    str
-    """
+    """Write edges (top, left, bottom, right, fractions of the side) as PaliGemma does, ``<loc0512>`` for the middle."""
     return "".join(f"<loc{round(edge * (LOCATIONS - 1)):04}>" for edge in box)
 
 

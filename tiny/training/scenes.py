@@ -133,21 +133,11 @@ class Scene:
     aspect: float = 1.0
 
 
-def scene(seed, text_part=TEXT_PART):
-    """Return the scene of a seed.
+def scene(seed: int, text_part: float = TEXT_PART) -> Scene:
+    """Return the scene of a seed, in training with a text as often as ``text_part``; the world is that of `TEXT_PART`.
 
-    Parameters
-    ----------
-    seed : int
-    text_part : float
-        How often a scene has a text, in training; the world is that of `TEXT_PART`.
-
-    Returns
-    -------
-    Scene
-        Up to `MOST_OBJECTS` objects, which differ in shape or in colour, lie within the picture and differ from the
-        background; sometimes one text, which none of them touches. Few scenes show no object, some of these only
-        clutter.
+    Up to `MOST_OBJECTS` objects differ in shape or in colour, lie within the picture and differ from the background;
+    sometimes there is one text, which none of them touches. Few scenes show no object, some of these only clutter.
     """
     randomness = np.random.default_rng(seed)
     if randomness.random() < LIGHT_PART:
@@ -189,19 +179,11 @@ def _with_objects(randomness, scene, make):
                 return replace(scene, objects=tuple(sorted(objects, key=lambda thing: thing.x)))
 
 
-def page(seed, aspects=None):
+def page(seed: int, aspects: tuple[float, float] | None = None) -> Scene:
     """Return a scene of text alone, line under line: to practise reading.
 
-    Parameters
-    ----------
-    seed : int
-    aspects : (float, float), optional
-        Between which powers of `MOST_ASPECT` its aspect is chosen, unless it is of the light world; by default it is
-        that of any scene. Squeezed letters are the hard ones.
-
-    Returns
-    -------
-    Scene
+    Its aspect is chosen between two powers of `MOST_ASPECT`, since squeezed letters are the hard ones, unless it is of
+    the light world; by default it is that of any scene.
     """
     randomness = np.random.default_rng(seed)
     light = randomness.random() < LIGHT_PART

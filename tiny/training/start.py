@@ -1,6 +1,7 @@
 """What training starts from: the model's sizes, its tokenizer and its first weights."""
 
 import math
+import pathlib
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ import torch
 import conversion
 from conversion.vocabulary import SEGMENTS, write_tokenizer
 from npgemma.config import Config, TextConfig, VisionConfig
-from npgemma.params import map_leaves
+from npgemma.params import Params, map_leaves
 from tiny.training import drawing, scenes
 from tiny.training.places import waves
 from tiny.training.prompts import LOCATIONS, examples
@@ -22,18 +23,8 @@ CONTEXT = 256
 CORPUS_SCENES = 2000
 
 
-def prepare(folder):
-    """Write the tokenizer.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-
-    Returns
-    -------
-    Config
-        Of the model that goes with it.
-    """
+def prepare(folder: pathlib.Path) -> Config:
+    """Write the tokenizer; return the configuration of the model that goes with it."""
     sentences = [text for seed in scenes.TRAINING_SEEDS[:CORPUS_SCENES] for text in _sentences(seed)]
     # The trainer only makes pieces of what several of its words share: each word once more by itself becomes a piece.
     words = sorted(set(" ".join(sentences).replace(",", "").split()))
@@ -58,19 +49,8 @@ def first_location(config):
     return config.image_token - LOCATIONS - len(SEGMENTS)
 
 
-def initial_params(config, seed):
-    """Return the weights to start from: random, but places know their neighbours.
-
-    Parameters
-    ----------
-    config : Config
-    seed : int
-
-    Returns
-    -------
-    Params
-        Of tensors.
-    """
+def initial_params(config: Config, seed: int) -> Params:
+    """Return the weights to start from, as tensors: random, but places know their neighbours."""
     randomly = conversion.random_params(config, seed, spread=0)
     params = map_leaves(lambda array: torch.from_numpy(np.array(array, order="C")), randomly)
     per_side, width = config.vision.image_size // config.vision.patch_size, config.text.width
@@ -90,18 +70,11 @@ def initial_params(config, seed):
 def name_what_is_seen(params, lesson, tokenizer):
     """Let the decoder begin with the words in which the tower has learned to see, and with attention that copies.
 
-    The first lesson's layer has a direction for each thing it tells apart. The words for these things start as just
-    these directions, in both languages, and the projector starts by handing on what it gets: a word then resembles the
-    patches that it describes. The first query head of each key head starts by reading from what resembles the reader,
-    whatever it is, and all start by handing on what they read unchanged, as far as they are wide enough.
-
-    Parameters
-    ----------
-    params : Params
-        Changed in place.
-    lesson : tiny.training.tower.Lesson
-        After its training.
-    tokenizer : npgemma.tokenizer.Tokenizer
+    The first lesson's layer, once it is trained, has a direction for each thing it tells apart. The words for these
+    things start as just these directions, in both languages, and the projector starts by handing on what it gets: a
+    word then resembles the patches that it describes. The first query head of each key head starts by reading from what
+    resembles the reader, whatever it is, and all start by handing on what they read unchanged, as far as they are wide
+    enough. The tensors of ``params`` are changed in place.
     """
     directions, seen = lesson.directions(), len(params.projector.linear)
     for token in range(tokenizer.size):

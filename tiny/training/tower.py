@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from conversion.codebook import CODES
 from conversion.vocabulary import LOCATIONS as LOCATION_PIECES
 from conversion.vocabulary import SEGMENTS as MASK_PIECES
+from npgemma.config import VisionConfig
 from tiny.training import batches, drawing, scenes
+from tiny.training.codebook import Codebook
 from tiny.training.places import location_loss, narrowing, waves
 from tiny.training.prompts import LOCATIONS, forms
 from torch_ref import siglip
@@ -31,25 +33,13 @@ CELLS = 7
 SPREAD = (24, 4)
 
 
-def truth(scene, config, shown, codes):
-    """Say what every patch shows.
+def truth(scene: scenes.Scene, config: VisionConfig, shown, codes) -> dict[str, np.ndarray]:
+    """Say what every patch shows; the masks' codes are (objects, 16).
 
-    Parameters
-    ----------
-    scene : tiny.training.scenes.Scene
-    config : npgemma.config.VisionConfig
-    shown : list of (box, mask)
-        From `tiny.training.drawing.shown`.
-    codes : int array (objects, 16)
-        Of the masks.
-
-    Returns
-    -------
-    dict of str to int array
-        For every patch ``kind`` (0 for the background, a shape, or text); of what it shows ``colour``, ``size``,
-        ``place`` (in the caption), ``bins`` (of the four edges) and ``codes``; of text ``near`` (the characters in the
-        patch's left and right half) and ``spelt`` (all of them): 0 is no character. Of every patch ``inside``, coarsely
-        its own mask: which part of each of its `CELLS` by `CELLS` cells is not background, in 255ths.
+    For every patch ``kind`` (0 for the background, a shape, or text); of what it shows ``colour``, ``size``, ``place``
+    (in the caption), ``bins`` (of the four edges) and ``codes``; of text ``near`` (the characters in the patch's left
+    and right half) and ``spelt`` (all of them): 0 is no character. Of every patch ``inside``, coarsely its own mask:
+    which part of each of its `CELLS` by `CELLS` cells is not background, in 255ths.
     """
     patch, per_side = config.patch_size, config.image_size // config.patch_size
     grid = _cut(drawing.cover(scene, config.image_size), per_side, patch)
@@ -102,20 +92,8 @@ def scene_of(seed, page_every, page_aspects=None):
     return scenes.page(seed, page_aspects) if seed % page_every == 0 else scenes.scene(seed)
 
 
-def batch(drawn, config, codebook):
-    """Return pictures and what every patch of them shows, as arrays.
-
-    Parameters
-    ----------
-    drawn : list of tiny.training.scenes.Scene
-    config : npgemma.config.VisionConfig
-    codebook : tiny.training.codebook.Codebook
-        On the CPU.
-
-    Returns
-    -------
-    dict of str to array
-    """
+def batch(drawn: list[scenes.Scene], config: VisionConfig, codebook: Codebook) -> dict[str, np.ndarray]:
+    """Return pictures and what every patch of them shows; the codebook is on the CPU."""
     truths = []
     for scene in drawn:
         shown = drawing.shown(scene)
@@ -126,12 +104,7 @@ def batch(drawn, config, codebook):
 
 
 class Lesson(torch.nn.Module):
-    """The throw-away layer, and what it costs to be wrong.
-
-    Parameters
-    ----------
-    config : npgemma.config.VisionConfig
-    """
+    """The throw-away layer, and what it costs to be wrong."""
 
     def __init__(self, config):
         super().__init__()
@@ -148,21 +121,9 @@ class Lesson(torch.nn.Module):
         self.spelt = torch.nn.Linear(width, scenes.LONGEST_TEXT * characters)
 
     def loss(self, batch, params, part):
-        """Return the loss of a batch of pictures, and how much of each question is answered rightly.
+        """Return the loss at a part (0 to 1) of the training, and how much of each question is answered rightly.
 
-        Parameters
-        ----------
-        batch : dict of str to tensor
-            ``pixels`` and what `truth` says of them.
-        params : VisionParams
-        part : float
-            Of the training, from 0 to 1.
-
-        Returns
-        -------
-        loss : tensor
-        right : dict of str to tensor
-            Of the edges, their mean distance from the right ones in bins.
+        Of the edges that is their mean distance from the right ones in bins.
         """
         features_BTD = siglip.encode(batch["pixels"], params, self.config)
         thing, text = (batch["kind"] > 0) & (batch["kind"] < TEXT), batch["kind"] == TEXT

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import pathlib
 import sys
 import time
 
@@ -37,37 +38,17 @@ SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One part of the training.
+    """One part of the training."""
 
-    Parameters
-    ----------
-    name : str
-        Begins with what is trained: "codebook", "tower" or "model".
-    steps, pictures : int
-        Steps, and pictures in each.
-    rate : float
-        The highest learning rate of AdamW.
-    again : bool
-        Whether it goes on from an earlier phase of the same kind: edges are asked for as closely as at its end.
-    page_every : int
-        Of the tower: one picture in so many is a page of text.
-    page_aspects : (float, float), optional
-        Of the tower: which aspects pages have, as `tiny.training.scenes.page` takes them.
-    text_part : float
-        Of the model: how often a picture has a text.
-    asked_more : dict of str to float
-        Of the model: tasks that are asked more often, or less, than `TASKS` says.
-    """
-
-    name: str
+    name: str  # begins with what is trained: "codebook", "tower" or "model"
     steps: int
-    pictures: int
-    rate: float
-    again: bool = False
-    page_every: int = 3
-    page_aspects: tuple[float, float] | None = None
-    text_part: float = scenes.TEXT_PART
-    asked_more: dict = dataclasses.field(default_factory=dict)
+    pictures: int  # in each step
+    rate: float  # the highest learning rate of AdamW
+    again: bool = False  # goes on from an earlier phase of its kind: edges are asked for as closely as at its end
+    page_every: int = 3  # of the tower: one picture in so many is a page of text
+    page_aspects: tuple[float, float] | None = None  # of the tower: as `tiny.training.scenes.page` takes them
+    text_part: float = scenes.TEXT_PART  # of the model: how often a picture has a text
+    asked_more: dict = dataclasses.field(default_factory=dict)  # of the model: tasks asked otherwise than in `TASKS`
 
     @property
     def kind(self):
@@ -81,34 +62,15 @@ PHASES = (
     Phase("tower", 6000, 32, 2e-3),
     Phase("model", 4800, 16, 1e-3),
     Phase("tower again", 3500, 32, 1.5e-3, again=True, page_every=2),
-    Phase(
-        "model again",
-        3400,
-        16,
-        1e-3,
-        again=True,
-        asked_more={"position": 2.5, "yes or no": 2.0, "ocr": 3.5, "detect": 2.5, "detect two": 3.5},
-    ),
+    Phase("model again", 3400, 16, 1e-3, again=True,
+          asked_more={"position": 2.5, "yes or no": 2.0, "ocr": 3.5, "detect": 2.5, "detect two": 3.5}),
     Phase("tower once more", 2700, 32, 1.5e-3, again=True, page_every=2, page_aspects=(0, 1)),
-    Phase(
-        "model once more",
-        3400,
-        16,
-        7e-4,
-        again=True,
-        asked_more={"position": 4.0, "yes or no": 2.0, "ocr": 5.0, "detect": 2.5, "detect two": 8.0},
-    ),
+    Phase("model once more", 3400, 16, 7e-4, again=True,
+          asked_more={"position": 4.0, "yes or no": 2.0, "ocr": 5.0, "detect": 2.5, "detect two": 8.0}),
     Phase("tower a fourth time", 4200, 32, 1.5e-3, again=True, page_every=2, page_aspects=(-1, 1)),
-    Phase(
-        "model a fourth time",
-        6500,
-        16,
-        1e-3,
-        again=True,
-        text_part=0.6,
-        asked_more={"position": 4.0, "yes or no": 2.0, "ocr": 6.0, "detect": 2.5, "detect two": 7.0},
-    ),
-)
+    Phase("model a fourth time", 6500, 16, 1e-3, again=True, text_part=0.6,
+          asked_more={"position": 4.0, "yes or no": 2.0, "ocr": 6.0, "detect": 2.5, "detect two": 7.0}),
+)  # fmt: skip
 # The rate of Muon's steps, as a multiple of AdamW's.
 MUON_RATE = 10
 REPORT_EVERY, SAVE_EVERY = 50, 500
@@ -117,13 +79,7 @@ STATE, LOG, PLOT = "training_state.pt", "training_log.jsonl", "training.png"
 
 
 class Run:
-    """A training in a folder: what it has reached, and its log.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        An existing one. What an earlier run has saved there is taken up.
-    """
+    """A training in an existing folder: what it has reached, and its log. What an earlier run has saved is taken up."""
 
     def __init__(self, folder):
         self.folder, self.device = folder, torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -153,12 +109,7 @@ class Run:
 class Weights(torch.nn.Module):
     """A tree of weights to train: matrices as matrices, though the model sees their heads apart.
 
-    Parameters
-    ----------
-    tree : Params or a part of one
-        Of tensors.
-    fixed : str
-        What begins so is kept as it is.
+    What begins with ``fixed`` is kept as it is.
     """
 
     def __init__(self, tree, fixed="nothing"):
@@ -203,21 +154,12 @@ def optimizers(module, rate):
     return [(adam, rate), *((optimizer, MUON_RATE * rate) for optimizer in muon)]
 
 
-def fit(run, phase, module, batches, loss_of, check=None):
+def fit(run: Run, phase: Phase, module: torch.nn.Module, batches: Batches, loss_of, check=None):
     """Train to the end of a phase, from where it was: the rate rises shortly, then falls to zero.
 
-    Parameters
-    ----------
-    run : Run
-    phase : Phase
-    module : torch.nn.Module
-        What is trained, and what else must be kept.
-    batches : tiny.training.batches.Batches
-        One for each step.
-    loss_of : callable
-        Takes a batch and the part of the training that is done; returns the loss and a dict of what came out right.
-    check : callable, optional
-        Called with the step now and then, and at the end.
+    The module is what is trained, and what else must be kept. ``loss_of`` takes a batch and the part of the training
+    that is done; it returns the loss and a dict of what came out right. ``check`` is called with the step now and then,
+    and at the end.
     """
     steps, start, trained = len(batches), 0, [x for x in module.parameters() if x.requires_grad]
     chosen = optimizers(module, phase.rate)
@@ -261,13 +203,10 @@ def fit(run, phase, module, batches, loss_of, check=None):
             )
 
 
-def train(folder):
+def train(folder: pathlib.Path):
     """Make the checkpoint: tokenizer, mask codebook, weights, and a record of how they came about.
 
-    Parameters
-    ----------
-    folder : pathlib.Path
-        An existing one. The best weights so far are saved there several times on the way.
+    The best weights so far are saved in the folder, which exists, several times on the way.
     """
     run, config = Run(folder), prepare(folder)
     # No picture is seen twice.

@@ -12,8 +12,7 @@ point the way in which the mistake would push. With e the own error and d the di
 standard error.
 """
 
-from npgemma.porting.diagnosis.foreign import Port, read_token_ids
 from npgemma.porting.diagnosis.naming import diagnose
-from npgemma.porting.diagnosis.replays import Replays
+from npgemma.porting.diagnosis.replays import Port, Replays
 
-__all__ = ["Port", "Replays", "diagnose", "read_token_ids"]
+__all__ = ["Port", "Replays", "diagnose"]

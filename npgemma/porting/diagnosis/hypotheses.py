@@ -5,39 +5,24 @@ import math
 
 import numpy as np
 
-from npgemma.porting.diagnosis.replays import ORIGIN, SAME
+from npgemma.porting.bounds import SAME
+from npgemma.porting.diagnosis.replays import ORIGIN
 from npgemma.porting.mistakes import MISTAKES
 
 
 @dataclasses.dataclass
 class Hypothesis:
-    """What one variant of a known mistake says of the port.
-
-    Parameters
-    ----------
-    id : str
-    variant : int
-    places : list of str
-        Arrays that are wrong and that it explains.
-    own_error, explained_error : float or None
-        The largest own error there, before and after.
-    contradictions : list of str
-        Arrays that it says are otherwise.
-    c, z : float
-        Its projection; 0 where contradictions have decided already.
-    visible : float
-        Expected |z| if the port had this mistake; 0 if it changes nothing here, or is contradicted.
-    """
+    """What one variant of a known mistake says of the port."""
 
     id: str
     variant: int
-    places: list
-    own_error: float | None
-    explained_error: float | None
-    contradictions: list
-    c: float = 0.0
+    places: list[str]  # arrays that are wrong and that it explains
+    own_error: float | None  # the largest there
+    explained_error: float | None  # the largest there if the reference makes the mistake too
+    contradictions: list[str]  # arrays that would be otherwise if the port made the mistake
+    c: float = 0.0  # c and z: its projection; 0 where contradictions have decided already
     z: float = 0.0
-    visible: float = 0.0
+    visible: float = 0.0  # expected |z| if the port had this mistake; 0 if it changes nothing here, or is contradicted
 
     def as_json(self):
         """Return what is printed of a mistake that was named."""
@@ -52,18 +37,7 @@ class Hypothesis:
 
 
 def ask(replays, *injections):
-    """Ask whether the port made some mistakes.
-
-    Parameters
-    ----------
-    replays : Replays
-    *injections : (str, int)
-        One mistake, or several at once.
-
-    Returns
-    -------
-    Hypothesis
-    """
+    """Return the hypothesis that the port made one mistake, or several at once, each given as ``(id, variant)``."""
     right, under = replays.right, replays.replay(*injections)
     explained, waiting, closed = [], [], []
     for name, place in under.items():
@@ -77,25 +51,24 @@ def ask(replays, *injections):
             # names; what is made of them must be.
             settled = replays.graph.upstream(name, replays.graph.grouped(waiting))
             closed += settled
-            waiting = [each for each in waiting if each not in settled]
+            waiting = [other for other in waiting if other not in settled]
             explained += [name] if was_wrong else []
     wrong = replays.wrong(right)
     places = [name for name in wrong if name in explained or name in closed]
     [(id, variant), *_] = injections
-    found = Hypothesis(
+    hypothesis = Hypothesis(
         id, variant, places,
         max((right[name].error for name in places), default=None),
         max((under[name].error for name in explained), default=None),
         waiting,
     )  # fmt: skip
-    # What says of arrays that they are otherwise than the port has them need not be weighed.
     if not waiting:
-        _project(replays, under, found)
-    return found
+        _project(replays, under, hypothesis)
+    return hypothesis
 
 
-def _project(replays, under, found):
-    """Fill in c and z: each place weighs by its own noise."""
+def _project(replays, under, hypothesis):
+    """Fill in c and z, each place weighted by its own noise."""
     along = across = 0.0
     for name, place in under.items():
         right, port = replays.right.get(name), replays.port.arrays.get(name)
@@ -115,4 +88,4 @@ def _project(replays, under, found):
             along += (error * difference).sum() / noise
             across += (difference**2).sum() / noise
     if across:
-        found.c, found.z, found.visible = along / across, along / math.sqrt(across), math.sqrt(across)
+        hypothesis.c, hypothesis.z, hypothesis.visible = along / across, along / math.sqrt(across), math.sqrt(across)

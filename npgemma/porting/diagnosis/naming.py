@@ -1,43 +1,35 @@
 """From what every known mistake says of a port to a verdict."""
 
-from npgemma.config import Gemma2Config
+from typing import Any
+
+from npgemma.porting.bounds import NEAR_ONE, SURE, VISIBLE
 from npgemma.porting.diagnosis.hypotheses import ask
+from npgemma.porting.diagnosis.replays import Replays
 from npgemma.porting.mistakes import MISTAKES
 
-# A projection names a mistake that is smaller than rounding: this near to 1, and so many standard errors from 0.
-NEAR_ONE, SURE = 0.4, 12
-# A mistake could be seen if, in a port that had it, |z| would be expected to be as large as this.
-VISIBLE = 2 * SURE
 # In a narrow dtype these are what a right program does as well.
 RIGHT_IF_NARROW = ("embedding-scale-bfloat16", "cache-bfloat16", "patch-weights-bfloat16", "vision-positions-bfloat16")
 
 
-def diagnose(replays):
+def diagnose(replays: Replays) -> dict[str, Any]:
     """Say what is wrong with a port.
 
-    Parameters
-    ----------
-    replays : Replays
-
-    Returns
-    -------
-    dict
-        ``verdict`` (``right``, ``mistake`` or ``undecided``), ``mistakes`` (surest first), ``unexplained`` (the first
-        array that is wrong and that no mistake explains, or None), ``wrong`` (how many arrays are), ``compared``, and
-        ``undecidable`` (mistakes that this trace cannot show, with reasons), and ``in_float32`` (the kinds of
-        operations that a port of float64 calculates in float32, and that are judged by float32's limits).
+    The report has the ``verdict`` (``right``, ``mistake`` or ``undecided``); ``mistakes``, the surest first;
+    ``unexplained``, the first wrong array that no mistake explains, or None; how many arrays were ``compared`` and are
+    ``wrong``; ``undecidable``, the mistakes that this trace cannot show, with reasons; and ``in_float32``, the kinds of
+    operations that a port of float64 calculates in float32, and that are judged by float32's limits.
     """
     wrong = replays.wrong(replays.right)
     asked = [ask(replays, injection) for injection in _askable(replays)]
-    named, rest = _explaining(replays, asked, wrong)
-    named += [each for each in _below_rounding(replays, asked) if each.id not in {other.id for other in named}]
-    compared = sum(place.error is not None for place in replays.right.values())
+    named, unexplained = _explaining(asked, wrong)
+    ids = {hypothesis.id for hypothesis in named}
+    named += [hypothesis for hypothesis in _below_rounding(replays, asked) if hypothesis.id not in ids]
     return {
-        "verdict": "mistake" if named else "undecided" if rest else "right",
-        "mistakes": [each.as_json() for each in named],
-        "unexplained": rest[0] if rest else None,
+        "verdict": "mistake" if named else "undecided" if unexplained else "right",
+        "mistakes": [hypothesis.as_json() for hypothesis in named],
+        "unexplained": unexplained[0] if unexplained else None,
         "wrong": len(wrong),
-        "compared": compared,
+        "compared": sum(place.error is not None for place in replays.right.values()),
         "undecidable": _undecidable(replays, asked, named),
         "in_float32": list(replays.in_float32),
     }
@@ -45,72 +37,56 @@ def diagnose(replays):
 
 def _askable(replays):
     """Yield the mistakes that this model can have and that arrays can show, in each of their variants."""
-    gemma2 = isinstance(replays.model.config.text, Gemma2Config)
     for id, mistake in MISTAKES.items():
-        if _shows_in_arrays(mistake) and (gemma2 or not mistake.only_gemma2):
+        if mistake.shows_in_arrays and mistake.possible_in(replays.model.config):
             yield from ((id, variant) for variant in range(len(mistake.variants)))
 
 
-def _shows_in_arrays(mistake):
-    return not any(name.startswith(("answer.", "model.")) for changes in mistake.variants for name in changes)
-
-
-def _explaining(replays, asked, wrong):
+def _explaining(asked, wrong):
     """Choose the mistakes that explain wrong arrays, those that explain most first; return what stays unexplained."""
-    fitting = [each for each in asked if each.places and not each.contradictions]
-    fitting.sort(key=lambda each: (-len(each.places), each.explained_error or 0.0))
-    named, rest = [], list(wrong)
-    for each in fitting:
-        new = [name for name in each.places if name in rest]
-        others = [other for other in fitting if other.id != each.id and set(other.places) == set(each.places)]
-        if not new or each.id in {other.id for other in named}:
+    fitting = [hypothesis for hypothesis in asked if hypothesis.places and not hypothesis.contradictions]
+    fitting.sort(key=lambda hypothesis: (-len(hypothesis.places), hypothesis.explained_error or 0.0))
+    named, unexplained = {}, list(wrong)
+    for best in fitting:
+        if best.id in named or not set(best.places) & set(unexplained):
             continue
-        # Two mistakes that explain the same arrays alike cannot be told apart here.
-        if any((other.explained_error or 0.0) < 2 * (each.explained_error or 0.0) for other in others):
+        rivals = [other for other in fitting if other.id != best.id and set(other.places) == set(best.places)]
+        # Mistakes that explain the same arrays almost equally well are not named.
+        if any((rival.explained_error or 0.0) < 2 * (best.explained_error or 0.0) for rival in rivals):
             continue
-        named.append(each)
-        rest = [name for name in rest if name not in each.places]
-    return named, rest
+        named[best.id] = best
+        unexplained = [name for name in unexplained if name not in best.places]
+    return list(named.values()), unexplained
 
 
 def _below_rounding(replays, asked):
-    """Return the mistakes that only their projections show."""
+    """Return the mistakes that only their projections show, the surest variant of each."""
     narrow = replays.port.dtype in ("bfloat16", "float16")
-    sure = [
-        each
-        for each in asked
-        if not each.places and stands_out(each.c, each.z, each.visible) and not (narrow and each.id in RIGHT_IF_NARROW)
-    ]
     best = {}
-    for each in sorted(sure, key=lambda each: -each.z):
-        best.setdefault(each.id, each)
+    for hypothesis in sorted(asked, key=lambda hypothesis: -hypothesis.z):
+        right_here = narrow and hypothesis.id in RIGHT_IF_NARROW
+        stands = stands_out(hypothesis.c, hypothesis.z, hypothesis.visible)
+        if stands and not hypothesis.places and not right_here:
+            best.setdefault(hypothesis.id, hypothesis)
     return list(best.values())
 
 
-def stands_out(c, z, visible):
-    """Say whether a projection is enough to name a mistake; what a trace could not show is not named by it.
-
-    Parameters
-    ----------
-    c, z, visible : float
-        As in `npgemma.porting.diagnosis.hypotheses.Hypothesis`.
-
-    Returns
-    -------
-    bool
+def stands_out(c: float, z: float, visible: float) -> bool:
+    """Say whether a projection is enough to name a mistake; c, z and visible are those of a
+    `npgemma.porting.diagnosis.hypotheses.Hypothesis`. What the trace could not show is not named.
     """
     return visible >= VISIBLE and abs(c - 1) < NEAR_ONE and z > SURE
 
 
 def _undecidable(replays, asked, named):
     """Return which mistakes this trace cannot show, and why."""
-    found, known = [], {each.id for each in named}
+    undecidable, ids = [], {hypothesis.id for hypothesis in named}
     for id, mistake in MISTAKES.items():
-        variants = [each for each in asked if each.id == id]
-        visible = max((each.visible for each in variants), default=0.0)
-        if id in known or any(each.places or each.contradictions for each in variants):
+        variants = [hypothesis for hypothesis in asked if hypothesis.id == id]
+        visible = max((variant.visible for variant in variants), default=0.0)
+        if id in ids or any(variant.places or variant.contradictions for variant in variants):
             continue
-        if not _shows_in_arrays(mistake):
+        if not mistake.shows_in_arrays:
             reason = f"it shows in {mistake.place}, and not in arrays"
         elif not variants:
             continue
@@ -120,5 +96,5 @@ def _undecidable(replays, asked, named):
             reason = f"its effect is hidden by {replays.port.dtype}'s rounding"
         else:
             continue
-        found.append({"name": id, "reason": reason})
-    return found
+        undecidable.append({"name": id, "reason": reason})
+    return undecidable

@@ -6,9 +6,8 @@ import math
 import numpy as np
 
 from npgemma.errors import InputError
-from npgemma.machinery.model import without_image_marks
 from npgemma.porting import given_tokens
-from npgemma.porting.bounds import IN_FLOAT32, kind_of, limits
+from npgemma.porting.bounds import IN_FLOAT32, SAME, kind_of, limits
 from npgemma.porting.conventions import Conventions
 from npgemma.porting.difference import relative_l2, same
 from npgemma.porting.graph import Graph
@@ -20,16 +19,23 @@ from npgemma.probe.replay import replaying
 
 # Differences that only positions make, however they are counted.
 ORIGIN = ("position_BT", "position_BS", "angle_BTh")
-# Below this, two calculations in float64 are the same one.
-SAME = 1e-11
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """What is known of a port."""
+
+    arrays: dict[str, np.ndarray]  # under the names of `npgemma.record`
+    token_ids: list[int]  # the answer's tokens, which the port chose or was given
+    dtype: str = "float32"  # that it calculates in: a key of `npgemma.porting.bounds.LARGEST`
 
 
 @dataclasses.dataclass
 class Kept:
-    """Arrays of the reference that a replay went on with, since a mistake explains no difference there."""
+    """Arrays of the reference that a replay went on with, since a mistake does not explain the port's."""
 
-    groups: dict  # by the first of the names that each array has
-    rounding: float = 0.0  # of all of them together
+    groups: dict[str, list[str]]  # by the first of the names that each array has
+    rounding: float = 0.0  # the sum of all their limits
 
     def add(self, first, name, limit):
         """Go on with one more."""
@@ -50,30 +56,21 @@ class Place:
 class Replays:
     """Replays of one port on one reference.
 
-    Parameters
-    ----------
-    model : npgemma.Model
-        The reference: float64, on the NumPy backend, its weights rounded as the port's.
-    load : callable
-        ``load()`` returns the pixels of the image, read anew.
-    prompt : str or list of int
-        Its tokens, where nothing is wrong with them.
-    port : Port
-    reference : npgemma.porting.reference.Reference, optional
-        A trace of the same run, whose manifest tells what is made from what; by default it is made here.
-    keep : bool
-        Whether to keep what the reference makes where the port is right; mistakes cannot be asked for without.
+    The ``model`` is the reference's: float64, on the NumPy backend, its weights rounded as the port's. ``load()``
+    returns the pixels of the image, read anew. The ``prompt`` is a text, or its tokens where nothing is wrong with
+    them. The ``reference`` is a trace of the same run, which says what is made from what; by default it is made here.
+    Without ``keep`` the reference's arrays are dropped where the port is right, and mistakes cannot be asked for.
     """
 
     def __init__(self, model, load, prompt, port, reference=None, keep=True):
         self.model, self.load, self.prompt, self.port, self.keep = model, load, prompt, port, keep
         self.pixels, self.image, self.right = load(), None, {}
-        traced_anew = reference or traced(model, self.pixels, self._prompt_ids(), port.token_ids)
-        self.entries, known = traced_anew.entries, [name for name in port.arrays if name in traced_anew.entries]
+        reference = reference or traced(model, self.pixels, self._prompt_ids(), port.token_ids)
+        self.entries, known = reference.entries, [name for name in port.arrays if name in reference.entries]
         if not known:
             raise InputError("the trace has no array that the reference knows: names look like prefill.0/x_BSD")
         self.graph = Graph(self.entries, known)
-        self.conventions = Conventions(traced_anew, port.arrays)
+        self.conventions = Conventions(reference, port.arrays)
         positions = model.config.image_tokens + len(self._prompt_ids()) + len(port.token_ids)
         judged = self.entries, set(known), port.dtype
         self.limits, self.in_float32 = limits(*judged, positions=positions), ()
@@ -84,7 +81,7 @@ class Replays:
             self.right = self.replay()
 
     def _in_part_float32(self):
-        """Say whether most norms, softmaxes and rotations of a port of float64 are past float64's limits."""
+        """Say whether most norms, softmaxes and rotations of a port are past float64's limits."""
         past = [
             place.error > place.limit
             for name, place in self.right.items()
@@ -93,39 +90,27 @@ class Replays:
         return 2 * sum(past) > len(past)
 
     def _prompt_ids(self):
-        """Return the prompt's tokens as they are, whatever mistake is made meanwhile."""
-        if isinstance(self.prompt, list):
-            return self.prompt
-        return self.model.tokenizer.prompt(without_image_marks(self.prompt))
+        """Return the prompt's tokens, as they are under the mistake that is injected."""
+        return self.prompt if isinstance(self.prompt, list) else given_tokens.prompt_ids(self.model, self.prompt)
 
     def _run(self, pixels, ids, parts=("vision", "decoder")):
-        """Run the reference on the port's answer; of the decoder, which follows, nothing if its image is the right one.
-
-        Returns the image tokens.
+        """Run the reference on the port's answer and return the image tokens; skip the decoder if only vision is
+        changed and these come out right.
         """
         image_BPD = given_tokens.encode(self.model, pixels) if "vision" in parts else self.image
         if "decoder" in parts or not np.array_equal(image_BPD, self.image):
             given_tokens.decode(self.model, image_BPD, ids, self.port.token_ids)
         return image_BPD
 
-    def replay(self, *injections):
-        """Replay under some mistakes.
-
-        Parameters
-        ----------
-        *injections : (str, int)
-
-        Returns
-        -------
-        dict of str to Place
-        """
+    def replay(self, *injections: tuple[str, int]) -> dict[str, Place]:
+        """Replay under some mistakes, each an id and a variant."""
         places, under, kept = {}, bool(injections), Kept({})
 
         def choose(name, computed, inside):
             variable = name.rpartition("/")[2]
-            place, found = self._place(name, computed, under, kept), self.port.arrays.get(name)
+            place, given = self._place(name, computed, under, kept), self.port.arrays.get(name)
             places[name] = place
-            if found is None or found.shape != computed.shape:
+            if given is None or given.shape != computed.shape:
                 return computed
             far = place.apart > SAME and place.error > place.limit
             if far and inside is not None and self._error(name, inside) <= place.limit:
@@ -137,22 +122,21 @@ class Replays:
                 place.computed = None
             if far or variable in ORIGIN:
                 return computed
-            return found.astype(computed.dtype, copy=False)
+            return given.astype(computed.dtype, copy=False)
 
-        changes = [MISTAKES[id].variants[variant] for id, variant in injections]
-        before = [each for each in changes if _only_pixels(each)] if self._other_pixels() else []
-        changes = [each for each in changes if each not in before]
-        with replaying(choose, changes), exchanged(_counted_from(self.conventions.origin)):
-            anew = any(path.startswith("image.") for each in changes for path in each)
+        variants = [MISTAKES[id].variants[variant] for id, variant in injections]
+        in_pixels = [changes for changes in variants if _only_pixels(changes)] if self._other_pixels() else []
+        in_pass = [changes for changes in variants if changes not in in_pixels]
+        with replaying(choose, in_pass), exchanged(_counted_from(self.conventions.origin)):
+            anew = any(path.startswith("image.") for changes in in_pass for path in changes)
             pixels, ids = self.load() if anew else self.pixels, self._prompt_ids()
-            for each in before:
-                pixels = each["siglip.encode"](None, lambda pixels_BYXC, *others: pixels_BYXC)(pixels, None, None)
+            for changes in in_pixels:
+                pixels = changes["siglip.encode"](None, lambda pixels_BYXC, *others: pixels_BYXC)(pixels, None, None)
             places["prompt"] = self._prompt_place(ids)
             given = self.port.arrays.get("prefill.0/ids_BT")
             if given is not None and given.ndim == 2 and len(given) == 1 and given.size:
                 ids = given[0].astype(int).tolist()
-            concerned = [name for each in [*before, *changes] for name in each]
-            image_BPD = self._run(pixels, ids, _parts(concerned))
+            image_BPD = self._run(pixels, ids, _parts([name for changes in variants for name in changes]))
         if not under:
             self.image = image_BPD
         return places
@@ -169,28 +153,19 @@ class Replays:
         alike = right is None or np.array_equal(right.computed, [ids])
         return Place(np.array([ids]), error, 0.0 if alike else math.inf)
 
-    def conforming(self, name, computed):
-        """Return the port's array, with what is only a convention made alike; None if there is none.
-
-        Parameters
-        ----------
-        name : str
-        computed : array
-            The reference's.
-
-        Returns
-        -------
-        array or None
+    def conforming(self, name: str, computed: np.ndarray) -> np.ndarray | None:
+        """Return the port's array under the reference's conventions, beside what the reference computed; None if there
+        is none.
         """
-        found = self.port.arrays.get(name)
-        if found is None or found.shape != computed.shape:
-            return found
-        return self.conventions.counted_alike(name, computed, found)
+        given = self.port.arrays.get(name)
+        if given is None or given.shape != computed.shape:
+            return given
+        return self.conventions.counted_alike(name, computed, given)
 
     def _error(self, name, computed):
         """Return how far the port's array is from one of the reference's; None if the port does not give it."""
-        found = self.conforming(name, computed)
-        return None if found is None else relative_l2(computed, found)
+        given = self.conforming(name, computed)
+        return None if given is None else relative_l2(computed, given)
 
     def _place(self, name, computed, under, kept):
         """Judge an array; most are the same under a mistake as without it."""
@@ -199,14 +174,14 @@ class Replays:
             return right
         error, own = self._error(name, computed), self.limits.get(name, 0.0)
         apart = 0.0 if not under else math.inf if right is None else relative_l2(right.computed, computed)
-        # What was kept on the way here brings its rounding along. Where more than that decides nothing, the way, which
-        # takes long to find, is not asked for.
+        # Kept arrays upstream add their rounding to the limit. Finding out which of the kept ones are upstream takes
+        # long, so it is left out where all of them together would not change the outcome.
         limit = own + kept.rounding
         if error is not None and (error <= limit or apart <= 2 * limit):
-            limit = own + sum(self.limits[each] for each in self.graph.upstream(name, kept.groups))
+            limit = own + sum(self.limits[source] for source in self.graph.upstream(name, kept.groups))
         return Place(computed, error, apart, limit)
 
-    def wrong(self, places):
+    def wrong(self, places: dict[str, Place]) -> list[str]:
         """Return the names of the arrays past their limits, in the order of the data flow."""
         return [
             name
@@ -215,14 +190,14 @@ class Replays:
         ]
 
 
-def _parts(changes):
-    """Return which parts of the model some changes are about; without any, all."""
-    files = {"vision" if name.startswith(("siglip.", "image.", "paligemma.project")) else "decoder" for name in changes}
-    return files or {"vision", "decoder"}
+def _parts(names):
+    """Return the parts of the model that have these functions; without any, all."""
+    vision = ("siglip.", "image.", "paligemma.project")
+    return {"vision" if name.startswith(vision) else "decoder" for name in names} or {"vision", "decoder"}
 
 
 def _only_pixels(changes):
-    """Say whether changes do no more than exchange the pixels before they are encoded."""
+    """Say whether changes only exchange the pixels before they are encoded."""
     return set(changes) == {"siglip.encode"}
 
 

@@ -5,45 +5,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.errors import InputError
+from npgemma.machinery.model import Model
 from npgemma.porting.arrays import read_arrays
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a port has written.
+    """What a port has written."""
 
-    Parameters
-    ----------
-    logits : array (n, V)
-    token_ids : list of int
-        As many: the token chosen from each row.
+    logits: np.ndarray  # (n, V)
+    token_ids: list[int]  # n: the token chosen from each row
+
+
+def read_answer(path: str, model: Model) -> Answer:
+    """Read a port's ``logits`` (n, V) and ``token_ids`` (n,) from a safetensors or npz file, without the rows that pad
+    the vocabulary: ports differ in these. Raises `InputError` if the file is damaged or does not fit the model.
     """
-
-    logits: np.ndarray
-    token_ids: list[int]
-
-
-def read_answer(path, model):
-    """Read a port's logits and tokens.
-
-    Parameters
-    ----------
-    path : str
-        A safetensors or npz file with ``logits`` (n, V) and ``token_ids`` (n,).
-    model : npgemma.Model
-
-    Returns
-    -------
-    Answer
-        Without rows that pad the vocabulary: ports differ in these.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or does not fit the model.
-    """
-    found = read_arrays(path, only=["logits", "token_ids"])
-    logits, ids = found["logits"], found["token_ids"]
+    arrays = read_arrays(path, only=["logits", "token_ids"])
+    logits, ids = arrays["logits"], arrays["token_ids"]
     if logits.ndim != 2 or logits.dtype.kind != "f" or 0 in logits.shape:
         expected = "floating-point numbers (n, V), a row for each token of the answer"
         raise InputError(f"logits in '{path}' should be {expected}, found {logits.dtype} {logits.shape}")

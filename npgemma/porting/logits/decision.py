@@ -1,29 +1,25 @@
 """From the distances of a port's logits to a verdict: a name only where everything else is twice as far."""
 
-from npgemma.config import Gemma2Config
-from npgemma.porting.logits.distances import LEAST, MARGIN, ROUNDING, Comparison
-from npgemma.porting.logits.question import AROUND, touches
+from typing import Any
+
+from npgemma.porting.bounds import LOGITS_LEAST, LOGITS_MARGIN, LOGITS_ROUNDING
+from npgemma.porting.logits.answer_file import Answer
+from npgemma.porting.logits.distances import Comparison, Explanation
+from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import MISTAKES
 
 
-def diagnose(answer, question, dtype):
-    """Say whether a port is right, or which known mistake it makes.
+def diagnose(answer: Answer, question: Question, dtype: str) -> dict[str, Any]:
+    """Say whether a port is right, or which known mistake it makes; ``dtype`` is the port's.
 
-    Parameters
-    ----------
-    answer, question, dtype
-        As for `Comparison`.
-
-    Returns
-    -------
-    dict
-        ``verdict`` (``right``, ``mistake`` or ``undecided``); ``says``, advice in words; ``mistakes``, surest first;
-        ``undecidable``, the mistakes that these logits cannot show, with reasons; ``own_error`` of all rows,
-        ``row_errors`` of each, and ``rounding``, what a right port may have.
+    The report has the ``verdict`` (``right``, ``mistake`` or ``undecided``); ``says``, advice in words; ``mistakes``,
+    the surest first; ``undecidable``, the mistakes that these logits cannot show, with reasons; ``own_error`` of all
+    rows and ``row_errors`` of each; and ``rounding``, which a right port may have.
     """
     comparison, named, says = Comparison(answer, question, dtype), [], None
-    tried = [comparison.hypothesis(mistake) for mistake in shown_in_logits(question.model.config)]
-    verdict, candidates = judge(comparison, tried)
+    possible = [mistake for mistake in MISTAKES.values() if mistake.possible_in(question.model.config)]
+    tried = [comparison.explanation(mistake) for mistake in possible if mistake.shows_in_arrays]
+    verdict, candidates = decide(comparison, tried)
     if verdict == "mistake":
         named = [_as_json(candidates[0].id, comparison.own_error, candidates[0].explained_error, candidates[0].c)]
     if verdict == "undecided":
@@ -31,6 +27,7 @@ def diagnose(answer, question, dtype):
     else:
         named += [_as_json(id) for id in mistakes_of_tokens(answer.token_ids, question.model)]
         verdict = "mistake" if named else verdict
+    names = [mistake["name"] for mistake in named]
     return {
         "verdict": verdict,
         "says": says,
@@ -39,49 +36,27 @@ def diagnose(answer, question, dtype):
         "rounding": comparison.limit,
         "row_errors": comparison.row_errors,
         "mistakes": named,
-        "undecidable": [
-            each
-            for each in undecidable(comparison, tried, answer.token_ids)
-            if each["name"] not in [one["name"] for one in named]
-        ],
+        "undecidable": [row for row in undecidable(comparison, tried, answer.token_ids) if row["name"] not in names],
     }
 
 
-def shown_in_logits(config):
-    """Return the known mistakes that a model of these sizes can have, without those in what is made of logits."""
-    gemma2 = isinstance(config.text, Gemma2Config)
-    possible = [mistake for mistake in MISTAKES.values() if gemma2 or not mistake.only_gemma2]
-    return [mistake for mistake in possible if not touches(mistake.variants[0], AROUND)]
-
-
-def judge(comparison, tried):
-    """Decide.
-
-    Parameters
-    ----------
-    comparison : Comparison
-    tried : list of Hypothesis
-
-    Returns
-    -------
-    verdict : str
-    candidates : list of Hypothesis
-        The mistake; of an undecided port the mistakes that explain it equally well, if any do.
-    """
-    nearest = min(tried, key=lambda one: one.explained_error)
-    # Whatever is as near as this is told apart by rounding alone, the right logits included.
-    near = max(MARGIN * nearest.explained_error, LEAST * comparison.limit)
+def decide(comparison: Comparison, tried: list[Explanation]) -> tuple[str, list[Explanation]]:
+    """Return the verdict and the mistake; of an undecided port, all mistakes that explain it equally well."""
+    nearest = min(tried, key=lambda explanation: explanation.explained_error)
+    # Nothing but rounding tells apart what is as near as this, the right logits included.
+    near = max(LOGITS_MARGIN * nearest.explained_error, LOGITS_LEAST * comparison.limit)
     if nearest.explained_error <= comparison.limit and comparison.own_error > near:
-        alike = [one for one in tried if one.explained_error <= near]
+        alike = [explanation for explanation in tried if explanation.explained_error <= near]
         return ("mistake" if len(alike) == 1 else "undecided"), alike
     return ("right" if comparison.own_error <= comparison.limit else "undecided"), []
 
 
-def advice(comparison, candidates):
-    """Say of a port that is wrong in an unknown way where to look."""
+def advice(comparison: Comparison, candidates: list[Explanation]) -> str:
+    """Say where to look in a port that is undecided."""
     if candidates:
-        return "these known mistakes explain the logits equally well: " + ", ".join(one.id for one in candidates)
-    wider = [dtype for dtype, limit in ROUNDING.items() if comparison.own_error <= limit]
+        ids = ", ".join(candidate.id for candidate in candidates)
+        return f"these known mistakes explain the logits equally well: {ids}"
+    wider = [dtype for dtype, limit in LOGITS_ROUNDING.items() if comparison.own_error <= limit]
     if wider:
         return f"the distance is what rounding in {wider[-1]} makes: if the port calculates in it, say so with --dtype"
     wrong = next((i for i, error in enumerate(comparison.row_errors) if error > comparison.limit), 0)
@@ -106,34 +81,23 @@ def mistakes_of_tokens(token_ids, model):
     return ["padded-vocabulary-wins"] * bool(padded) + ["eos-ignored"] * bool(later)
 
 
-def undecidable(comparison, tried, token_ids):
-    """List the known mistakes that these logits cannot show.
-
-    Parameters
-    ----------
-    comparison : Comparison
-    tried : list of Hypothesis
-    token_ids : list of int
-
-    Returns
-    -------
-    list of dict
-        ``name`` and ``reason``.
-    """
-    reasons = {one.id: _reason(one, comparison) for one in tried if one.effect <= comparison.limit}
+def undecidable(comparison: Comparison, tried: list[Explanation], token_ids: list[int]) -> list[dict[str, str]]:
+    """Return ``name`` and ``reason`` of each known mistake that these logits cannot show."""
+    hidden = [explanation for explanation in tried if explanation.effect <= comparison.limit]
+    reasons = {explanation.id: _reason(explanation, comparison) for explanation in hidden}
     ends = set(comparison.question.model.config.eos_tokens) & set(token_ids)
     for id, mistake in MISTAKES.items():
-        if touches(mistake.variants[0], AROUND) and not (id == "eos-ignored" and ends):
+        if not mistake.shows_in_arrays and not (id == "eos-ignored" and ends):
             reasons[id] = mistake.unseen
     return [{"name": id, "reason": reasons[id]} for id in MISTAKES if id in reasons]
 
 
-def _reason(one, comparison):
-    mistake = MISTAKES[one.id]
-    # What changes nothing still rounds otherwise.
-    if mistake.unseen and one.effect <= ROUNDING["float32"] / 10:
-        return mistake.unseen
-    return f"it moves these logits by {one.effect:.1e}, rounding in {comparison.dtype} by up to {comparison.limit:.0e}"
+def _reason(explanation, comparison):
+    unseen, effect = MISTAKES[explanation.id].unseen, explanation.effect
+    # A mistake that changes nothing still rounds otherwise.
+    if unseen and effect <= LOGITS_ROUNDING["float32"] / 10:
+        return unseen
+    return f"it moves these logits by {effect:.1e}, rounding in {comparison.dtype} by up to {comparison.limit:.0e}"
 
 
 def _as_json(id, own_error=None, explained_error=None, c=None):

@@ -5,21 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.errors import InputError
-
-# How far a right port may be: relative L2 distance of its logits. Largest of Hugging Face's on the embedded checkpoint,
-# eight images and four prompts, six rows each: 1.3e-6, 2.2e-2 and 2.0e-3; medians 6.5e-7, 9.0e-3 and 1.0e-3.
-# The reference itself is float32.
-ROUNDING = {"float64": 5e-6, "float32": 5e-6, "bfloat16": 6e-2, "float16": 6e-3}
-# Of a port that is nearer than this part of it, rounding alone decides what it is nearest to.
-LEAST = 0.25
-# How much farther than the mistake that is named everything else must be.
-MARGIN = 2
-# Further rows show nothing that these do not, and every row takes as long as a token.
-ROWS = 8
+from npgemma.porting.bounds import LOGITS_MARGIN, LOGITS_ROUNDING, LOGITS_ROWS
+from npgemma.porting.logits.answer_file import Answer
+from npgemma.porting.logits.question import Question
+from npgemma.porting.mistakes import Mistake
 
 
 @dataclass(frozen=True)
-class Hypothesis:
+class Explanation:
     """The logits under one known mistake, compared with the port's and with the right ones; relative L2 distances."""
 
     id: str
@@ -29,21 +22,12 @@ class Hypothesis:
 
 
 class Comparison:
-    """A port's logits beside the right ones, and beside those with each known mistake.
+    """A port's logits beside the right ones, and beside those with each known mistake; ``dtype`` is the port's."""
 
-    Parameters
-    ----------
-    answer : Answer
-    question : npgemma.porting.logits.Question
-        With the answer's tokens.
-    dtype : str
-        What the port calculates in: a key of `ROUNDING`.
-    """
-
-    def __init__(self, answer, question, dtype):
-        self.question, self.dtype, self.limit = question, dtype, ROUNDING[dtype]
-        self.found, self.columns = answer.logits[:ROWS], answer.logits.shape[1]
-        self.right = self._run(None, ROWS)
+    def __init__(self, answer: Answer, question: Question, dtype: str):
+        self.question, self.dtype, self.limit = question, dtype, LOGITS_ROUNDING[dtype]
+        self.found, self.columns = answer.logits[:LOGITS_ROWS], answer.logits.shape[1]
+        self.right = self._run(None, LOGITS_ROWS)
         if self.right.shape != self.found.shape:
             raise InputError(f"{len(self.found)} tokens do not fit the model's context after this prompt")
         self.norm = float(np.linalg.norm(self.right))
@@ -54,41 +38,31 @@ class Comparison:
     def _run(self, changes, rows):
         return self.question.logits(changes, rows)[:, : self.columns].astype(np.float64)
 
-    def hypothesis(self, mistake):
-        """Return the variant of a mistake that is nearest to the port.
-
-        Parameters
-        ----------
-        mistake : npgemma.porting.mistakes.Mistake
-
-        Returns
-        -------
-        Hypothesis
-        """
+    def explanation(self, mistake: Mistake) -> Explanation:
+        """Return the distances of a mistake's variant that is nearest to the port."""
         variants = [self._variant(mistake.id, changes) for changes in mistake.variants]
-        nearest = min(variants, key=lambda each: each.explained_error)
-        # The usual variant tells whether these logits can show the mistake.
-        return Hypothesis(mistake.id, nearest.explained_error, variants[0].effect, nearest.c)
+        nearest = min(variants, key=lambda variant: variant.explained_error)
+        # The effect of the usual variant says whether these logits can show the mistake.
+        return Explanation(mistake.id, nearest.explained_error, variants[0].effect, nearest.c)
 
     def _variant(self, id, changes):
-        """Compare one variant; of logits whose first row is far from everything that matters, no more rows."""
+        """Compare one variant; if the first row shows that it does not matter, without further rows."""
         wrong = self._run(changes, 1)
         if self._matters(wrong):
-            wrong = self._run(changes, ROWS)
+            wrong = self._run(changes, LOGITS_ROWS)
         rows = len(wrong)
         error, effect = self.found[:rows] - self.right[:rows], wrong - self.right[:rows]
         square = float(np.vdot(effect, effect))
         c = float(np.vdot(error, effect)) / square if square else None
-        return Hypothesis(id, self._apart(wrong, self.found), self._apart(wrong, self.right), c)
+        return Explanation(id, self._distance(wrong, self.found), self._distance(wrong, self.right), c)
 
     def _matters(self, first):
         """Say whether more rows could bring a mistake near the port, or show an effect that the first row does not."""
-        return (
-            self._apart(first, self.found) <= MARGIN * self.limit or self._apart(first, self.right) <= self.limit
-        ) and len(self.found) > 1
+        near_port, near_right = self._distance(first, self.found), self._distance(first, self.right)
+        return len(self.found) > 1 and (near_port <= LOGITS_MARGIN * self.limit or near_right <= self.limit)
 
-    def _apart(self, logits, others):
-        """Return the distance of the rows that there are: the least that it can be with all rows."""
-        apart = float(np.linalg.norm(logits - others[: len(logits)])) / self.norm
+    def _distance(self, logits, others):
+        """Return the distance of the rows that ``logits`` has, which is the least that it can be with all rows."""
+        distance = float(np.linalg.norm(logits - others[: len(logits)])) / self.norm
         # A mistake may overflow.
-        return apart if np.isfinite(apart) else np.inf
+        return distance if np.isfinite(distance) else np.inf

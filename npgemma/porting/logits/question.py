@@ -2,59 +2,40 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 
-from npgemma.image import LoadedImage
-from npgemma.machinery.model import Model, without_image_marks
+import numpy as np
+
+from npgemma.machinery.model import Model
 from npgemma.porting import given_tokens
-from npgemma.probe.exchange import exchanged
+from npgemma.probe.exchange import Changes, exchanged
 
-# Changes of these need other pixels, or other image tokens; those of these files, which are around the forward pass,
-# need no run: logits do not show them.
-PIXELS, VISION, AROUND = {"image"}, {"image", "siglip", "paligemma.project"}, {"model", "answer"}
+# Changes of these modules and functions need other pixels, or other image tokens.
+PIXELS, VISION = {"image"}, {"image", "siglip", "paligemma.project"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """An image, a prompt, and the tokens that a port gave in answer.
+    """An image, a prompt, and the tokens that a port gave in answer."""
 
-    Parameters
-    ----------
-    model : npgemma.Model
-        On the NumPy backend.
-    load : callable
-        Reads the image: again for each mistake in how images are read.
-    prompt : str
-    token_ids : list of int
-    """
-
-    model: Model
-    load: Callable[[], LoadedImage | list[LoadedImage]]
+    model: Model  # on the NumPy backend
+    load: Callable[[], given_tokens.Images]  # reads the image: again for each mistake in how images are read
     prompt: str
     token_ids: list[int]
 
-    def logits(self, changes=None, rows=None):
-        """Run the model on the port's own tokens.
+    def logits(self, changes: Changes | None = None, rows: int | None = None) -> np.ndarray:
+        """Run the model on the port's own tokens, with one variant of a mistake injected, and return logits (n, V).
 
-        Parameters
-        ----------
-        changes : npgemma.porting.mistakes.injection.Changes, optional
-            One variant of a mistake, injected meanwhile.
-        rows : int, optional
-            As many rows; by default one for each token.
-
-        Returns
-        -------
-        array (n, V)
-            Row i holds the logits from which token i is to be chosen. Fewer rows, if the model's context is full.
+        Row i holds the logits from which token i is chosen. By default there is one for each token, or fewer where the
+        model's context is full.
         """
         with exchanged(changes or {}):
-            prompt_ids = self.model.tokenizer.prompt(without_image_marks(self.prompt))
+            prompt_ids = given_tokens.prompt_ids(self.model, self.prompt)
             image_BPD = self._image_tokens(changes or {})
             return given_tokens.decode(self.model, image_BPD, prompt_ids, self.token_ids[:rows])
 
     def _image_tokens(self, changes):
-        """Encode the image; where no change touches that, it was done before."""
+        """Encode the image; where no change affects that, once for all."""
         if not touches(changes, VISION):
             return self._right_image_tokens
         return self._encoded(self.load() if touches(changes, PIXELS) else self._image)
@@ -71,6 +52,6 @@ class Question:
         return self._encoded(self._image)
 
 
-def touches(changes, parts):
-    """Say whether a change is one of these functions', or of one in these modules."""
+def touches(changes: Iterable[str], parts: Container[str]) -> bool:
+    """Say whether a changed function, ``module.function``, or its module is among ``parts``."""
     return any(name in parts or name.partition(".")[0] in parts for name in changes)

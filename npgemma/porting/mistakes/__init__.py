@@ -5,6 +5,7 @@ while a mistake is injected; nothing of it stands in the forward pass itself.
 """
 
 import types
+from contextlib import AbstractContextManager
 
 from npgemma.porting.mistakes import decoder, gemma2_only, output, preprocessing, vision, weight_layout
 from npgemma.porting.mistakes.injection import Mistake
@@ -17,20 +18,8 @@ _PARTS = (preprocessing, vision, decoder, gemma2_only, output, weight_layout)
 MISTAKES = types.MappingProxyType({mistake.id: mistake for part in _PARTS for mistake in part.MISTAKES})
 
 
-def inject(id, package="npgemma", variant=0):
-    """Inject a mistake into all that this thread runs inside a ``with`` block.
-
-    Parameters
-    ----------
-    id : str
-        A key of `MISTAKES`.
-    package : str
-        The backend: ``npgemma`` or ``torch_ref``.
-    variant : int
-        Which of the variants of the mistake.
-
-    Returns
-    -------
-    context manager
+def inject(id: str, package: str = "npgemma", variant: int = 0) -> AbstractContextManager[None]:
+    """Inject a variant of a mistake of `MISTAKES` into all that this thread runs on a backend, ``npgemma`` or
+    ``torch_ref``, inside a ``with`` block.
     """
     return exchanged(MISTAKES[id].variants[variant], package)

@@ -1,6 +1,5 @@
 """Mistakes in the decoder, Gemma's and Gemma 2's alike."""
 
-import dataclasses
 import math
 
 from npgemma.porting.mistakes.injection import (
@@ -10,30 +9,20 @@ from npgemma.porting.mistakes.injection import (
     in_decoders,
     leaving_out,
     rounded_to_bfloat16,
+    with_weights,
 )
 from npgemma.porting.mistakes.operations import exact_gelu, silu
 from npgemma.probe.following import enclosing
 
 
-def _epsilon(other):
+def _epsilon(value):
     """Return the changes that give RMSNorm another epsilon."""
-    return in_decoders("rms_norm", lambda module, right: lambda x, scale, epsilon: right(x, scale, other))
+    return in_decoders("rms_norm", lambda module, right: lambda x, scale, epsilon: right(x, scale, value))
 
 
 def _no_plus_one(module, right):
     # Not ``right(x, scale - 1, epsilon)``: 1 + (scale - 1) would round a small scale far more than a port does.
     return lambda x, scale, epsilon: right(x, 0 * scale, epsilon) * scale
-
-
-def _skip_last_norm(module, right):
-    def wrong(x_BTD, prefix_BS, valid_BS, p, *others):
-        return right(x_BTD, prefix_BS, valid_BS, dataclasses.replace(p, norm=LeftOut()), *others)
-
-    return wrong
-
-
-def _gate_up(module, right):
-    return lambda x_BTD, p: right(x_BTD, dataclasses.replace(p, gate=p.up, up=p.gate))
 
 
 def _interleaved(module, right):
@@ -63,14 +52,14 @@ def _shifted(by):
     return (in_decoders("positions", wrong),)
 
 
-class _Remembering:
-    """A layer's cache that hands other keys and values to be stored than those which the layer uses for new tokens."""
+class _StoresOthers:
+    """A layer's cache that stores other keys and values of new tokens than attention reads in their own pass."""
 
     def __init__(self, cache, stored):
         self.cache, self.stored = cache, stored
 
     def extend(self, k_BTKH, v_BTKH):
-        """Store other keys and values; return those of past tokens as they were stored, and these."""
+        """Store other keys and values; return those of past tokens as they were stored, and the new ones as given."""
         new = k_BTKH.shape[1]
         everything = [past + 0 for past in self.cache.extend(*self.stored(k_BTKH, v_BTKH))]
         for part, right in zip(everything, (k_BTKH, v_BTKH)):
@@ -78,24 +67,27 @@ class _Remembering:
         return everything
 
 
-def _unrotated(module, right):
-    def wrong(x_BTD, angle_BTh, mask_BTS, p, *others):
-        *config, cache = others
-        if cache is not None:
-            cache = _Remembering(cache, lambda k, v: (module.einsum("BTD,DKH->BTKH", x_BTD, p.k), v))
-        return right(x_BTD, angle_BTh, mask_BTS, p, *config, cache)
+def _caching(stored):
+    """Return the changes that cache the keys and values ``stored(module, x_BTD, p, k_BTKH, v_BTKH)``."""
 
-    return wrong
+    def change(module, right):
+        def wrong(x_BTD, angle_BTh, mask_BTS, p, *others):
+            *config, cache = others
+            if cache is not None:
+                cache = _StoresOthers(cache, lambda k_BTKH, v_BTKH: stored(module, x_BTD, p, k_BTKH, v_BTKH))
+            return right(x_BTD, angle_BTh, mask_BTS, p, *config, cache)
+
+        return wrong
+
+    return in_decoders("grouped_query_attention", change)
 
 
-def _cached_in_bfloat16(module, right):
-    def wrong(x_BTD, angle_BTh, mask_BTS, p, *others):
-        *config, cache = others
-        if cache is not None:
-            cache = _Remembering(cache, lambda k, v: (rounded_to_bfloat16(k), rounded_to_bfloat16(v)))
-        return right(x_BTD, angle_BTh, mask_BTS, p, *config, cache)
+def _unrotated(module, x_BTD, p, k_BTKH, v_BTKH):
+    return module.einsum("BTD,DKH->BTKH", x_BTD, p.k), v_BTKH
 
-    return wrong
+
+def _in_bfloat16(module, x_BTD, p, k_BTKH, v_BTKH):
+    return rounded_to_bfloat16(k_BTKH), rounded_to_bfloat16(v_BTKH)
 
 
 def _all_in_bfloat16(module, right):
@@ -126,12 +118,8 @@ def _all_valid(right, prefix_BS, valid_BS, new):
 
 
 def _chunked(chunk):
-    """Return the changes that let no token of the prefix see chunks after its own.
-
-    Parameters
-    ----------
-    chunk : int or None
-        Tokens in each; None for one chunk of all image tokens, and one of the prompt.
+    """Return the changes that let no token of the prefix see later chunks of so many tokens; None makes one chunk of
+    the image tokens and one of the prompt.
     """
 
     def mask(right, prefix_BS, valid_BS, new):
@@ -169,13 +157,6 @@ def _tiled(module, right):
         order = [n for shared in range(K) for n in range(shared, N, K)]
         mixed_BTNH = right(q_BTNH[:, :, order], k_BSKH, *others)
         return mixed_BTNH[:, :, [order.index(n) for n in range(N)]]
-
-    return wrong
-
-
-def _k_v_swapped(module, right):
-    def wrong(x_BTD, angle_BTh, mask_BTS, p, *others):
-        return right(x_BTD, angle_BTh, mask_BTS, dataclasses.replace(p, k=p.v, v=p.k), *others)
 
     return wrong
 
@@ -218,7 +199,7 @@ MISTAKES = (
         "The matrices gate and up are exchanged.",
         "checkpoints that hold both in one matrix",
         _BLOCK + "geglu.0/gate_BTF",
-        (in_decoders("geglu", _gate_up),),
+        (in_decoders("geglu", with_weights(1, gate=lambda p: p.up, up=lambda p: p.gate)),),
     ),
     Mistake(
         "rope-interleaved",
@@ -262,7 +243,7 @@ MISTAKES = (
         "Keys are cached before they are rotated, and are not rotated when they are read again.",
         "caches that were written for learned positions",
         "step.0/run_blocks.0/block.0/grouped_query_attention.0/k_BSKH",
-        (in_decoders("grouped_query_attention", _unrotated),),
+        (_caching(_unrotated),),
         _LATER,
     ),
     Mistake(
@@ -323,20 +304,20 @@ MISTAKES = (
         "The matrices of keys and values are exchanged.",
         "checkpoints that hold both in one matrix",
         _ATTENTION + "k_BTKH",
-        (in_decoders("grouped_query_attention", _k_v_swapped),),
+        (in_decoders("grouped_query_attention", with_weights(3, k=lambda p: p.v, v=lambda p: p.k)),),
     ),
     Mistake(
         "no-final-norm",
         "The norm after the last block of the decoder is left out.",
         "ports that take the last hidden state for the decoder's result",
         _RUN + "final_BTD",
-        (in_decoders("run_blocks", _skip_last_norm) | in_decoders("rms_norm", leaving_out),),
+        (in_decoders("run_blocks", with_weights(3, norm=lambda p: LeftOut())) | in_decoders("rms_norm", leaving_out),),
     ),
     Mistake(
         "cache-bfloat16",
         "Keys and values are cached as bfloat16.",
         "caches of half the memory, chosen without regard to the model's dtype",
         _ATTENTION + "k_BSKH",
-        ({"cache.LayerCache.extend": _all_in_bfloat16}, in_decoders("grouped_query_attention", _cached_in_bfloat16)),
+        ({"cache.LayerCache.extend": _all_in_bfloat16}, _caching(_in_bfloat16)),
     ),
 )

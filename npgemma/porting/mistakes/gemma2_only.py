@@ -3,14 +3,14 @@
 import dataclasses
 import math
 
-from npgemma.porting.mistakes.injection import LeftOut, Mistake, leaving_out
+from npgemma.porting.mistakes.injection import LeftOut, Mistake, leaving_out, with_weights
 
 
 def _with_config(**wrong):
-    """Return a change: another configuration for a function whose last argument it is."""
+    """Return the change that gives a function another configuration, which is its last argument."""
 
     def change(module, right):
-        return lambda *others_and: right(*others_and[:-1], dataclasses.replace(others_and[-1], **wrong))
+        return lambda *arguments: right(*arguments[:-1], dataclasses.replace(arguments[-1], **wrong))
 
     return change
 
@@ -19,12 +19,7 @@ def _uncapped(module, right):
     return lambda x, cap: x if cap == math.inf else right(x, cap)
 
 
-def _without_post_norms(module, right):
-    def wrong(x_BTD, angle_BTh, mask_BTS, p, *others):
-        p = dataclasses.replace(p, attn_out_norm=LeftOut(), mlp_out_norm=LeftOut())
-        return right(x_BTD, angle_BTh, mask_BTS, p, *others)
-
-    return wrong
+_without_post_norms = with_weights(3, attn_out_norm=lambda p: LeftOut(), mlp_out_norm=lambda p: LeftOut())
 
 
 def _window(width):

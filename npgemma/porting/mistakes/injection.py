@@ -1,10 +1,13 @@
-"""What a known mistake is, and how one is made: functions are exchanged for wrong ones meanwhile."""
+"""What a known mistake is, and what the wrong functions share for which it exchanges the right ones."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from npgemma.config import Config, Gemma2Config
 from npgemma.fast.bfloat16 import narrow, widen
 from npgemma.probe.exchange import Changes
 from npgemma.probe.following import enclosing
@@ -14,51 +17,50 @@ DECODERS = ("gemma", "gemma2")
 
 @dataclass(frozen=True)
 class Mistake:
-    """A known mistake.
-
-    Parameters
-    ----------
-    id : str
-    says : str
-        The mistake in one sentence.
-    made_by : str
-        Who made it, or what leads to it.
-    place : str
-        Pattern of the first array in a trace that differs; or, for what is no array, where the mistake shows.
-    variants : tuple of Changes
-        Such as two values of the same epsilon; the first is the usual one.
-    unseen : str
-        Where the mistake changes nothing, the reason.
-    """
+    """A known mistake."""
 
     id: str
-    says: str
-    made_by: str
-    place: str
-    variants: tuple[Changes, ...]
-    unseen: str = ""
+    says: str  # the mistake in one sentence
+    made_by: str  # who made it, or what leads to it
+    place: str  # pattern of the first array in a trace that differs; where no array does, where the mistake shows
+    variants: tuple[Changes, ...]  # such as two values of the same epsilon; the first is the usual one
+    unseen: str = ""  # where the mistake changes nothing, the reason
 
     @property
-    def only_gemma2(self):
+    def only_gemma2(self) -> bool:
         """Whether only PaliGemma 2 has what the mistake is about."""
         return all(name.startswith("gemma2.") for changes in self.variants for name in changes)
 
+    @property
+    def shows_in_arrays(self) -> bool:
+        """Whether arrays and logits can show it: it is not about what is made of the logits."""
+        return not any(name.startswith(("answer.", "model.")) for changes in self.variants for name in changes)
 
-def in_decoders(function, wrong):
-    """Return the changes that make one function wrong in both decoders.
+    def possible_in(self, config: Config) -> bool:
+        """Say whether a model of these sizes has what the mistake is about."""
+        return isinstance(config.text, Gemma2Config) or not self.only_gemma2
 
-    Parameters
-    ----------
-    function : str
-        Such as ``"attend"``.
-    wrong : callable
-        As in `Changes`.
 
-    Returns
-    -------
-    Changes
-    """
+def in_decoders(function: str, wrong: Callable[[Any, Callable], Callable]) -> dict[str, Callable]:
+    """Return the changes that make one function, such as ``attend``, wrong in both decoders."""
     return {f"{decoder}.{function}": wrong for decoder in DECODERS}
+
+
+def with_weights(place: int, **weights: Callable[[Any], Any]) -> Callable[[Any, Callable], Callable]:
+    """Return the change that replaces fields of a function's weights, which are its argument ``place``.
+
+    Each is given as a function of the right weights: ``with_weights(1, gate=lambda p: p.up, up=lambda p: p.gate)``.
+    """
+
+    def change(module, right):
+        def wrong(*arguments):
+            p = arguments[place]
+            p = replace(p, **{name: of(p) for name, of in weights.items()})
+            return right(*arguments[:place], p, *arguments[place + 1 :])
+
+        return wrong
+
+    return change
 
 
 class LeftOut:
@@ -89,16 +91,7 @@ def like(x, values):
 
 
 def rounded_to_bfloat16(x):
-    """Round to the nearest bfloat16, ties to even, and keep the dtype.
-
-    Parameters
-    ----------
-    x : array
-        Of either backend; finite.
-
-    Returns
-    -------
-    array
+    """Round a finite array of either backend to the nearest bfloat16, ties to even, and keep its dtype.
 
     Examples
     --------
@@ -112,15 +105,6 @@ def rounded_to_bfloat16(x):
 
 
 def weight_to_bfloat16(weight):
-    """Round a weight; one that is held in a narrow dtype stays, for it cannot lose anything more.
-
-    Parameters
-    ----------
-    weight : array or weight of a narrow dtype
-
-    Returns
-    -------
-    the same kind
-    """
+    """Round a weight; one of a narrow dtype stays as it is, for it has nothing more to lose."""
     plain = isinstance(weight, np.ndarray) or hasattr(weight, "detach")
     return rounded_to_bfloat16(weight) if plain else weight

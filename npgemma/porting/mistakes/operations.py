@@ -10,15 +10,7 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def exact_gelu(x):
-    """Gaussian error linear unit in its exact form: ``x / 2 * (1 + erf(x / sqrt(2)))``.
-
-    Parameters
-    ----------
-    x : array of any shape, of either backend
-
-    Returns
-    -------
-    array of the same shape and dtype
+    """Gaussian error linear unit in its exact form, of either backend: ``x / 2 * (1 + erf(x / sqrt(2)))``.
 
     Examples
     --------
@@ -32,15 +24,7 @@ def exact_gelu(x):
 
 
 def silu(x):
-    """Sigmoid linear unit: ``x / (1 + exp(-x))``.
-
-    Parameters
-    ----------
-    x : array of any shape, of either backend
-
-    Returns
-    -------
-    array of the same shape and dtype
+    """Sigmoid linear unit, of either backend: ``x / (1 + exp(-x))``.
 
     Examples
     --------

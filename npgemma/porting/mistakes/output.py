@@ -25,7 +25,8 @@ class _EveryRow:
 
 def _padded(module, right):
     def wrong(self, *settings):
-        return right(dataclasses.replace(self, words=_EveryRow(self.config.text.vocabulary)), *settings)
+        every_row = _EveryRow(self.config.text.vocabulary)
+        return right(dataclasses.replace(self, loaded_tokenizer=every_row), *settings)
 
     return wrong
 

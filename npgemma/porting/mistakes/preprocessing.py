@@ -34,28 +34,18 @@ class _Resized:
         return self._resize(self._image, size)
 
 
-def _resize(*ways):
-    """Return the changes that resize in other ways: ``way(image, size)`` each."""
-    return tuple({"image.upright_rgb": lambda module, right, way=way: _resized_by(right, way)} for way in ways)
+def _resize(*variants):
+    """Return the changes that resize by other functions, each ``resize(image, size)``."""
+
+    def changes(resize):
+        return {"image.upright_rgb": lambda module, right: lambda image: _Resized(right(image), resize)}
+
+    return tuple(map(changes, variants))
 
 
-def _resized_by(right, way):
-    return lambda image: _Resized(right(image), way)
-
-
-def without_antialias(image, size):
-    """Resize with the bicubic filter of four pixels whatever the factor, as OpenCV and torch's ``interpolate`` do.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Mode RGB.
-    size : (int, int)
-        Columns and rows.
-
-    Returns
-    -------
-    uint8 array (rows, columns, 3)
+def without_antialias(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Resize to ``size`` (columns, rows) with the bicubic filter of four pixels whatever the factor, as OpenCV and
+    torch's ``interpolate`` do; return uint8 (rows, columns, 3).
     """
     values = np.asarray(image, dtype=np.float64)
     return (_taps(size[1], values.shape[0]) @ _across(values, size[0])).round().clip(0, 255).astype(np.uint8)

@@ -1,6 +1,5 @@
 """Mistakes in the vision tower, and where its tokens meet the text."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -15,6 +14,7 @@ from npgemma.porting.mistakes.injection import (
     like,
     rounded_to_bfloat16,
     weight_to_bfloat16,
+    with_weights,
 )
 from npgemma.porting.mistakes.operations import exact_gelu
 
@@ -36,24 +36,13 @@ def _image_transposed(module, right):
     return lambda pixels_BYXC, p, config: right(pixels_BYXC.swapaxes(1, 2), p, config)
 
 
-def _with(part, **weights):
-    """Return a wrong function that gets other weights: each is made of the right one."""
-
-    def wrong(module, right):
-        def call(x, p, *others):
-            return right(x, dataclasses.replace(p, **{n: f(getattr(p, n)) for n, f in weights.items()}), *others)
-
-        return call
-
-    return ({part: wrong},)
+def _embedding(**weights):
+    """Return the changes that embed patches with other weights."""
+    return ({"siglip.embed_patches": with_weights(1, **weights)},)
 
 
 def _epsilon(value):
     return {"siglip.layer_norm": lambda module, right: lambda x, p, epsilon: right(x, p, value)}
-
-
-def _skip_last_norm(module, right):
-    return lambda pixels_BYXC, p, config: right(pixels_BYXC, dataclasses.replace(p, norm=LeftOut()), config)
 
 
 def _causal(module, right):
@@ -128,7 +117,7 @@ MISTAKES = (
         "The matrix that embeds patches is rounded to bfloat16.",
         "models that are cast as a whole (OpenTau issue 482)",
         _PATCHES + "projected_BTD",
-        _with("siglip.embed_patches", patch_embedding=weight_to_bfloat16),
+        _embedding(patch_embedding=lambda p: weight_to_bfloat16(p.patch_embedding)),
         "the checkpoint's matrix is bfloat16 already",
     ),
     Mistake(
@@ -136,14 +125,14 @@ MISTAKES = (
         "The learned position embedding of the patches is not added.",
         "loaders that pass over names they do not know (hkproj issues 6 and 9)",
         _EMBEDDED,
-        _with("siglip.embed_patches", position_embedding=lambda position_TD: position_TD * 0),
+        _embedding(position_embedding=lambda p: p.position_embedding * 0),
     ),
     Mistake(
         "vision-positions-bfloat16",
         "The position embedding of the patches is rounded to bfloat16.",
         "models that are cast as a whole (OpenTau issue 482)",
         _EMBEDDED,
-        _with("siglip.embed_patches", position_embedding=rounded_to_bfloat16),
+        _embedding(position_embedding=lambda p: rounded_to_bfloat16(p.position_embedding)),
         "the checkpoint's position embedding is bfloat16 already",
     ),
     Mistake(
@@ -165,7 +154,7 @@ MISTAKES = (
         "The norm after the last block of the vision tower is left out.",
         "ports that take the last hidden state, as one does of CLIP",
         _ENCODE + "features_BTD",
-        ({"siglip.encode": _skip_last_norm, "siglip.layer_norm": leaving_out},),
+        ({"siglip.encode": with_weights(1, norm=lambda p: LeftOut()), "siglip.layer_norm": leaving_out},),
     ),
     Mistake(
         "vision-causal",

@@ -1,8 +1,6 @@
 """Mistakes in converting a checkpoint: weights in another order, made where the weight is used."""
 
-import dataclasses
-
-from npgemma.porting.mistakes.injection import Mistake, in_decoders
+from npgemma.porting.mistakes.injection import Mistake, in_decoders, with_weights
 
 
 def _channels_last(module, right):
@@ -69,12 +67,7 @@ def _shared_first(q_BTNH, K):
     return q_BTNH[:, :, [n for shared in range(K) for n in range(shared, N, K)]]
 
 
-def _norms_exchanged(module, right):
-    def wrong(x_BTD, angle_BTh, mask_BTS, p, *others):
-        p = dataclasses.replace(p, attn_out_norm=p.mlp_norm, mlp_norm=p.attn_out_norm)
-        return right(x_BTD, angle_BTh, mask_BTS, p, *others)
-
-    return wrong
+_norms_exchanged = with_weights(3, attn_out_norm=lambda p: p.mlp_norm, mlp_norm=lambda p: p.attn_out_norm)
 
 
 _ATTENTION = "*/run_blocks.0/block.0/grouped_query_attention.0/"

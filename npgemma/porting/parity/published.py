@@ -1,6 +1,5 @@
 """What is known of the published checkpoints, and how one is recognised: by what its folder holds, not by its name."""
 
-from conversion.folder import read_config
 from npgemma.config import PUBLISHED
 from npgemma.tokenizer import Tokenizer
 
@@ -23,9 +22,8 @@ PT_IMAGE = "cow_beach_1.png"
 PT_ANSWERS = {"": "cow on the beach", "answer en Where is the cow standing?": "beach"}
 
 
-def size_of(folder):
-    """Return which published size a folder's ``config.json`` describes, or None."""
-    config = read_config(folder)
+def size_of(config):
+    """Return which published size this is, or None."""
     towers = config.vision, config.text
     return next((name for name, known in PUBLISHED.items() if (known.vision, known.text) == towers), None)
 
@@ -33,13 +31,13 @@ def size_of(folder):
 def has_published_tokenizer(folder):
     """Return whether a folder's tokenizer is the published one.
 
-    Raises
-    ------
-    ValueError
-        If it has as many pieces as the published one, words up to the last, and other ids: then either the file is
-        damaged or we read it wrongly, and neither may pass for a checkpoint that is not published.
+    As many pieces, words up to the last, and other ids are a ValueError: either the file is damaged or we read it
+    wrongly, and neither may pass for a checkpoint that is not published.
     """
-    pieces = Tokenizer(folder / "tokenizer.model").pieces
+    path = folder / "tokenizer.model"
+    if not path.is_file():
+        return False
+    pieces = Tokenizer(path).pieces
     if pieces.get_piece_size() != PIECES or pieces.is_unused(FILLED):
         return False
     found = {text: pieces.encode(text) for text in KNOWN_IDS}
@@ -49,26 +47,10 @@ def has_published_tokenizer(folder):
 
 
 def variant(mix_error, pt_answers):
-    """Tell which published weights these are, by their numbers.
+    """Tell ``pt`` or ``mix`` by the largest distance from `MIX_CHANNELS` and by answers, None without the image.
 
-    Sizes and tokenizer are the same for pt, mix and every model fine-tuned from them, so they cannot tell.
-
-    Parameters
-    ----------
-    mix_error : float
-        Largest distance from `MIX_CHANNELS`.
-    pt_answers : dict of str to str, or None
-        Answers by prompt; None without the image.
-
-    Returns
-    -------
-    str or None
-        None if it cannot be told: not mix, and without the image pt is not known.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of both variants were measured and neither is matched.
+    Sizes and tokenizer are the same for pt, mix and every model fine-tuned from them, so they cannot tell. What is not
+    mix and has no answers cannot be told, None; what was measured and is neither is a ValueError.
     """
     if mix_error < MIX_TOLERANCE:
         return "mix"

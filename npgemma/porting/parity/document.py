@@ -1,23 +1,19 @@
-"""What the checkpoint tests measured: a summary in lines, and a document that users can send us."""
+"""What the checks measured: a summary in lines, and a document that users can send us."""
 
 import datetime
 import hashlib
 import importlib.metadata
-import json
 import math
 import os
 import pathlib
 import platform
 import subprocess
 
-import published
-
 from conversion.folder import describe
-from npgemma.errors import InputError
-from npgemma.files.writing import replacing
+from npgemma.porting.parity import published
 
-ROOT = pathlib.Path(__file__).parent.parent
-PACKAGES = ("npgemma", "numpy", "torch", "safetensors", "sentencepiece", "pillow", "pytest")
+ROOT = pathlib.Path(__file__).parents[3]
+PACKAGES = ("npgemma", "numpy", "torch", "safetensors", "sentencepiece", "pillow")
 
 
 def used(measurement):
@@ -49,52 +45,30 @@ def summary(measurements):
     return lines
 
 
-def document(folder, measurements, tests):
-    """Return all as plain values that JSON can hold.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The checkpoint. Only what it holds is told, not where it lies.
-    measurements : list of dict
-    tests : list of dict
-        Name, outcome and reason of every checkpoint test.
-
-    Returns
-    -------
-    dict
-    """
+def document(parity):
+    """Return all that was measured as values for JSON; of the checkpoint what it holds, not where it lies."""
     about = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
     }
-    return _finite(about | {"checkpoint": checkpoint(folder), "tests": tests, "measurements": measurements})
+    found = {"checkpoint": checkpoint(parity), "tests": parity.tests, "measurements": parity.measurements}
+    return _finite(about | found)
 
 
-def checkpoint(folder):
+def checkpoint(parity):
     """Return what identifies a checkpoint: sizes, dtypes, and digests of its small files."""
-    try:
-        found = describe(folder)
-    except InputError as problem:
-        return {"error": str(problem).replace(str(folder), "DIR")}
-    tensors, known = found["tensors"], [folder / name for name in ("config.json", "tokenizer.model")]
+    found = describe(parity.source)
+    tensors, known = found["tensors"], [parity.source.file(name) for name in ("config.json", "tokenizer.model")]
     return {
-        "published_size": published.size_of(folder),
+        "published_size": published.size_of(parity.config),
         "config": found["config"],
         "parameters": found["parameters"],
         "bytes": found["bytes"],
         "tensor_dtypes": {dtype: sum(t["dtype"] == dtype for t in tensors) for dtype in {t["dtype"] for t in tensors}},
         "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in known if path.is_file()},
     }
-
-
-def write(path, values):
-    """Write the document whole or, if that fails, not at all."""
-    text = json.dumps(values, indent=1, allow_nan=False)
-    with replacing(path) as file:
-        file.write((text + "\n").encode())
 
 
 def _finite(value):
@@ -114,7 +88,9 @@ def _version(name):
 
 
 def _commit():
-    """Return the project's commit, or None where it is not in a git repository or git is missing."""
+    """Return the project's commit, or None where this is no checkout or git is missing."""
+    if not (ROOT / ".git").exists():
+        return None
     try:
         result = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT)
     except OSError:

@@ -1,6 +1,8 @@
-"""The reports of ``compare`` laid out for reading."""
+"""Reports on a port, of ``compare`` and ``diagnose``, laid out for reading."""
 
 import re
+
+from npgemma.porting.mistakes import MISTAKES
 
 # Statements between a wrong array and its inputs that are printed.
 MOST_STEPS = 12
@@ -78,7 +80,7 @@ def _tokens(tokens):
     """Say whether the tokens are the same, and if not, what parted them."""
     parted, found = tokens["parted"], tokens["found"]
     if found is None:
-        return ["tokens: the port tells none (an array token_ids would)"]
+        return ["tokens: the port gives none (they would be an array token_ids)"]
     if parted is None:
         return [f"tokens: {len(found)} compared, all equal"]
     return [
@@ -138,9 +140,9 @@ def map_table(report):
         lines += [f"  {count:4} {name}" for name, count in kinds.items()]
     lines += [f"does not fit: {name}: {why}" for name, why in report["misfits"].items()]
     lines.append("suggestions, to be put into the map:" if report["suggestions"] else "no suggestions")
-    for each in report["suggestions"]:
-        lines.append(f'  [["{each["port"]}"]]  # by {each["by"]}' + ", the values differ" * (each["by"] == "shape"))
-        lines.append(f'  ours = "{each["ours"]}"\n  axes = "{each["axes"]}"')
+    for rule in report["suggestions"]:
+        lines.append(f'  [["{rule["port"]}"]]  # by {rule["by"]}' + ", the values differ" * (rule["by"] == "shape"))
+        lines.append(f'  ours = "{rule["ours"]}"\n  axes = "{rule["axes"]}"')
     return "\n".join(lines)
 
 
@@ -152,3 +154,50 @@ def _kinds(names):
         shown = re.sub(r"\b(block|step|layers|layer|blk)\.\d+", r"\1.*", f"{name}  <-  {port}" if port else name)
         counts[shown] = counts.get(shown, 0) + 1
     return counts
+
+
+def mistakes_table(report):
+    """Lay out the library of mistakes for reading."""
+    return "\n".join(line for row in report for line in _mistake(row["id"]))
+
+
+def _mistake(id):
+    """Say what a known mistake is, who made it, and where it shows first."""
+    mistake = MISTAKES[id]
+    return [id, f"    {mistake.says}", f"    made by: {mistake.made_by}", f"    shows in: {mistake.place}"]
+
+
+def diagnosis_table(report):
+    """Lay out a diagnosis from a port's arrays for reading."""
+    lines = [f"{report['compared']} arrays compared, {report['wrong']} of them past what rounding explains"]
+    for named in report["mistakes"]:
+        name, own = named["name"], named["own_error"]
+        lines += ["", f"{name}: {MISTAKES[name].says}", f"  first in {named['place']}"]
+        if own is None:
+            lines.append(f"  smaller than rounding, which points its way: c = {named['c']:.2f}, z = {named['z']:.0f}")
+        else:
+            explained = named["explained_error"]
+            lines.append(f"  own error {own:.1e}; {explained:.1e} if the reference makes the mistake too")
+    if report["in_float32"]:
+        lines += ["", f"calculated in float32, and judged by its limits: {', '.join(report['in_float32'])}"]
+    if report["unexplained"]:
+        lines += ["", f"no known mistake explains {report['unexplained']}: look at what makes it"]
+    if report["undecidable"]:
+        lines += ["", "not decidable here:"]
+        lines += [f"  {row['name']}: {row['reason']}" for row in report["undecidable"]]
+    return "\n".join([*lines, "", f"verdict: {report['verdict']}"])
+
+
+def logits_table(report):
+    """Lay out a diagnosis from a port's logits for reading."""
+    lines = [
+        f"{report['verdict']}: the port's logits are {report['own_error']:.1e} away from the right ones; rounding in "
+        f"{report['dtype']} makes up to {report['rounding']:.0e}"
+    ]
+    lines += [f"    {report['says']}"] * bool(report["says"])
+    for named in report["mistakes"]:
+        lines += _mistake(named["name"])
+        if named["c"] is not None:
+            lines += [f"    with it, {named['explained_error']:.1e} are left; c = {named['c']:.2f}"]
+    lines += ["", "these logits cannot show:"]
+    return "\n".join([*lines, *(f"    {row['name']}: {row['reason']}" for row in report["undecidable"])])
