@@ -60,7 +60,7 @@ def test_every_held_out_example_is_answered_as_hugging_face_does(golden, backend
     differ, differ_close, compared = compare(backend.load(), golden[0], SCENES)
     assert compared == len(golden[0]) > 10_000
     assert differ == []
-    # Where two tokens are as good as equal, rounding may choose another one: seen in one of 220, of torch on one thread.
+    # Where two tokens are as good as equal, rounding may choose another one: one of 220, seen of torch on one thread.
     assert differ_close <= 1
 
 
