@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import re
 
 import pytest
 from support import ROOT
@@ -10,7 +11,7 @@ FILES = [
     path.relative_to(ROOT)
     for folder in ("npgemma", "torch_ref", "conversion", "tiny", "reports", "examples")
     for path in sorted((ROOT / folder).rglob("*.py"))
-    if ">>> " in path.read_text()
+    if re.search(r"^ *>>> ", path.read_text(), re.M)
 ]
 
 
