@@ -63,6 +63,16 @@ def test_boxes_are_drawn_where_they_are_and_the_image_is_left_alone():
     assert np.asarray(image).min() == 255
 
 
+def test_a_box_has_a_line_of_black_or_white_on_either_side():
+    image, objects = Image.new("RGB", (300, 300), "grey"), [Detection("", (50, 100, 250, 200))]
+    drawn, colour = annotate(image, objects), choose_colours(image, objects)[0]
+    names = {ImageColor.getrgb(colour): "c", ImageColor.getrgb(drawing._beside(colour)): "b", (128, 128, 128): "."}
+    across = "".join(names[drawn.getpixel((x, 150))] for x in range(300))
+    down = "".join(names[drawn.getpixel((150, y))] for y in range(300))
+    assert (across.strip("."), across.index("b")) == ("bccb" + "." * 195 + "bccb", 49)
+    assert (down.strip("."), down.index("b")) == ("bccb" + "." * 95 + "bccb", 99)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (3000, 40)])
 def test_images_of_any_size_can_be_drawn_on(size):
     drawn = annotate(

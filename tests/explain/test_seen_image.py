@@ -28,3 +28,8 @@ def test_it_is_the_resized_image(preprocessing):
     pack = Pack()
     shown = seen_image.image(infer(model, image, "ocr", {"max_new_tokens": 1}), original, pack)["pixels"]
     assert np.array_equal(unpacked(pack, shown), resized)
+
+
+def test_the_similarity_of_position_embeddings_is_their_cosine():
+    position_TD = np.array([[2.0, 0.0], [5.0, 0.0], [-1.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
+    assert seen_image._similarity(position_TD)[0].tolist() == [255, 255, 0, 128, 128]

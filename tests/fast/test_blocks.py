@@ -78,6 +78,22 @@ def test_blocks_hold_every_score_once_and_are_small(sizes, heads, most):
     assert (seen == 1).all()
 
 
+@pytest.mark.parametrize(("scores", "cores", "most"), [(10**9, 1, 6 * 35 * 51), (10**9, 4, 2678), (1000, 4, 1000)])
+def test_a_block_is_a_cores_share_or_less(scores, cores, most, monkeypatch):
+    """Of all scores of a row, rounded up."""
+    seen, cut = [], blocks.cut
+    monkeypatch.setattr(blocks, "SCORES", scores)
+    monkeypatch.setattr(blocks, "SMALL", 2 * 6 * 35 * 51)  # as many as there are
+    monkeypatch.setattr(blocks.threads, "count", lambda: cores)
+    monkeypatch.setattr(blocks.threads, "split", lambda work, total, step: work(0, total))
+    monkeypatch.setattr(blocks, "cut", lambda *sizes: cut(*sizes[:-1], seen.append(sizes[-1]) or sizes[-1]))
+    *qkv, mask = arrays((2, 35, 51), (6, 2), "float32")
+    attend(*qkv, mask)
+    monkeypatch.setattr(blocks, "SMALL", blocks.SMALL + 1)
+    attend(*qkv, mask)
+    assert seen == [most]
+
+
 def test_arguments_may_be_named(small_blocks, monkeypatch):
     q, k, v, mask = arrays((2, 35, 51), (6, 2), "float64")
     expected = gemma2.attend(q, k, v, mask, GEMMA_2.text)

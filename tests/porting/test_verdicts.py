@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from npgemma.porting import comparing, coverage, graft, input_set, judge, tokens
+from npgemma.porting import comparing, conventions, coverage, graft, input_set, judge, tokens
 from npgemma.porting.backends import Comparison
 from npgemma.porting.bounds import ANGLE, BOUNDS, LARGEST, MARGIN, limits
 from npgemma.porting.coverage import Pair
@@ -84,9 +84,9 @@ def test_a_mistake_whose_effect_is_rounding_is_told_as_unseen():
 
 def test_an_array_at_its_budget_is_right():
     expected, found = np.array([1.0, 0.0]), np.array([1.0, 0.25])
-    pair, conventions = Pair("a", "a", expected, found, found, None), SimpleNamespace(undone=lambda *names: names[2])
-    assert judge._judged(pair, 0.25, conventions).right
-    assert not judge._judged(pair, np.nextafter(0.25, 0), conventions).right
+    pair, alike = Pair("a", "a", expected, found, found, None), SimpleNamespace(undone=lambda *names: names[2])
+    assert judge._judged(pair, 0.25, alike).right
+    assert not judge._judged(pair, np.nextafter(0.25, 0), alike).right
     comparison = Comparison({"a": expected}, 0.25)
     comparison.sink("a", found)
     assert comparison.passed
@@ -129,6 +129,14 @@ def test_steps_up_to_the_first_other_token_can_be_compared():
     assert tokens.comparable(names, [7, 5, 9], [7, 8, 9]) == names[:2]
     assert tokens.comparable(names, [5, 8, 9], [7, 8, 9]) == names[:1]
     assert tokens.comparable(names, None, [7]) == names
+
+
+def test_the_angle_of_position_1_is_read_where_positions_are():
+    position_BT, frequency_h = np.array([[0, 1, 4]]), np.array([1.0, 0.5])
+    arrays = {"a/angles.0/angle_BTh": position_BT[:, :, None] * frequency_h}
+    assert conventions._frequencies(SimpleNamespace(arrays=arrays)) is None
+    arrays["a/angles.0/position_BT"] = position_BT
+    assert conventions._frequencies(SimpleNamespace(arrays=arrays)).tolist() == [1.0, 0.5]
 
 
 def test_passes_are_counted_from_the_prefill():
