@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from conversion import big_vision, codebook, hub_config, kinds, lora, safetensors_file
+from conversion import big_vision, codebook, hub_config, lora, refusals, safetensors_file
 from conversion.head import table_of
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
@@ -146,7 +146,7 @@ def read_config(folder):
         found = "a file" if os.path.isfile(folder) else "nothing"
         raise InputError(f"a checkpoint should be a folder; at '{folder}' there is {found}")
     document = read_json(folder / "config.json")
-    kinds.check_config(document, folder)
+    refusals.check_config(document, folder)
     config = hub_config.from_hub(document)
     path = source.file("generation_config.json")
     if path.exists():
@@ -164,7 +164,7 @@ def read_tensors(folder):
     if (folder / "model.safetensors").exists():
         return {tensor.name: tensor for tensor in safetensors_file.read(folder / "model.safetensors")}
     if not (folder / INDEX).exists():
-        kinds.refuse_without_weights(folder, f"model.safetensors, or shards with {INDEX}")
+        refusals.refuse_without_weights(folder, f"model.safetensors, or shards with {INDEX}")
     index = read_json(folder / INDEX)
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:
@@ -184,7 +184,7 @@ def read_tensors(folder):
     for name, shard in places.items():
         if name not in tensors:
             raise InputError(f"{INDEX} places {name} in '{shard}', which does not hold it: download '{folder}' again")
-    kinds.check_shards(index, shards, folder)
+    refusals.check_shards(index, shards, folder)
     return tensors
 
 
@@ -215,7 +215,7 @@ def describe(folder):
 
 def match(leaves, tensors, folder):
     """Pair every array of the tree with its tensor, by our names, and refuse whatever does not pair."""
-    kinds.check_names(tensors, folder)
+    refusals.check_names(tensors, folder)
     by_name = {}
     for tensor in tensors.values():
         other = by_name.setdefault(canonical(tensor.name), tensor)

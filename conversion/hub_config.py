@@ -7,7 +7,7 @@ are read from ``text_config`` alone: at the top level PaliGemma 2's files repeat
 
 import dataclasses
 
-from conversion.kinds import family_of
+from conversion.refusals import family_of
 from npgemma.config import FULL, IMAGE_TOKEN, SLIDING, Config, Gemma2Config, TextConfig, VisionConfig, alternating
 from npgemma.errors import InputError
 

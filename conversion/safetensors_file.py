@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import safetensors
 
-from conversion.kinds import check_metadata
+from conversion.refusals import check_metadata
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import widen
 from npgemma.files.reading import refuse_pointer

@@ -3,7 +3,7 @@
 Three right programs, Hugging Face's transformers, the twin and the NumPy backend, answer one question about one image;
 each of their operations is calculated again in float64, from their own arrays. The largest own error of each kind of
 operation, in each dtype, goes to ``reports/budgets.json``, beside the checkpoint's hash and the versions that made it.
-`npgemma.porting.bounds.LARGEST` has to agree, which tests/porting/test_bounds.py checks; docs/metrics.md has the table.
+`npgemma.porting.bounds.LARGEST_OWN_ERROR` has to agree, which tests/porting/test_bounds.py checks; docs/metrics.md has the table.
 
 At full size the float64 copy of a checkpoint is what takes memory (24 GB for 3 billion parameters). Own errors
 do not add up over the layers, so a model of the full width with few layers serves: ``--layers N`` keeps the first N
@@ -28,7 +28,7 @@ from npgemma.command.compare import PROMPT  # noqa: E402
 from npgemma.image import load_image  # noqa: E402
 from npgemma.porting import given_tokens  # noqa: E402
 from npgemma.porting.backends import twin_of  # noqa: E402
-from npgemma.porting.bounds import LARGEST, kind_of  # noqa: E402
+from npgemma.porting.bounds import LARGEST_OWN_ERROR, kind_of  # noqa: E402
 from npgemma.porting.coverage import cover  # noqa: E402
 from npgemma.porting.diagnosis import Port, Replays  # noqa: E402
 from npgemma.porting.exact import exact  # noqa: E402
@@ -99,7 +99,7 @@ def own_errors(model, image, prompt, arrays, tokens, dtype):
     """Return the largest own error of each kind of operation."""
     arrays = {name: array for name, array in arrays.items() if not name.endswith("masked_BKGTS")}
     replays = Replays(model, lambda: given_tokens.pixels_of(image), prompt, Port(arrays, tokens, dtype))
-    largest = dict.fromkeys(LARGEST[dtype], 0.0)
+    largest = dict.fromkeys(LARGEST_OWN_ERROR[dtype], 0.0)
     for _, entry, place in recalculated(replays):
         kind = kind_of(entry)
         alone = kind in TOGETHER or all(source in replays.graph.shown for source in entry.inputs)
@@ -113,7 +113,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", metavar="DIR", default=str(npgemma.embedded_checkpoint()))
     parser.add_argument("--layers", type=int, metavar="N", help="keep the first N blocks of each tower")
-    parser.add_argument("--dtype", choices=tuple(LARGEST), action="append", help="once or more (default: all)")
+    parser.add_argument(
+        "--dtype", choices=tuple(LARGEST_OWN_ERROR), action="append", help="once or more (default: all)"
+    )
     parser.add_argument("--out", metavar="FILE", default=str(RESULTS))
     options = parser.parse_args()
     model = shortened(npgemma.load(options.checkpoint), options.layers)
@@ -124,7 +126,7 @@ def main():
         "measured": {},
     }
     del model
-    for dtype in options.dtype or LARGEST:
+    for dtype in options.dtype or LARGEST_OWN_ERROR:
         report["measured"][dtype] = measure(options.checkpoint, dtype, options.layers)
     pathlib.Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
 

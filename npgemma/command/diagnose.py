@@ -7,7 +7,7 @@ from npgemma.command.arguments import add_question
 from npgemma.command.compare import PROMPT, read_port, reference_of
 from npgemma.command.port_tables import diagnosis_table, logits_table, mistakes_table
 from npgemma.errors import InputError
-from npgemma.porting.bounds import LARGEST
+from npgemma.porting.bounds import LARGEST_OWN_ERROR
 from npgemma.porting.mistakes import MISTAKES
 
 SUMMARY = "Name the mistakes of another program (a port) from its arrays or logits; or list those that are known."
@@ -22,7 +22,9 @@ def add_arguments(parser):
         "'token_ids' (n,)",
     )  # fmt: skip
     parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a map that comes along")
-    parser.add_argument("--dtype", choices=tuple(LARGEST), default="float32", help="of the port (default: %(default)s)")
+    parser.add_argument(
+        "--dtype", choices=tuple(LARGEST_OWN_ERROR), default="float32", help="of the port (default: %(default)s)"
+    )
     parser.add_argument("--list", action="store_true", help="print every known mistake: what it is, and who made it")
     parser.set_defaults(reference=None)
     add_question(parser, prompt=None, described=f"the trace's own, if it has one; else {PROMPT}")

@@ -53,12 +53,19 @@ SUM = "sum"
 # The largest own error of a right program, relative L2, rounded: of Hugging Face, the twin and NumPy on the embedded
 # checkpoint, which reports/budgets.py measures. The limit is `MARGIN` times as much. Attention weights round most, for
 # their scores are large numbers in an exponential.
-_COLUMNS = ("attention weights", "rotation", "activation", "product", "norm", SUM)
-LARGEST = {
-    "float64": dict(zip(_COLUMNS, (3e-15, 1e-15, 1e-15, 1e-15, 1e-15, 3e-16))),
-    "float32": dict(zip(_COLUMNS, (1e-6, 1e-6, 3e-7, 3e-7, 1e-7, 1e-7))),
-    "float16": dict(zip(_COLUMNS, (5e-3, 5e-4, 5e-4, 4e-4, 3e-4, 3e-4))),
-    "bfloat16": dict(zip(_COLUMNS, (4e-2, 3e-3, 3.2e-3, 3e-3, 2.2e-3, 2e-3))),
+_OWN_ERRORS = {
+    #                     float64, float32, float16, bfloat16
+    "attention weights": (3e-15, 1e-6, 5e-3, 4e-2),
+    "rotation": (1e-15, 1e-6, 5e-4, 3e-3),
+    "activation": (1e-15, 3e-7, 5e-4, 3.2e-3),
+    "product": (1e-15, 3e-7, 4e-4, 3e-3),
+    "norm": (1e-15, 1e-7, 3e-4, 2.2e-3),
+    SUM: (3e-16, 1e-7, 3e-4, 2e-3),
+}
+# By dtype of the program, then by kind of operation.
+LARGEST_OWN_ERROR = {
+    dtype: {kind: errors[i] for kind, errors in _OWN_ERRORS.items()}
+    for i, dtype in enumerate(("float64", "float32", "float16", "bfloat16"))
 }
 MARGIN = 3
 # Programs that calculate some operations in float32 whatever their dtype, as Hugging Face's do, do so in these kinds.
@@ -102,7 +109,9 @@ def budget_of(entry, equal=False):
     ``equal`` says that it holds whole numbers or truth values.
     """
     kind = SUM if entry.same_as else kind_of(entry)
-    return {dtype: 0.0 if equal else float(f"{MARGIN * largest[kind]:.6g}") for dtype, largest in LARGEST.items()}
+    return {
+        dtype: 0.0 if equal else float(f"{MARGIN * largest[kind]:.6g}") for dtype, largest in LARGEST_OWN_ERROR.items()
+    }
 
 
 def limits(entries, given, dtype, in_float32=(), positions=0):
@@ -113,7 +122,7 @@ def limits(entries, given, dtype, in_float32=(), positions=0):
     kinds of operations ``in_float32`` are calculated in float32 whatever the dtype. In the last of all ``positions``,
     rounding of angles rotates queries and keys most.
     """
-    largest = LARGEST[dtype] | {kind: LARGEST["float32"][kind] for kind in in_float32}
+    largest = LARGEST_OWN_ERROR[dtype] | {kind: LARGEST_OWN_ERROR["float32"][kind] for kind in in_float32}
     angles = 0.0 if dtype == "float64" and "rotation" not in in_float32 else ANGLE * positions
     found, carried, shown = {}, {}, set()
     for name, entry in entries.items():

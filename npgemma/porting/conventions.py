@@ -1,5 +1,7 @@
 """What two right programs may do differently: count positions from another number, mask with another number."""
 
+import itertools
+
 import numpy as np
 
 from npgemma.porting.bounds import MASKED
@@ -30,11 +32,12 @@ class Conventions:
         }
         positions = (pair for name, pair in pairs.items() if is_position(name))
         rotated = (pair for name, pair in pairs.items() if self._is_rotated(name) and pair[0].shape == pair[1].shape)
-        expected, array = next(rotated, (None, None))
-        errors = {} if array is None else {turns: self._error(expected, array, turns) for turns in ORIGINS}
-        self.turns = min(errors, key=errors.get, default=0)
-        expected, array = next(positions, (None, None))
-        self.origin = self.turns if array is None else int(array.flat[0] - expected.flat[0])
+        self.turns = 0
+        for ours, theirs in itertools.islice(rotated, 1):
+            self.turns = min((self._error(ours, theirs, turns), i, turns) for i, turns in enumerate(ORIGINS))[2]
+        self.origin = self.turns
+        for ours, theirs in itertools.islice(positions, 1):
+            self.origin = int(theirs.flat[0] - ours.flat[0])
 
     def undone(self, name: str, expected: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Return a port's array under our conventions."""

@@ -14,7 +14,7 @@ from npgemma.porting.name_map import Rule
 from npgemma.porting.reference import Reference, kind
 
 # Suggestions go through all orders of axes, so they look at no more of the largest arrays.
-LARGEST = 2**22
+MOST_ENTRIES = 2**22
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def fitting_layout(raw, expected, letters: str, alike: float = ALIKE) -> str | N
     """Return the layout under which a port's array is ours up to a relative L2 error of ``alike``; None if there is
     none. ``letters`` are the axes of ours.
     """
-    if raw.size != expected.size or not 1 < raw.size <= LARGEST or raw.dtype.kind != "f" != expected.dtype.kind:
+    if raw.size != expected.size or not 1 < raw.size <= MOST_ENTRIES or raw.dtype.kind != "f" != expected.dtype.kind:
         return None
     for axes in layouts(raw.shape, letters, expected.shape):
         if relative_l2(expected, arrange(raw, axes, letters, expected.shape)) <= alike:

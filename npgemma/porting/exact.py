@@ -18,7 +18,7 @@ MOST_COPIED = 1_000_000_000
 
 def exact(model: Model, dtype: str = "float64") -> Model:
     """Return a NumPy model that calculates in float64, on weights rounded as a port of this dtype (a key of
-    `npgemma.porting.bounds.LARGEST`) rounds them.
+    `npgemma.porting.bounds.LARGEST_OWN_ERROR`) rounds them.
     """
 
     def wide(weight):

@@ -52,7 +52,8 @@ class Statement:
     expression : ast.expr or None
         What was bound.
     place : Source or None
-        The function in which the expression was evaluated: for an argument, the caller.
+        The function in which the expression was evaluated. Of an argument this is the caller, and so are the scope, the
+        path and the file.
     """
 
     def __init__(self, call, binding, probe):

@@ -38,7 +38,7 @@ class _State:
     exchanges: Mapping["Slot", tuple[Callable, ...]] = field(default_factory=dict)
 
     @functools.cached_property
-    def binding(self):
+    def asking(self):
         """The probes that ask for arrays."""
         return tuple(probe for probe in self.probes if type(probe).on_bind is not Probe.on_bind)
 
@@ -72,7 +72,7 @@ class Slot:
         for wrong in exchanges:
             chosen = wrong(self.owner, chosen)
         result = chosen(*arguments, **named)
-        return self._exchanged(result, state.binding) if exchanges and _is_followed(self.function) else result
+        return self._exchanged(result, state.asking) if exchanges and _is_followed(self.function) else result
 
     def _follow(self, site, *arguments, **named):
         """Run the rewritten copy of the function."""
@@ -108,7 +108,7 @@ def _bind(i, value, scope):
     call.scope, binding = scope, call.source.bindings[i]
     if not hasattr(value, "shape"):
         return value
-    for probe in _state.get().binding:
+    for probe in _state.get().asking:
         naming = call.naming(probe)
         if binding.variable not in naming.known:
             naming.known.add(binding.variable)
@@ -190,9 +190,10 @@ def in_force(probes=(), exchanges=()):
             slot = slot_of(owner, name)
             table[slot] = (*table.get(slot, ()), wrong)
     now = _State((*probes, *state.probes), table)
+    # The outermost call has no function: what is called from outside is counted in it.
     asked, root = _state.set(now), _open.set(_open.get() or Call())
     try:
-        with whole_arrays() if now.binding else contextlib.nullcontext():
+        with whole_arrays() if now.asking else contextlib.nullcontext():
             yield
     finally:
         _open.reset(root)
@@ -219,7 +220,7 @@ def _take_away():
 def sees_arrays():
     """Say whether anything in force in this context asks for arrays or exchanges functions."""
     state = _state.get()
-    return state is not None and bool(state.binding or state.exchanges)
+    return state is not None and bool(state.asking or state.exchanges)
 
 
 def enclosing(variable):

@@ -1,9 +1,23 @@
 """A function of the forward pass, rewritten so that it tells of every named array that it binds.
 
 The copy is made from the function's source, once. It calculates what the function does, on the lines of the same file,
-so that a debugger, a profiler or coverage sees the file as it is. Two statements are added: behind every statement that
-binds a named array stands ``x_BTD = _bind(i, x_BTD, locals())``, and a call of a function that may be followed too,
-``f(x)``, becomes ``_site(i, f, locals())(x)``.
+so that a debugger, a profiler or coverage sees the file as it is. Behind every statement that binds a named array, and
+at the start for arguments, stands one that tells of it; a call of a function that may be followed tells where it
+stands. Of
+
+    def block(x_BTD, p):
+        out_BTD = x_BTD + geglu(x_BTD, p)
+        return out_BTD
+
+the copy is
+
+    def block(x_BTD, p):
+        x_BTD = _bind(0, x_BTD, locals())
+        out_BTD = x_BTD + _site(0, geglu, locals())(x_BTD, p)
+        out_BTD = _bind(1, out_BTD, locals())
+        return out_BTD
+
+and its arrays are recorded as ``block.0/x_BTD``, ``block.0/geglu.0/...`` and ``block.0/out_BTD``.
 """
 
 import ast

@@ -1,19 +1,19 @@
 """The tables of docs/metrics.md: the own errors of right programs, and the outcomes of diagnoses."""
 
 from generated.sources import report
-from npgemma.porting.bounds import LARGEST, MARGIN
+from npgemma.porting.bounds import LARGEST_OWN_ERROR, MARGIN
 
 
 def budgets_table():
     """Return the own errors of right programs beside the limits."""
-    measured, kinds = report("budgets")["measured"], LARGEST["float32"]
+    measured, kinds = report("budgets")["measured"], LARGEST_OWN_ERROR["float32"]
     lines = [f"| own error of a right program, and limit | {' | '.join(measured)} |", "|---|" + "---:|" * len(measured)]
     for kind in kinds:
         cells = []
         for dtype, programs in measured.items():
             largest = max(program.get(kind, 0.0) for program in programs.values())
             shown = f"{largest:.1e}" if largest else "not seen"
-            cells.append(f"{shown}, {MARGIN * LARGEST[dtype][kind]:.1e}")
+            cells.append(f"{shown}, {MARGIN * LARGEST_OWN_ERROR[dtype][kind]:.1e}")
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", full_width()])
 
@@ -23,10 +23,10 @@ def full_width():
     full = report("budgets_full_width")
     used = {
         dtype: max(
-            100 * error / (MARGIN * LARGEST[dtype][kind])
+            100 * error / (MARGIN * LARGEST_OWN_ERROR[dtype][kind])
             for program in programs.values()
             for kind, error in program.items()
-            if kind in LARGEST[dtype]
+            if kind in LARGEST_OWN_ERROR[dtype]
         )
         for dtype, programs in full["measured"].items()
     }

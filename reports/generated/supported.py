@@ -1,6 +1,6 @@
 """The table of docs/supported.md: what is read, and what is refused by name."""
 
-from conversion import hub_config, kinds, lora, preprocessing, summary
+from conversion import hub_config, lora, preprocessing, refusals, summary
 from conversion.write import FILE_DTYPES
 from npgemma.config import PUBLISHED
 from npgemma.files import tokenizer_json
@@ -10,12 +10,12 @@ def supported_table():
     """Return what is read and what is refused by name, from the tables that the readers themselves use."""
     families = ", ".join(summary.NAMES[name] for name in hub_config.FAMILIES)
     sizes = ", ".join(f"`{name}`" for name in PUBLISHED)
-    others = ", ".join(dict.fromkeys(kinds.FAMILIES.values()))
+    others = ", ".join(dict.fromkeys(refusals.FAMILIES.values()))
     rows = [
         ("model", families, others),
         ("published sizes", f"{sizes}; any other size by its config.json", ""),
         ("weights", f"safetensors, in one file or shards; big_vision's npz: {', '.join(FILE_DTYPES)}",
-         f"quantised weights, MLX, Git LFS pointers, {', '.join(f'`{end}`' for end in kinds.OTHER_FILES)}"),
+         f"quantised weights, MLX, Git LFS pointers, {', '.join(f'`{end}`' for end in refusals.OTHER_FILES)}"),
         ("names", "; ".join(said for _, said in summary.GENERATIONS), "unmerged and prefixed state dicts"),
         ("tokenizer", f"tokenizer.model; tokenizer.json of type {' or '.join(tokenizer_json.MODELS)}; added tokens",
          "other models, normalizers, pre-tokenizers and decoders"),

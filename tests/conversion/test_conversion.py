@@ -14,7 +14,7 @@ from support import CONFIGS, GEMMA_2, rewrite
 
 import conversion
 from conversion import folder as reading
-from conversion import kinds, safetensors_file, write
+from conversion import refusals, safetensors_file, write
 from conversion.layout import STORED, STORED_GEMMA_2, canonical, stored_leaves
 from conversion.write import SHARD_BYTES, initial, write_folder
 from npgemma.errors import InputError
@@ -160,7 +160,7 @@ def test_shards_of_two_dtypes_and_another_size_are_of_two_checkpoints(said, dtyp
     shards = {str(i): [SimpleNamespace(bytes=6, dtype=dtype)] for i, dtype in enumerate(dtypes.split())}
     index = {} if said is None else {"metadata": {"total_size": said}}
     with contextlib.nullcontext() if right else pytest.raises(InputError, match=r"two checkpoints .*12 bytes"):
-        kinds.check_shards(index, shards | {"empty": []}, "folder")
+        refusals.check_shards(index, shards | {"empty": []}, "folder")
 
 
 def test_what_is_released_are_the_pages_that_it_began():

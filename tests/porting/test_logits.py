@@ -10,7 +10,7 @@ import npgemma
 from npgemma.command import main
 from npgemma.errors import InputError
 from npgemma.image import load_image
-from npgemma.porting.bounds import LARGEST, LOGITS_ROUNDING
+from npgemma.porting.bounds import LARGEST_OWN_ERROR, LOGITS_ROUNDING
 from npgemma.porting.logits import Answer, diagnose, read_answer
 from npgemma.porting.logits.decision import mistakes_of_tokens
 from npgemma.porting.logits.question import Question
@@ -175,7 +175,7 @@ def test_the_command(question, image, gemma_2_folder, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("right: ")
     with pytest.raises(SystemExit):
         main([*command, "--dtype", "int8"])
-    assert set(LOGITS_ROUNDING) == set(LARGEST)
+    assert set(LOGITS_ROUNDING) == set(LARGEST_OWN_ERROR)
 
 
 def test_changes_are_gone_afterwards(question):

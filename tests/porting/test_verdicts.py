@@ -8,7 +8,7 @@ import pytest
 
 from npgemma.porting import comparing, conventions, coverage, graft, input_set, judge, tokens
 from npgemma.porting.backends import Comparison
-from npgemma.porting.bounds import ANGLE, BOUNDS, LARGEST, MARGIN, limits
+from npgemma.porting.bounds import ANGLE, BOUNDS, LARGEST_OWN_ERROR, MARGIN, limits
 from npgemma.porting.coverage import Pair
 from npgemma.porting.diagnosis import hypotheses, naming
 from npgemma.porting.diagnosis.replays import SAME, Place
@@ -149,7 +149,7 @@ def test_an_array_of_hidden_operations_may_be_off_by_what_all_of_them_are():
 
     entries = {"a": entry(), "b": entry("a", ops=["einsum"]), "c": entry("b", ops=["softmax"]), "d": entry("c")}
     entries |= {"again": entry(same_as="c"), "turned": entry("a", ops=["cos"])}
-    one = {kind: MARGIN * largest for kind, largest in LARGEST["float32"].items()}
+    one = {kind: MARGIN * largest for kind, largest in LARGEST_OWN_ERROR["float32"].items()}
     all_given = limits(entries, set(entries), "float32", positions=10)
     assert all_given["b"] == one["product"]
     assert all_given["c"] == one["attention weights"]
@@ -160,9 +160,10 @@ def test_an_array_of_hidden_operations_may_be_off_by_what_all_of_them_are():
     # Never more than a whole pass may be off, nor less than one operation.
     chain = {str(i): entry(*[str(i - 1)] * bool(i), ops=["softmax"]) for i in range(20)}
     assert limits(chain, set(), "float32")["19"] == BOUNDS["float32"]
-    assert limits(chain, set(), "bfloat16")["19"] == MARGIN * LARGEST["bfloat16"]["attention weights"]
+    assert limits(chain, set(), "bfloat16")["19"] == MARGIN * LARGEST_OWN_ERROR["bfloat16"]["attention weights"]
     assert (
-        limits({"a": entry(ops=["cos"])}, (), "float64", positions=10)["a"] == MARGIN * LARGEST["float64"]["rotation"]
+        limits({"a": entry(ops=["cos"])}, (), "float64", positions=10)["a"]
+        == MARGIN * LARGEST_OWN_ERROR["float64"]["rotation"]
     )
 
 

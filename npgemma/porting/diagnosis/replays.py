@@ -27,7 +27,7 @@ class Port:
 
     arrays: dict[str, np.ndarray]  # under the names of `npgemma.record`
     token_ids: list[int]  # the answer's tokens, which the port chose or was given
-    dtype: str = "float32"  # that it calculates in: a key of `npgemma.porting.bounds.LARGEST`
+    dtype: str = "float32"  # that it calculates in: a key of `npgemma.porting.bounds.LARGEST_OWN_ERROR`
 
 
 @dataclasses.dataclass

@@ -11,7 +11,7 @@ import cli
 import conversion
 from conversion import safetensors_file
 from conversion.hub_cache import locate
-from conversion.kinds import FAMILIES
+from conversion.refusals import FAMILIES
 from conversion.write import write_folder
 from npgemma.errors import InputError
 from npgemma.tokenizer import Tokenizer
