@@ -132,7 +132,7 @@ def either(request, inference):
 
 
 # Not the first token: where a token of the prefix changes, one pass changes those that attend to it as well.
-@pytest.mark.parametrize("token", [1, 5])
+@pytest.mark.parametrize("token", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_knock_outs_are_those_of_one_pass_without_a_cache(either, token):
     pack, patches, prefix = Pack(), either.patches, either.prefix
     shares = np.arange(patches) / patches
