@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support import GEMMA, GEMMA_2
 
 from npgemma.porting import comparing, conventions, coverage, graft, input_set, judge, tokens
 from npgemma.porting.backends import Comparison
@@ -219,6 +220,15 @@ def test_a_projection_names_a_mistake_near_1_and_far_from_0(c, z, visible, named
 
 def found_of(id, places=(), explained=0.0, **others):
     return hypotheses.Hypothesis(id, 0, list(places), 9.0, explained, others.pop("contradictions", []), **others)
+
+
+@pytest.mark.parametrize(("config", "only_gemma2"), [(GEMMA["two key/value heads"], False), (GEMMA_2, True)])
+def test_a_trace_is_asked_for_what_its_model_can_have_and_arrays_can_show(config, only_gemma2):
+    asked = [id for id, _ in naming._askable(SimpleNamespace(model=SimpleNamespace(config=config)))]
+    assert ("silu" in asked, "kv-heads-tiled" in asked) == (True, True)
+    assert ("no-sliding-window" in asked, "norms-shifted" in asked) == (only_gemma2, only_gemma2)
+    assert not {"locations-1024", "padded-vocabulary-wins", "eos-ignored"} & set(asked)
+    assert asked.count("prefix-chunked") == 9
 
 
 def test_of_mistakes_that_explain_the_same_none_is_named_unless_twice_as_near():

@@ -71,6 +71,8 @@ def test_formula_runs_block_by_block(monkeypatch):
     assert sum(seen) == 2 * 35 * 6
     # The three query heads that share keys stay together.
     assert max(seen) <= max(blocks.QUERIES, 3)
+    # And no more blocks than need be.
+    assert len(seen) == {1: 2 * 2 * 35, 17: 2 * 2 * 7, 300: 2}[blocks.QUERIES]
 
 
 def test_who_records_sees_whole_arrays():
