@@ -3,7 +3,8 @@
 Three right programs, Hugging Face's transformers, the twin and the NumPy backend, answer one question about one image;
 each of their operations is calculated again in float64, from their own arrays. The largest own error of each kind of
 operation, in each dtype, goes to ``reports/budgets.json``, beside the checkpoint's hash and the versions that made it.
-`npgemma.porting.bounds.LARGEST_OWN_ERROR` has to agree, which tests/porting/test_bounds.py checks; docs/metrics.md has the table.
+`npgemma.porting.bounds.LARGEST_OWN_ERROR` has to agree, which tests/porting/test_bounds.py checks; docs/metrics.md has
+the table.
 
 At full size the float64 copy of a checkpoint is what takes memory (24 GB for 3 billion parameters). Own errors
 do not add up over the layers, so a model of the full width with few layers serves: ``--layers N`` keeps the first N
@@ -113,9 +114,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", metavar="DIR", default=str(npgemma.embedded_checkpoint()))
     parser.add_argument("--layers", type=int, metavar="N", help="keep the first N blocks of each tower")
-    parser.add_argument(
-        "--dtype", choices=tuple(LARGEST_OWN_ERROR), action="append", help="once or more (default: all)"
-    )
+    dtypes = tuple(LARGEST_OWN_ERROR)
+    parser.add_argument("--dtype", choices=dtypes, action="append", help="once or more (default: all)")
     parser.add_argument("--out", metavar="FILE", default=str(RESULTS))
     options = parser.parse_args()
     model = shortened(npgemma.load(options.checkpoint), options.layers)
