@@ -34,8 +34,8 @@ def convert(source, destination, dtype=None, progress=None):
     """
     source, destination = Source.of(source), pathlib.Path(destination)
     config, pairs = open_folder(source)
-    words = tokenizer_of(source)
-    tokens = open_tokenizer(words, config.text.vocabulary).size if words else 0
+    tokenizer = tokenizer_of(source)
+    tokens = open_tokenizer(tokenizer, config.text.vocabulary).size if tokenizer else 0
     dtype = dtype or {word: name for name, word in FILE_DTYPES.items()}[pairs["text.embedding"][1].dtype]
     done, total = 0, sum(tensor.bytes for _, tensor in pairs.values())
 
@@ -53,7 +53,7 @@ def convert(source, destination, dtype=None, progress=None):
     if destination.suffix == ".npz":
         _write_npz(destination, config, pairs, read, dtype, tokens)
     else:
-        _write_folder(destination, config, read, dtype, source, words)
+        _write_folder(destination, config, read, dtype, source, tokenizer)
 
 
 def _write_npz(path, config, pairs, read, dtype, tokens):
@@ -71,7 +71,7 @@ def _write_npz(path, config, pairs, read, dtype, tokens):
         big_vision.write_file(file, smaller, array, "V2" if dtype == "bfloat16" else dtype)
 
 
-def _write_folder(folder, config, read, dtype, source, words):
+def _write_folder(folder, config, read, dtype, source, tokenizer):
     if (folder / "config.json").exists() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"'{folder}' is there already: name a folder that is not")
     preprocessing = read_preprocessing(source, config)
@@ -90,7 +90,7 @@ def _write_folder(folder, config, read, dtype, source, words):
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _copy_words(words, folder)
+        _copy_tokenizer(tokenizer, folder)
         path = source.file(codebook.FILE)
         if path.exists():
             shutil.copyfile(path, folder / codebook.FILE)
@@ -104,14 +104,14 @@ def _write_folder(folder, config, read, dtype, source, words):
     write_folder(folder, larger, array, dtype, preprocessing=preprocessing)
 
 
-def _copy_words(words, folder):
+def _copy_tokenizer(tokenizer, folder):
     """Copy the tokenizer's files: the one that was given, or all of the checkpoint's folder."""
-    if words is None:
+    if tokenizer is None:
         return
-    words = pathlib.Path(words)
-    if words.is_file():
-        shutil.copyfile(words, folder / (JSON if words.suffix == ".json" else MODEL))
+    tokenizer = pathlib.Path(tokenizer)
+    if tokenizer.is_file():
+        shutil.copyfile(tokenizer, folder / (JSON if tokenizer.suffix == ".json" else MODEL))
         return
     for name in TOKENIZER_FILES:
-        if (words / name).exists():
-            shutil.copyfile(words / name, folder / name)
+        if (tokenizer / name).exists():
+            shutil.copyfile(tokenizer / name, folder / name)

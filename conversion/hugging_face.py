@@ -1,7 +1,7 @@
 """A tokenizer as Hugging Face's libraries read it: ``tokenizer.json`` and ``tokenizer_config.json``.
 
 They are made from ``tokenizer.model``, say the same, and let ``AutoProcessor.from_pretrained`` open a folder of ours.
-The port itself does not read them.
+This package itself does not read them.
 """
 
 import json

@@ -27,19 +27,19 @@ from npgemma.fast import blas, threads
 # 2^20, 0.48 with 2^21; bfloat16 0.69, 0.54 and 0.76.
 WIDENED, PLAIN, LARGE = 2**20, 2**22, 2048
 # With more rows of activations than these the library's way of large products is the fastest. Measured on two cores of
-# a processor with AVX-512 at K = 2048: 32 rows, 2.3 thousand million weights a second against 1.8; 64 rows, 0.9
+# a processor with AVX-512 at K = 2048: 32 rows, 2.3 billion weights a second against 1.8; 64 rows, 0.9
 # against 1.2.
 FEW = 32
 # With as many rows as these, what comes out no longer fits the cache where it would be turned. Measured at K = 1152:
-# 256 rows, 88 thousand million operations a second on one core turned and 92 not; 4096 rows, 86 and 104.
+# 256 rows, 88 billion operations a second on one core turned and 92 not; 4096 rows, 86 and 104.
 MANY = 512
-# A product with so many times more channels out than in makes an MLP's hidden channels. They stay turned in memory, one
-# channel after the other: the library writes them so at its full speed, what follows treats each number by itself, and
-# the product that ends the MLP reads them so as fast. Gemma 2B's MLP, measured in turn: 262 tokens, 330 ms turned back
-# and 313 not; 1030 tokens, 1305 and 1286.
+# A product with so many times more channels out than in makes an MLP's hidden channels. They stay transposed in
+# memory, one channel after the other: the library writes them so at its full speed, what follows treats each number
+# by itself, and the product that ends the MLP reads them so as fast. Gemma 2B's MLP, measured in turn: 262 tokens,
+# 330 ms turned back and 313 not; 1030 tokens, 1305 and 1286.
 HIDDEN = 2
 # OpenBLAS multiplies without rearranging the matrices first if that takes at most so many multiplications. Two rows are
-# then as fast as one, at 8 thousand million weights a second; the plain product reaches 2.9. With 16 rows, 4 and 2.4.
+# then as fast as one, at 8 billion weights a second; the plain product reaches 2.9. With 16 rows, 4 and 2.4.
 TILE = 10**6
 # A smaller matrix is multiplied before another thread has begun.
 SMALL = 2**18

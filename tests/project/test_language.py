@@ -18,6 +18,10 @@ RETIRED = {
     r"\bgemma\.decode\b|\bdecode\.0\b": "run_blocks",
     r"\bscores? (of|over|for) (the |every )?vocabulary\b": "logits",
     r"\bcolours?: red\b": "channels",
+    r"\bthousand million\b": "billion",
+    r"\bbends?\b": "nonlinearity",
+    r"\bstay(s|ed)? turned\b": "stay transposed",
+    r"\bare told in\b": "are given in",
 }
 FILES = [
     path
