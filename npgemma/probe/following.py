@@ -140,17 +140,18 @@ def _followed_names():
     return frozenset(each.__name__ for each in functions if inspect.isfunction(each) and _is_followed(each))
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _slots: dict[tuple[Any, str], Slot] = {}
 _users = 0
 
 
 def slot_of(owner, name):
     """Return the slot under a name of a module or class; while anything is in force, it stands there."""
-    if (owner, name) not in _slots:
-        slot = _slots[owner, name] = Slot(owner, name)
-        setattr(owner, name, slot)
-    return _slots[owner, name]
+    with _lock:
+        if (owner, name) not in _slots:
+            slot = _slots[owner, name] = Slot(owner, name)
+            setattr(owner, name, slot)
+        return _slots[owner, name]
 
 
 def catch_up():
@@ -180,24 +181,33 @@ def in_force(probes=(), exchanges=()):
         A module or class, the name of a function of it, and ``wrong(owner, right)``, which returns what to run in its
         place; an exchange of the same function that is in force already is its ``right``.
     """
-    global _users
-    with _lock:
-        _users += 1
-        catch_up()
+    with _slots_in_place():
         state = _state.get() or _State()
         table = dict(state.exchanges)
         for owner, name, wrong in exchanges:
             slot = slot_of(owner, name)
             table[slot] = (*table.get(slot, ()), wrong)
-    now = _State((*probes, *state.probes), table)
-    # The outermost call has no function: what is called from outside is counted in it.
-    asked, root = _state.set(now), _open.set(_open.get() or Call())
+        now = _State((*probes, *state.probes), table)
+        # The outermost call has no function: what is called from outside is counted in it.
+        asked, root = _state.set(now), _open.set(_open.get() or Call())
+        try:
+            with whole_arrays() if now.asking else contextlib.nullcontext():
+                yield
+        finally:
+            _open.reset(root)
+            _state.reset(asked)
+
+
+@contextlib.contextmanager
+def _slots_in_place():
+    """Hold the slots in the modules until the last one who needs them ends."""
+    global _users
+    with _lock:
+        _users += 1
+        catch_up()
     try:
-        with whole_arrays() if now.asking else contextlib.nullcontext():
-            yield
+        yield
     finally:
-        _open.reset(root)
-        _state.reset(asked)
         with _lock:
             _users -= 1
             if not _users:

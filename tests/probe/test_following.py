@@ -162,6 +162,9 @@ def test_nothing_is_left_when_it_ends():
         assert siglip.attend is not attend
     assert siglip.attend is attend
     assert gemma.block is block
+    with pytest.raises(AttributeError), exchanged({"gemma.nothing": lambda module, right: right}):
+        pass
+    assert siglip.attend is attend
 
 
 def test_what_a_caller_holds_is_at_hand():
