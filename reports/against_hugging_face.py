@@ -6,7 +6,7 @@ all go on from there; loading (`npgemma.benchmarks.runs` says from where); and a
 tokens. All of it is done in three rounds, every program once in each, and the middle one counts. All rounds are kept.
 
 What the processor allows is measured in every round too and kept as ``least``: for a load in float32, the time in
-which that memory is written, on all cores; for the stages, what `npgemma.benchmarks.bench.limits` says of our own runs.
+which that memory is written, on all cores; for the stages, what `npgemma.benchmarks.speed.limits` says of our own runs.
 
 The machine should have nothing else to do, and memory for Hugging Face's float32 model, 17.5 GB. What was measured is
 kept in ``reports/against_hugging_face_NAME_DEVICE.json``, NAME being the published size.
@@ -23,7 +23,7 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "reports")]
 
-from npgemma.benchmarks import bench, runs  # noqa: E402
+from npgemma.benchmarks import runs, speed  # noqa: E402
 from npgemma.benchmarks.machine import machine  # noqa: E402
 from npgemma.benchmarks.stages import time_stages  # noqa: E402
 
@@ -97,7 +97,7 @@ class HuggingFace:
         logits.argmax(-1).tolist()
 
     def measure(self, **how):
-        """Return what `npgemma.benchmarks.bench.measure` does of our models, but no limits."""
+        """Return what `npgemma.benchmarks.speed.measure` does of our models, but no limits."""
         with self.backend.session():
             stages = time_stages(self, **how)
         for seconds in ("seconds", "processor_seconds"):
@@ -112,7 +112,7 @@ class HuggingFace:
 
 
 def measure(run, folder, device, **how):
-    """Load a program in this process and time its stages; return when and on what, and `bench.measure`'s figures.
+    """Load a program in this process and time its stages; return when and on what, and the figures of `speed.measure`.
 
     ``touch_seconds`` beside the stages is the least that a load can take.
     """
@@ -125,7 +125,7 @@ def measure(run, folder, device, **how):
         found = HuggingFace(folder, dtype, device).measure(**how)
     else:
         model = library.load(folder, dtype=dtype, device=device, static="--static" in flags)
-        found = bench.measure(model, **how)
+        found = speed.measure(model, **how)
     here = found.pop("machine") | {"load_before": load_before}
     return runs.stamp() | {"machine": here}, found | {"touch_seconds": touched}
 

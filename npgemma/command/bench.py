@@ -3,7 +3,7 @@
 import json
 
 import npgemma
-from npgemma.benchmarks.bench import measure
+from npgemma.benchmarks.speed import measure
 from npgemma.command import prepare
 from npgemma.command.arguments import add_backend, add_static, positive
 from npgemma.command.progress import Progress

@@ -20,7 +20,7 @@ MODULES = {
     "npgemma.tokenizer_json": "npgemma.files.tokenizer_json",
     "npgemma.tools": "npgemma.porting",
     "npgemma.tools.arrays": "npgemma.porting.arrays",
-    "npgemma.tools.bench": "npgemma.benchmarks.bench",
+    "npgemma.tools.bench": "npgemma.benchmarks.speed",
     "npgemma.tools.budgets": "npgemma.porting.bounds",
     "npgemma.tools.compare": "npgemma.porting.backends",
     "npgemma.tools.diagnosis": "npgemma.porting.diagnosis",

@@ -96,7 +96,7 @@ def test_inspect(run, gemma_2_folder):
 @pytest.mark.parametrize("arguments", [[], ["--dtype", "int8"], ["--backend", "torch", "--dtype", "bfloat16"]])
 def test_bench(run, arguments, monkeypatch):
     monkeypatch.setattr(
-        "npgemma.benchmarks.bench.limits", lambda model: {"bytes_per_second": 1e10, "operations_per_second": 1e11}
+        "npgemma.benchmarks.speed.limits", lambda model: {"bytes_per_second": 1e10, "operations_per_second": 1e11}
     )
     status, out, err = run("bench", "--json", "--batches", 2, "--tokens", 1, *arguments)
     assert (status, err) == (0, "")

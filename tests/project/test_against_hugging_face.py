@@ -34,7 +34,7 @@ def test_the_figures_of_our_own_runs(measured, monkeypatch):
     monkeypatch.setattr(runs, "apart", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(against_hugging_face, "whole_process", lambda *_: 1.0)
     limits = {"bytes_per_second": 1e10, "operations_per_second": 1e11}
-    monkeypatch.setattr(against_hugging_face.bench, "limits", lambda backend: limits)
+    monkeypatch.setattr(against_hugging_face.speed, "limits", lambda backend: limits)
     report = measured("numpy int8")
     found = report["runs"]["numpy int8"]
     assert list(found) == FIGURES

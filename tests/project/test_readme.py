@@ -130,7 +130,7 @@ def run(line, folder, cwd):
 def test_commands_work(line, elsewhere, random_folder, monkeypatch):
     """They print what the library answers, and write what they say."""
     rates = {"bytes_per_second": 1e10, "operations_per_second": 1e11}  # measured, they take a second
-    monkeypatch.setattr("npgemma.benchmarks.bench.limits", lambda model: rates)
+    monkeypatch.setattr("npgemma.benchmarks.speed.limits", lambda model: rates)
     folder = random_folder if "DIR" in shlex.split(line) else npgemma.embedded_checkpoint()
     out = run(line, random_folder, elsewhere)
     arguments = shlex.split(line)[2:]

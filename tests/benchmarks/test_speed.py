@@ -1,4 +1,4 @@
-"""bench.py and its command: stages beside their limits, on either backend, on a checkpoint or on stand-in weights."""
+"""speed.py and its command: stages beside their limits, on either backend, on a checkpoint or on stand-in weights."""
 
 import json
 
@@ -9,7 +9,7 @@ import cli
 import conversion
 import npgemma
 import torch_ref
-from npgemma.benchmarks import bench, machine
+from npgemma.benchmarks import machine, speed
 from npgemma.config import PUBLISHED, Config, TextConfig, VisionConfig
 from npgemma.fast import blas
 from npgemma.params import leaves
@@ -20,7 +20,7 @@ STAGES = ["vision tower", "prefill", "token, batch 1", "token, batch 3"]
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch):
     """Measure limits that take no second; their numbers mean nothing here."""
-    monkeypatch.setattr(bench, "limits", lambda backend: {"bytes_per_second": 1e10, "operations_per_second": 1e11})
+    monkeypatch.setattr(speed, "limits", lambda backend: {"bytes_per_second": 1e10, "operations_per_second": 1e11})
 
 
 @pytest.mark.parametrize("arguments", [[], ["--dtype", "bfloat16"], ["--dtype", "int8"], ["--backend", "torch"]])
@@ -95,11 +95,11 @@ def test_work_counts_the_matrices():
     from npgemma.params import declared
 
     text = [leaf for leaf in declared(config) if leaf.name.startswith("text.") and leaf.kind == "weight"]
-    assert bench.work(config)["step_weights"] == sum(int(np.prod(leaf.shape)) for leaf in text)
+    assert speed.work(config)["step_weights"] == sum(int(np.prod(leaf.shape)) for leaf in text)
     vision = [leaf for leaf in declared(config) if leaf.name.startswith("vision.") and leaf.kind == "weight"]
     products = 2 * config.image_tokens * sum(int(np.prod(leaf.shape)) for leaf in vision)
     attention = 4 * config.image_tokens**2 * config.vision.width * config.vision.layers
-    assert bench.work(config)["vision"] == products + attention
+    assert speed.work(config)["vision"] == products + attention
 
 
 def test_the_processor_is_named_where_it_can_be(tmp_path):
