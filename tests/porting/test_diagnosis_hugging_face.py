@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 
 import pytest
 
@@ -40,8 +41,12 @@ def test_most_known_mistakes_are_named(checkpoint, witness, dtype):
     assert named >= LEAST[witness, dtype] * len(found)
 
 
+# All of them are run by ``reports/diagnosis.py``, which takes a quarter of an hour and more.
+SAMPLE = random.Random(28).sample(RECORDED, 40)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("recorded", RECORDED, ids=lambda one: "-".join(map(str, one.values())))
+@pytest.mark.parametrize("recorded", SAMPLE, ids=lambda one: "-".join(map(str, one.values())))
 def test_it_is_diagnosed_as_the_report_says(recorded):
     fields = {field.name: recorded[field.name] for field in dataclasses.fields(diagnosis.Case)}
     case = diagnosis.Case(**fields | {"planted": tuple(recorded["planted"])})
