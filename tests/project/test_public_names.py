@@ -26,6 +26,8 @@ PUBLIC = {
 }
 # Arguments in their order; a star stands before those that are given by name.
 SIGNATURES = {
+    "npgemma.Model.generate": "self image prompt watch settings",
+    "npgemma.Model.generate_batch": "self images prompts watch settings",
     "npgemma.Model.logits": "self pixels ids prefix valid",
     "npgemma.porting.compare": "reference port rules dtype vocabulary grafts",
     "npgemma.porting.from_model": "model image prompt_ids token_ids most",
