@@ -10,7 +10,8 @@ from conversion.convert import convert
 from conversion.source import Source
 from conversion.vocabulary import write_tokenizer
 from conversion.write import FILE_DTYPES, initial, write_folder
-from npgemma.command.arguments import BAD_INPUT, Parser
+from npgemma.command import STOPPED, guarded
+from npgemma.command.arguments import Parser
 from npgemma.command.progress import Progress
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
@@ -21,20 +22,20 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     made_up = arguments[:1] == ["synthesize"]
     parser, run = _synthesizer() if made_up else _converter()
-    options = parser.parse_args(arguments[1:] if made_up else arguments)
-    progress = Progress()
-    try:
-        run(options, progress)
-    except InputError as problem:
-        progress.clear()
-        print(f"error: {problem}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        progress.clear()
+
+    def work():
+        """Run the command; its progress goes whatever happens."""
+        options, progress = parser.parse_args(arguments[made_up:]), Progress()
+        try:
+            run(options, progress)
+        finally:
+            progress.clear()
+        return 0
+
+    status = guarded(work)
+    if status == STOPPED:
         print("stopped; what was being written is not complete", file=sys.stderr)
-        return 130
-    progress.clear()
-    return 0
+    return status
 
 
 def _synthesizer():

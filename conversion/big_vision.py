@@ -22,7 +22,7 @@ from conversion.layout import StoredLeaf, stored_leaves, with_rows
 from conversion.safetensors_file import Stored
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
-from npgemma.files.reading import read_json, refuse_pointer
+from npgemma.files.reading import read_json, reading
 
 PREFIX = "params/"
 _BLOCK = "img/Transformer/encoderblock/"
@@ -144,20 +144,17 @@ def read_arrays(path: pathlib.Path) -> dict[str, tuple[np.ndarray, str]]:
     bfloat16 comes as its bits. InputError if the file is not an ``.npz`` of floating-point arrays, or is damaged.
     """
     found = {}
-    try:
-        refuse_pointer(path)
-        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            for entry in archive.infolist():
-                name = entry.filename.removesuffix(".npy").removeprefix(PREFIX)
-                if name in found:
-                    raise InputError(f"'{path}' holds the array {name} twice")
-                found[name] = _array(archive, entry, content, path)
-    except InputError:
-        raise
-    # zipfile and ast raise whatever a damaged file leads them to.
-    except Exception as problem:
-        raise InputError(f"'{path}' is not a complete npz file ({problem}): download it again") from None
+    with (
+        reading(path, "a complete npz file", "download it again"),
+        zipfile.ZipFile(path) as archive,
+        open(path, "rb") as file,
+    ):
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        for entry in archive.infolist():
+            name = entry.filename.removesuffix(".npy").removeprefix(PREFIX)
+            if name in found:
+                raise InputError(f"'{path}' holds the array {name} twice")
+            found[name] = _array(archive, entry, content, path)
     return found
 
 

@@ -5,12 +5,11 @@ of their vectors, and the channels of the inner layers (128, 512 and 128; ours h
 """
 
 import os
-import zipfile
 
 import numpy as np
 
 from npgemma.errors import InputError
-from npgemma.files.reading import refuse_pointer
+from npgemma.files.reading import reading
 from npgemma.params import ConvolutionParams, MaskBlockParams, MaskParams
 
 FILE = "vae-oid.npz"
@@ -87,17 +86,11 @@ def read_codebook(path: str | os.PathLike[str], dtype: str = "float32") -> MaskP
 
 
 def _read(path):
-    try:
-        refuse_pointer(path)
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as problem:
-        missing = not os.path.isfile(path)
-        raise InputError(
-            f"no mask codebook at '{path}'" if missing else f"'{path}' is not an npz file ({problem}): fetch it again"
-        ) from None
+    with (
+        reading(path, "an npz file", "fetch it again", f"no mask codebook at '{path}'"),
+        np.load(path, allow_pickle=False) as file,
+    ):
+        return {name: file[name] for name in file.files}
 
 
 def _check(path, arrays, expected):

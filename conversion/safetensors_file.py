@@ -7,7 +7,6 @@ because the library copies each tensor and its NumPy side does not know bfloat16
 import json
 import math
 import mmap
-import os
 import pathlib
 import tempfile
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import safetensors
 from conversion.refusals import check_metadata
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import widen
-from npgemma.files.reading import refuse_pointer
+from npgemma.files.reading import reading
 from npgemma.files.writing import replacing
 
 # The file's words for dtypes. bfloat16 is held as its bits: see npgemma/fast/bfloat16.py.
@@ -76,18 +75,14 @@ class Tensor(Stored):
 def read(path):
     """Map a file and return its tensors; InputError if it is missing, truncated, or not a safetensors file."""
     path = pathlib.Path(path)
-    if not os.path.isfile(path):
-        raise InputError(f"the weights '{path}' are missing: download the checkpoint again")
-    try:
-        refuse_pointer(path)
-        with safetensors.safe_open(path, framework="numpy") as file:
-            check_metadata(file.metadata() or {}, path)
-            entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
-            entries = [(name, entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries]
-    except InputError:
-        raise
-    except (safetensors.SafetensorError, OSError) as problem:
-        raise InputError(f"'{path}' is not a complete safetensors file ({problem}): copy it again") from None
+    missing = f"the weights '{path}' are missing: download the checkpoint again"
+    with (
+        reading(path, "a complete safetensors file", "copy it again", missing),
+        safetensors.safe_open(path, framework="numpy") as file,
+    ):
+        check_metadata(file.metadata() or {}, path)
+        entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
+        entries = [(name, entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries]
     with open(path, "rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

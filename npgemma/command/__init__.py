@@ -14,16 +14,27 @@ def main(arguments=None):
     """Run a command line, by default that of the process, and return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     named = bool(arguments) and arguments[0] in COMMANDS
+
+    def run():
+        """Import the command and run it."""
+        from npgemma.command.arguments import parser_of
+
+        command = importlib.import_module(f"npgemma.command.{arguments[0] if named else DEFAULT}")
+        return command.run(parser_of(command, named).parse_args(arguments[named:]))
+
+    return guarded(run)
+
+
+def guarded(run):
+    """Call ``run`` and return its exit status; an error is printed as one sentence, an interrupt ends quietly."""
     # A closed stdout or stderr is None in Python.
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     try:
-        # A terminal that cannot show a character gets its code instead of an error.
-        sys.stdout.reconfigure(errors="backslashreplace")
-        from npgemma.command.arguments import parser_of
-
         # Imported here, so that an interrupt during the imports ends as quietly as any other.
-        command = importlib.import_module(f"npgemma.command.{arguments[0] if named else DEFAULT}")
-        return run(command, parser_of(command, named).parse_args(arguments[named:]))
+        from npgemma.command.streams import escaped_streams
+
+        with escaped_streams():
+            return _run(run)
     except KeyboardInterrupt:
         return STOPPED
     except BrokenPipeError:
@@ -32,8 +43,7 @@ def main(arguments=None):
         return PIPE_CLOSED
 
 
-def run(command, options):
-    """Run one command, and return the exit status; an error is printed as one sentence."""
+def _run(run):
     import numpy as np
 
     from npgemma.errors import InputError
@@ -41,9 +51,9 @@ def run(command, options):
     try:
         # The model itself looks for what is not finite, and names where it comes from.
         with np.errstate(all="ignore"):
-            return command.run(options)
+            return run()
     except InputError as problem:
-        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+        print(f"error: {problem}", file=sys.stderr)
     except BrokenPipeError:
         raise
     except OSError as problem:

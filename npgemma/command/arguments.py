@@ -9,6 +9,7 @@ import sys
 import npgemma
 from npgemma.command import BAD_INPUT, COMMANDS, DEFAULT
 from npgemma.fast.dtypes import DTYPES
+from npgemma.files.foreign import shown
 
 # What other programs call these dtypes.
 OTHER_NAMES = {"bf16": "bfloat16", "fp32": "float32", "float": "float32", "fp64": "float64", "double": "float64"}
@@ -36,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Print the sentence and end."""
-        self.exit(BAD_INPUT, f"error: {' '.join(message.split())}: see {self.prog} --help\n")
+        self.exit(BAD_INPUT, f"error: {shown(' '.join(message.split()))}: see {self.prog} --help\n")
 
     def _meant(self, word):
         """Return what a word that is not an option could mean."""

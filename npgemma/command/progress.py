@@ -5,6 +5,8 @@ import pathlib
 import sys
 import time
 
+from npgemma.command.streams import unescaped
+from npgemma.files.foreign import shown
 from npgemma.probe.calls import Probe
 from npgemma.probe.following import probing
 
@@ -23,13 +25,13 @@ class Progress:
     def note(self, what):
         """Say what is going on."""
         if self.active and time.monotonic() - self.start > 1:
-            print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K{shown(what, 100)}", end="", file=unescaped(sys.stderr), flush=True)
             self.shown = True
 
     def clear(self):
         """Take the line away, before anything else is printed."""
         if self.shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print("\r\033[K", end="", file=unescaped(sys.stderr), flush=True)
         self.shown = False
 
     def end(self):

@@ -1,31 +1,92 @@
-"""Files of a checkpoint that are read whole; their errors are one sentence."""
+"""The gate through which every file from outside is read: whatever goes wrong in it is one sentence with its name."""
 
+import contextlib
 import json
 import os
 import pathlib
+import stat
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from npgemma.errors import InputError
+from npgemma.files.foreign import shown
+from npgemma.files.shapes import check
 
 # What Git LFS puts in a file's place until the file itself is fetched.
 POINTER = b"version https://git-lfs.github.com/spec/"
+# Of a JSON file; the largest of a published checkpoint, PaliGemma 2's tokenizer.json, has 34 MB.
+MOST_BYTES = 150_000_000
 
 
-def refuse_pointer(path):
-    """Refuse a pointer of Git LFS that stands in a file's place (InputError)."""
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], kind: str, advice: str, missing: str | None = None) -> Iterator[None]:
+    """Read a file from outside inside a ``with`` block: any exception there becomes one InputError.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A regular file: anything else, such as a named pipe, is refused before it is opened.
+    kind : str
+        What the file should be: ``a complete npz file``.
+    advice : str
+        What to do where it is not: ``download it again``.
+    missing : str, optional
+        The message where there is no such file.
+    """
+    try:
+        _check_regular(path, missing)
+        with warnings.catch_warnings():
+            # Parsers warn of what they then refuse, or of what does not matter.
+            warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    # Parsers raise whatever a damaged file leads them to.
+    except Exception as problem:
+        raise InputError(f"'{path}' is not {kind} ({reason(problem)}): {advice}") from None
+
+
+def reason(problem: Exception) -> str:
+    """Return what an exception says, briefly."""
+    if isinstance(problem, RecursionError):
+        return "nested too deep"
+    if isinstance(problem, MemoryError):
+        return "too large for the memory that is free"
+    text = (isinstance(problem, OSError) and problem.strerror) or " ".join(str(problem).split())
+    return shown(text, 200) or type(problem).__name__
+
+
+def _check_regular(path, missing):
+    """Refuse what is no regular file, or only a pointer of Git LFS to one."""
+    if not os.path.exists(path):
+        raise InputError(missing or f"there is no file '{path}'")
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise InputError(f"'{path}' is {found}, not a file: name a file")
     with open(path, "rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise InputError(f"'{path}' is only a pointer of Git LFS, not the file: run 'git lfs pull' in its folder")
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Return what a JSON file holds; InputError if it is missing, a pointer of Git LFS, or not JSON."""
-    if not os.path.isfile(path):
-        raise InputError(f"'{path}' is missing: pass a checkpoint folder as the hub has it")
+def read_json(path: str | os.PathLike[str], shape: Any = dict) -> Any:
+    """Return what a JSON file holds, if it has a shape (`npgemma.files.shapes.check`), by default any object.
+
+    InputError if the file is missing, a pointer of Git LFS, not JSON, or of another shape.
+    """
+    missing = f"'{path}' is missing: pass a checkpoint folder as the hub has it"
+    with reading(path, "valid JSON", "download it again", missing):
+        if os.path.getsize(path) > MOST_BYTES:
+            raise InputError(f"'{path}' has more than {MOST_BYTES // 10**6} MB: download it again")
+        return parse_json(pathlib.Path(path).read_text(encoding="utf-8"), shape, f"'{path}'")
+
+
+def parse_json(text: str | bytes, shape: Any, name: str) -> Any:
+    """Return what a JSON text from outside holds, if it has a shape; InputError, which begins with ``name``, if not."""
     try:
-        refuse_pointer(path)
-        return json.loads(path.read_text(encoding="utf-8"))
-    except InputError:
-        raise
-    except (OSError, ValueError, RecursionError) as problem:
-        raise InputError(f"'{path}' is not valid JSON ({problem}): download it again") from None
+        document = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise InputError(f"{name} is not valid JSON ({reason(problem)}): download it again") from None
+    check(document, shape, name)
+    return document

@@ -7,7 +7,7 @@ import sentencepiece
 
 from npgemma.errors import InputError
 from npgemma.files.added_tokens import IMAGE, AddedToken, check_id, read_tokens
-from npgemma.files.reading import read_json, refuse_pointer
+from npgemma.files.reading import read_json, reading
 from npgemma.files.tokenizer_json import BYTE, JsonPieces
 
 MODEL, JSON = "tokenizer.model", "tokenizer.json"
@@ -37,13 +37,8 @@ def has_tokenizer(folder):
 
 
 def _read_model(path):
-    try:
-        refuse_pointer(path)
+    with reading(path, "a SentencePiece model", "download it again"):
         return sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes() or b"empty")
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, OSError) as problem:
-        raise InputError(f"'{path}' is not a SentencePiece model ({problem}): download it again") from None
 
 
 def _additions(folder, pieces):
