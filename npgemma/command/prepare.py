@@ -9,6 +9,7 @@ import npgemma
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.image import load_image
+from npgemma.machinery.loading import check_neighbour
 from npgemma.machinery.sampling import Sampling
 
 
@@ -135,6 +136,7 @@ def _load(package, options, progress, **settings):
 
 def import_twin():
     """Import the torch backend, or say what is missing."""
+    check_neighbour("torch_ref")
     try:
         import torch_ref.backend
 

@@ -1,5 +1,6 @@
 """A loaded model: weights, sizes, tokenizer and backend together; it answers prompts and returns logits."""
 
+import copy
 import functools
 import os
 from collections.abc import Callable, Sequence
@@ -65,6 +66,12 @@ class Model:
     preprocessing : npgemma.image.Preprocessing
     source : conversion.Source, optional
         Where the checkpoint's parts lie, if it was loaded: ``conversion.read_folder(source, dtype)`` reads them again.
+
+    Notes
+    -----
+    For another process a model is pickled as the arguments of its ``load``, which opens it again there; it is opened
+    here too, and refused with an InputError if it was changed since. A forked child in which the twin runs waits for
+    ever if it ran in the parent, since torch's threads do not survive a fork: start processes by ``spawn``.
     """
 
     params: Params
@@ -76,6 +83,25 @@ class Model:
     loaded_tokenizer: Tokenizer | None = None
     preprocessing: images_of.Preprocessing = images_of.PUBLISHED
     source: Any = None
+    # Its ``load`` with all arguments; `dataclasses.replace` does not hand it on.
+    opening: Callable[..., "Model"] | None = field(default=None, init=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        again = self.opening and self.opening(device="cpu", static=False)
+        if not again or not all(map(_is_same, _arrays(self), _arrays(again))):
+            raise InputError(
+                "a model is pickled as the arguments of its load, but this one was changed since, or did not come from "
+                "load: load and change it in the other process"
+            )
+        return self.opening, ()
+
+    def __copy__(self) -> "Model":
+        return self  # it is frozen
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Model":
+        model = object.__new__(type(self))
+        vars(model).update(copy.deepcopy(vars(self), memo))
+        return model
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -325,6 +351,16 @@ class Model:
                 )
         dtype = self.backend.dtype
         raise InputError(f"the model in '{self.folder}' overflows {dtype}, although all its weights are finite")
+
+
+def _arrays(model: Model) -> list[Any]:
+    return [array for tree in (model.params, model.mask_params) if tree for _, _, array in leaves(tree)]
+
+
+def _is_same(ours: Any, theirs: Any) -> bool:
+    """Compare two weights; a file that is mapped to be read cannot have been changed."""
+    is_mapped = isinstance(ours, np.ndarray) and not ours.flags.writeable
+    return is_mapped or np.array_equal(to_numpy(ours), to_numpy(theirs), equal_nan=True)
 
 
 def without_image_marks(prompt: str) -> str:

@@ -480,13 +480,17 @@ def test_a_cuda_device_that_is_not_there(run):
     assert_refused(run("parity", "--device", "cuda"), "no CUDA device")
 
 
+def with_interrupts():
+    """A shell may have started the tests with the signal ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("extra", [[], ["--json"]])
 def test_ctrl_c_ends_with_what_there_is(random_folder, image, tmp_path, extra):
-    """The process is interrupted while tokens come; a shell may have started the tests with the signal ignored."""
-    begun = tmp_path / "begun"
-    code = (
-        "import pathlib, signal, sys, time, cli, npgemma.machinery.model as m\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    """The process, which has the console script's name, is interrupted while tokens come."""
+    begun, script = tmp_path / "begun", tmp_path / "npgemma"
+    script.write_text(
+        f"import pathlib, sys, time\nsys.path[0] = {str(ROOT)!r}\nimport cli, npgemma.machinery.model as m\n"
         "def decode(self, ids):\n"
         "    if len(ids) > 1:\n"
         "        pathlib.Path(sys.argv[1]).touch()\n"
@@ -496,8 +500,9 @@ def test_ctrl_c_ends_with_what_there_is(random_folder, image, tmp_path, extra):
         "sys.exit(cli.main(sys.argv[2:]))"
     )
     arguments = [begun, "--checkpoint", random_folder, "--image", image, "--prompt", "caption en", *extra]
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    command = [sys.executable, script, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, preexec_fn=with_interrupts, **pipes)
     while not begun.exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -507,6 +512,36 @@ def test_ctrl_c_ends_with_what_there_is(random_folder, image, tmp_path, extra):
     text = json.loads(out)["text"] if extra else out.rstrip("\n")
     assert text
     assert "abc".startswith(text)
+
+
+def beside(folder, *words):
+    """Run Python with what lies in a folder before the project's packages."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    settings = {"cwd": folder, "env": environment, "preexec_fn": with_interrupts}
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, **settings)
+
+
+@pytest.mark.parametrize("program", [str(ROOT / "cli.py"), "-m npgemma", "-m conversion", "npgemma", "theirs.py"])
+def test_ctrl_c_while_numpy_is_imported_ends_our_programs_quietly(tmp_path, program):
+    """The console script, npgemma, is like the one that pip writes; a program that is not ours is left alone."""
+    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    for name in ("npgemma", "theirs.py"):
+        (tmp_path / name).write_text("from npgemma.command import main\nmain()\n")
+    result = beside(tmp_path, *program.split())
+    ended = (result.returncode, "KeyboardInterrupt" in result.stderr, bool(result.stderr))
+    assert ended == ((-signal.SIGINT, True, True) if program == "theirs.py" else (130, False, False))
+
+
+@pytest.mark.parametrize("name", ["conversion.py", "torch_ref.py", "conversion/__init__.py"])
+def test_a_file_that_hides_a_package_of_ours_is_named(tmp_path, name):
+    """It is not run, and the twin's is needed by some commands only."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("print('was run')")
+    says = f"'{tmp_path / name}' hides npgemma's package"
+    assert says in beside(tmp_path, "-m", "npgemma", "parity").stderr.splitlines()[0]
+    result = beside(tmp_path, "-c", "import npgemma\nnpgemma.load()\nprint('loaded')")
+    assert result.stdout == "loaded\n" if name == "torch_ref.py" else f"InputError: {says}" in result.stderr
+    assert "was run" not in result.stdout
 
 
 def test_a_closed_pipe_ends_quietly(random_folder, image):
