@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
@@ -83,8 +83,8 @@ class Model:
     loaded_tokenizer: Tokenizer | None = None
     preprocessing: images_of.Preprocessing = images_of.PUBLISHED
     source: Any = None
-    # Its ``load`` with all arguments; `dataclasses.replace` does not hand it on.
-    opening: Callable[..., "Model"] | None = field(default=None, init=False, repr=False)
+    # Its ``load`` with all arguments; as this is no field, `dataclasses.replace` does not hand it on.
+    opening: ClassVar[Callable[..., "Model"] | None] = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         again = self.opening and self.opening(device="cpu", static=False)
