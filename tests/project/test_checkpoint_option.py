@@ -13,11 +13,19 @@ pytestmark = pytest.mark.slow
 COLLECT = ["--collect-only", "-q", "-p", "no:cacheprovider"]
 
 
+@pytest.fixture(autouse=True)
+def _entry_point(tmp_path_factory, monkeypatch):
+    """Have the options' module loaded as it is where the project is installed."""
+    folder = tmp_path_factory.mktemp("installed") / "npgemma-0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: npgemma\nVersion: 0\n")
+    (folder / "entry_points.txt").write_text("[pytest11]\nnpgemma = npgemma_pytest\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder.parent), str(ROOT)]))
+
+
 def pytest_process(*arguments, cwd):
-    """Run pytest with the module that has the options, as it is run where the project is installed."""
-    command = [sys.executable, "-m", "pytest", "-p", "npgemma_pytest", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, env=environment)
+    command = [sys.executable, "-m", "pytest", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
 
 
 def collected(*arguments, cwd):
