@@ -20,6 +20,8 @@ from npgemma.fast.bfloat16 import widen
 from npgemma.files.reading import reading
 from npgemma.files.writing import replacing
 
+# Recordings of long answers have ten thousands of tensors.
+MOST_TENSORS, MOST_LETTERS = 100_000, 500
 # The file's words for dtypes. bfloat16 is held as its bits: see npgemma/fast/bfloat16.py.
 NUMPY = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "uint16", "BOOL": "bool", "U8": "uint8", "I8": "int8",
@@ -41,6 +43,11 @@ class Stored:
     def wide(self, part):
         """Return a part of the array as numbers that NumPy can calculate with: bfloat16 as float32."""
         return widen(part) if self.dtype == "BF16" else part
+
+    def single(self, part):
+        """Return a part of the array as float32; what that cannot hold, of float64, is infinite."""
+        with np.errstate(over="ignore"):
+            return self.wide(part).astype(np.float32, copy=False)
 
     def release(self, start, stop):
         """Give back the memory into which entries ``start`` to ``stop`` were read, if they can be read again."""
@@ -78,24 +85,26 @@ def read(path):
     missing = f"the weights '{path}' are missing: download the checkpoint again"
     with (
         reading(path, "a complete safetensors file", "copy it again", missing),
-        safetensors.safe_open(path, framework="numpy") as file,
+        safetensors.safe_open(path, framework="numpy") as checked,
+        open(path, "rb") as file,
     ):
-        check_metadata(file.metadata() or {}, path)
-        entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
-        entries = [(name, entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries]
-    with open(path, "rb") as file:
+        check_metadata(checked.metadata() or {}, path)
+        names = checked.offset_keys()
+        if len(names) > MOST_TENSORS:
+            raise InputError(f"'{path}' holds {len(names)} tensors: no checkpoint has more than {MOST_TENSORS}")
         start = 8 + int.from_bytes(file.read(8), "little")
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    tensors = []
-    for name, dtype, shape in entries:
-        if dtype not in NUMPY:
-            raise InputError(f"tensor {name} in '{path}' is {dtype}; npgemma reads float32, float16 and bfloat16")
-        try:
+        tensors = []
+        for name in names:
+            entry = checked.get_slice(name)
+            dtype, shape = entry.get_dtype(), tuple(entry.get_shape())
+            if dtype not in NUMPY:
+                raise InputError(f"tensor {name} in '{path}' is {dtype}; npgemma reads float32, float16 and bfloat16")
+            if len(name) > MOST_LETTERS:
+                raise InputError(f"tensor {name} in '{path}' has a name of more than {MOST_LETTERS} letters")
             array = np.ndarray(shape, NUMPY[dtype], content, start)
-        except ValueError:  # a shape of a hundred axes, or of no entries but huge ones beside
-            raise InputError(f"tensor {name} in '{path}' has an invalid shape, {shape}") from None
-        tensors.append(Tensor(name, dtype, shape, array, content, start))
-        start += array.nbytes
+            tensors.append(Tensor(name, dtype, shape, array, content, start))
+            start += array.nbytes
     return tensors
 
 

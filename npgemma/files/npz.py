@@ -94,12 +94,12 @@ def opening(
 
 
 def entries(
-    archive: zipfile.ZipFile, path: str | os.PathLike[str], only: Collection[str] | None = None
+    archive: zipfile.ZipFile, path: str | os.PathLike[str], only: Collection[str] | None = None, prefix: str = ""
 ) -> dict[str, Entry]:
-    """Return the arrays of an npz file by name, without reading more than their headers."""
+    """Return the arrays of an npz file by name, less a prefix, without reading more than their headers."""
     found: dict[str, Entry] = {}
     for info in archive.infolist():
-        name = info.filename.removesuffix(".npy")
+        name = info.filename.removesuffix(".npy").removeprefix(prefix)
         if only is not None and name not in only:
             continue
         if len(name) > MOST_LETTERS:

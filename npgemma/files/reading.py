@@ -17,6 +17,8 @@ from npgemma.files.shapes import check
 POINTER = b"version https://git-lfs.github.com/spec/"
 # Of a JSON file; the largest of a published checkpoint, PaliGemma 2's tokenizer.json, has 34 MB.
 MOST_BYTES = 150_000_000
+# Of a file of settings; an index of 28 billion weights has 0.2 MB.
+SMALL = 4_000_000
 
 
 @contextlib.contextmanager
@@ -70,15 +72,15 @@ def _check_regular(path, missing):
             raise InputError(f"'{path}' is only a pointer of Git LFS, not the file: run 'git lfs pull' in its folder")
 
 
-def read_json(path: str | os.PathLike[str], shape: Any = dict) -> Any:
+def read_json(path: str | os.PathLike[str], shape: Any = dict, most_bytes: int = MOST_BYTES) -> Any:
     """Return what a JSON file holds, if it has a shape (`npgemma.files.shapes.check`), by default any object.
 
-    InputError if the file is missing, a pointer of Git LFS, not JSON, or of another shape.
+    InputError if the file is missing, a pointer of Git LFS, not JSON, larger than ``most_bytes`` or of another shape.
     """
     missing = f"'{path}' is missing: pass a checkpoint folder as the hub has it"
     with reading(path, "valid JSON", "download it again", missing):
-        if os.path.getsize(path) > MOST_BYTES:
-            raise InputError(f"'{path}' has more than {MOST_BYTES // 10**6} MB: download it again")
+        if os.path.getsize(path) > most_bytes:
+            raise InputError(f"'{path}' has more than {most_bytes // 10**6} MB: download it again")
         return parse_json(pathlib.Path(path).read_text(encoding="utf-8"), shape, f"'{path}'")
 
 

@@ -295,10 +295,10 @@ def test_missing_misshapen_and_unknown_tensors(saved):
     refused(saved, "under two names")
 
 
-@pytest.mark.parametrize("word", ["I64", "F64", "U8"])
+@pytest.mark.parametrize("word", ["I64", "U8"])
 def test_other_dtypes(saved, word):
     rewrite(saved, lambda n, d, a: [(n, word, a.astype(safetensors_file.NUMPY[word]))])
-    refused(saved, f"should be F32, F16, BF16, found {word}")
+    refused(saved, f"should be F64, F32, F16, BF16, found {word}")
 
 
 def test_another_models_sizes(saved):
@@ -327,6 +327,8 @@ DAMAGED = {
         {x: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} for x in "ab"}, b"1234"
     ),
     "a hole": header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, b"12345678"),
+    "a hundred axes": header({"a": {"dtype": "F32", "shape": [1] * 100, "data_offsets": [0, 4]}}, b"1234"),
+    "huge axes of nothing": header({"a": {"dtype": "F32", "shape": [0, 2**60, 2**60], "data_offsets": [0, 0]}}),
     "an unknown dtype": header({"a": {"dtype": "F31", "shape": [1], "data_offsets": [0, 4]}}, b"1234"),
 }  # fmt: skip
 
@@ -335,14 +337,6 @@ DAMAGED = {
 def test_damaged_weights(saved, damage):
     (saved / "model.safetensors").write_bytes(DAMAGED[damage])
     refused(saved, "not a complete safetensors file")
-
-
-@pytest.mark.parametrize("shape", [[1] * 100, [0, 2**60, 2**60]])
-def test_a_shape_that_numpy_cannot_make(saved, shape):
-    size = 0 if 0 in shape else 4
-    entry = {"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
-    (saved / "model.safetensors").write_bytes(header(entry, b"1234"[:size]))
-    refused(saved, "invalid shape")
 
 
 def test_names_longer_than_the_system_takes(saved):
