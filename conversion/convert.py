@@ -119,7 +119,7 @@ def _write_folder(folder, config, read, dtype, source, tokenizer):
         folder.mkdir(parents=True, exist_ok=True)
         _copy_tokenizer(tokenizer, folder)
         path = source.file(codebook.FILE)
-        if path.exists():
+        if os.path.exists(path):
             shutil.copyfile(path, folder / codebook.FILE)
     except OSError as problem:
         raise InputError(f"cannot write '{folder}': {problem.strerror or problem}") from None
@@ -140,5 +140,5 @@ def _copy_tokenizer(tokenizer, folder):
         shutil.copyfile(tokenizer, folder / (JSON if tokenizer.suffix == ".json" else MODEL))
         return
     for name in TOKENIZER_FILES:
-        if (tokenizer / name).exists():
+        if os.path.exists(tokenizer / name):
             shutil.copyfile(tokenizer / name, folder / name)

@@ -66,7 +66,7 @@ def read_checkpoint(
     words = tokenizer_of(source)
     tokenizer = open_tokenizer(words, config.text.vocabulary) if words else None
     path = source.file(codebook.FILE)
-    mask_params = codebook.read_codebook(path) if path.exists() else None
+    mask_params = codebook.read_codebook(path) if os.path.exists(path) else None
     preprocessing = read_preprocessing(source, config, resize)
     return *read_folder(source, dtype, progress), mask_params, tokenizer, preprocessing
 
