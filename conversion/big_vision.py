@@ -20,10 +20,11 @@ import numpy as np
 from conversion import hub_config
 from conversion.layout import StoredLeaf, stored_leaves, with_rows
 from conversion.safetensors_file import Stored
+from conversion.source import SMALL
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
 from npgemma.files.npz import entries, opening
-from npgemma.files.reading import SMALL, read_json
+from npgemma.files.reading import read_json
 
 PREFIX = "params/"
 _BLOCK = "img/Transformer/encoderblock/"
@@ -133,7 +134,7 @@ def open_file(path: pathlib.Path, config_file: str | os.PathLike[str] | None = N
         if config_file is None:
             config = _recognised(path, found)
         else:
-            document = read_json(config_file, most_bytes=SMALL)
+            document = read_json(config_file, most=SMALL)
             config = _with_rows_of(hub_config.from_hub(document, f"'{config_file}'"), found)
         leaves, shapes = layout(config)
         _check(path, found, shapes)

@@ -13,6 +13,7 @@ from conversion.preprocessing import read_preprocessing
 from conversion.source import Source
 from conversion.write import FILE_DTYPES, cast, write_folder, write_json
 from npgemma.errors import InputError
+from npgemma.files.reading import reading
 from npgemma.files.tokenizer_files import JSON, MODEL
 from npgemma.files.writing import replacing
 from npgemma.tokenizer import open_tokenizer
@@ -120,7 +121,7 @@ def _write_folder(folder, config, read, dtype, source, tokenizer):
         _copy_tokenizer(tokenizer, folder)
         path = source.file(codebook.FILE)
         if os.path.exists(path):
-            shutil.copyfile(path, folder / codebook.FILE)
+            _copy(path, folder / codebook.FILE)
     except OSError as problem:
         raise InputError(f"cannot write '{folder}': {problem.strerror or problem}") from None
     ends = list(config.eos_tokens)
@@ -137,8 +138,13 @@ def _copy_tokenizer(tokenizer, folder):
         return
     tokenizer = pathlib.Path(tokenizer)
     if tokenizer.is_file():
-        shutil.copyfile(tokenizer, folder / (JSON if tokenizer.suffix == ".json" else MODEL))
+        _copy(tokenizer, folder / (JSON if tokenizer.suffix == ".json" else MODEL))
         return
     for name in TOKENIZER_FILES:
         if os.path.exists(tokenizer / name):
-            shutil.copyfile(tokenizer / name, folder / name)
+            _copy(tokenizer / name, folder / name)
+
+
+def _copy(path, copy):
+    with reading(path, "a file that can be copied", "look at it, and at the free space"):
+        shutil.copyfile(path, copy)

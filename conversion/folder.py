@@ -13,13 +13,13 @@ from conversion.head import table_of
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
 from conversion.preprocessing import read_preprocessing
-from conversion.source import Source
+from conversion.source import SMALL, Source
 from npgemma.config import Config
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen_in_pieces
 from npgemma.fast.dtypes import DTYPES
 from npgemma.fast.int8 import quantize
-from npgemma.files.reading import SMALL, read_json
+from npgemma.files.reading import read_json
 from npgemma.files.tokenizer_files import has_tokenizer
 from npgemma.image import Preprocessing
 from npgemma.params import MaskParams, Params, build
@@ -149,7 +149,7 @@ def read_config(folder):
         found = "a file" if os.path.exists(folder) else "nothing"
         raise InputError(f"a checkpoint should be a folder; at '{folder}' there is {found}")
     path = folder / "config.json"
-    document = read_json(path, most_bytes=SMALL)
+    document = read_json(path, most=SMALL)
     config = hub_config.from_hub(document, f"'{path}'")
     refusals.check_config(document, folder)
     path = source.file("generation_config.json")

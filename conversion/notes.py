@@ -10,9 +10,10 @@ from conversion.folder import INDEX, INDEX_SHAPE, SINGLE, read_tensors
 from conversion.head import HEADS
 from conversion.layout import canonical
 from conversion.preprocessing import SHAPE, said
-from conversion.source import Source
+from conversion.source import SMALL, Source
+from npgemma.errors import InputError
 from npgemma.files.foreign import shown
-from npgemma.files.reading import SMALL, read_json
+from npgemma.files.reading import read_json
 
 # Settings of generation_config.json that change an answer, and where they change nothing.
 NEUTRAL: dict[str, Any] = {
@@ -27,11 +28,17 @@ ADAPTERS = "adapter_model.safetensors", "adapter_model.bin"
 def notes_of(source: str | os.PathLike[str] | Source) -> list[str]:
     """Return a sentence for everything that a checkpoint, which can be read, holds or declares and nobody follows."""
     source = Source.of(source)
-    return [] if source.is_npz else [*_of_weights(source), *_of_settings(source), *_of_images(source)]
+    notes: list[str] = []
+    for part in () if source.is_npz else (_of_weights, _of_settings, _of_images):
+        try:
+            notes += part(source)
+        except InputError as problem:  # of a file that is not read otherwise
+            notes.append(str(problem))
+    return notes
 
 
 def _of_weights(source: Source) -> Iterator[str]:
-    folder, config = source.weights, read_json(source.weights / "config.json", most_bytes=SMALL)
+    folder, config = source.weights, read_json(source.weights / "config.json", most=SMALL)
     read, unread = {SINGLE}, []
     if os.path.exists(folder / INDEX):
         named = set(read_json(folder / INDEX, INDEX_SHAPE, SMALL)["weight_map"].values())
@@ -54,13 +61,15 @@ def _of_weights(source: Source) -> Iterator[str]:
 
 def _of_settings(source: Source) -> Iterator[str]:
     path = source.file("generation_config.json")
-    document = read_json(path, most_bytes=SMALL) if os.path.exists(path) else {}
+    document = read_json(path, most=SMALL) if os.path.exists(path) else {}
     changed = [name for name, value in NEUTRAL.items() if document.get(name) not in (None, value)]
     if changed:
         yield f"'{path}' sets {', '.join(changed)}, which is not followed: options such as --do-sample are"
     files = "processor_config.json", "tokenizer_config.json"
     holders = [
-        path for path in map(source.file, files) if os.path.exists(path) and read_json(path).get("chat_template")
+        path
+        for path in map(source.file, files)
+        if os.path.exists(path) and read_json(path, most=SMALL).get("chat_template")
     ]
     holders += filter(os.path.exists, map(source.file, ("chat_template.jinja", "chat_template.json")))
     if holders:

@@ -12,11 +12,11 @@ from typing import Any
 
 from PIL import Image
 
-from conversion.source import Source
+from conversion.source import SMALL, Source
 from npgemma.config import Config
 from npgemma.errors import InputError
 from npgemma.files.foreign import shown
-from npgemma.files.reading import SMALL, read_json
+from npgemma.files.reading import read_json
 from npgemma.image import Preprocessing
 
 LARGEST = 1e6

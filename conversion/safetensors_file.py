@@ -7,6 +7,7 @@ because the library copies each tensor and its NumPy side does not know bfloat16
 import json
 import math
 import mmap
+import os
 import pathlib
 import tempfile
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from npgemma.fast.bfloat16 import widen
 from npgemma.files.reading import reading
 from npgemma.files.writing import replacing
 
-# Recordings of long answers have ten thousands of tensors.
-MOST_TENSORS, MOST_LETTERS = 100_000, 500
+# Of a checkpoint's file; the largest has 1,500. A parser takes in all of their list at once.
+MOST_TENSORS, LONGEST_ENTRY, MOST_LETTERS = 30_000, 500, 500
 # The file's words for dtypes. bfloat16 is held as its bits: see npgemma/fast/bfloat16.py.
 NUMPY = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "uint16", "BOOL": "bool", "U8": "uint8", "I8": "int8",
@@ -79,27 +80,28 @@ class Tensor(Stored):
         return self.array.nbytes
 
 
-def read(path):
+def read(path, most=MOST_TENSORS):
     """Map a file and return its tensors; InputError if it is missing, truncated, or not a safetensors file."""
     path = pathlib.Path(path)
     missing = f"the weights '{path}' are missing: download the checkpoint again"
-    with (
-        reading(path, "a complete safetensors file", "copy it again", missing),
-        safetensors.safe_open(path, framework="numpy") as checked,
-        open(path, "rb") as file,
-    ):
-        check_metadata(checked.metadata() or {}, path)
-        names = checked.offset_keys()
-        if len(names) > MOST_TENSORS:
-            raise InputError(f"'{path}' holds {len(names)} tensors: no checkpoint has more than {MOST_TENSORS}")
+    with reading(path, "a complete safetensors file", "copy it again", missing), open(path, "rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
+        if most * LONGEST_ENTRY < start <= os.path.getsize(path):
+            raise InputError(f"'{path}' has a list of tensors of {start} bytes, too many for {most}: copy it again")
+        checked = safetensors.safe_open(path, framework="numpy")
+        names = checked.offset_keys()
+        if len(names) > most:
+            raise InputError(f"'{path}' holds {len(names)} tensors: no checkpoint has more than {most}")
+        check_metadata(checked.metadata() or {}, path)
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         tensors = []
         for name in names:
             entry = checked.get_slice(name)
             dtype, shape = entry.get_dtype(), tuple(entry.get_shape())
             if dtype not in NUMPY:
-                raise InputError(f"tensor {name} in '{path}' is {dtype}; npgemma reads float32, float16 and bfloat16")
+                raise InputError(
+                    f"tensor {name} in '{path}' is {dtype}; npgemma reads float64, float32, float16 and bfloat16"
+                )
             if len(name) > MOST_LETTERS:
                 raise InputError(f"tensor {name} in '{path}' has a name of more than {MOST_LETTERS} letters")
             array = np.ndarray(shape, NUMPY[dtype], content, start)

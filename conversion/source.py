@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from conversion.hub_cache import cache_of, locate
 from npgemma.errors import InputError
-from npgemma.files.reading import SMALL, read_json
+from npgemma.files.reading import read_json
 
 ADAPTER = "adapter_config.json"
+# The most bytes of a file of settings; the index of 28 billion weights has 0.2 MB.
+SMALL = 2_000_000
 
 
 @dataclass(frozen=True)
