@@ -53,10 +53,11 @@ def test_what_is_saved_is_read_back(saved, params):
     assert_same(params, found)
 
 
+@pytest.mark.parametrize("stored", ["float32", "float64"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "int8"])
-def test_paligemma_2_is_read_back_in_every_dtype(tmp_path, dtype):
+def test_paligemma_2_is_read_back_in_every_dtype(tmp_path, dtype, stored):
     params = conversion.random_params(GEMMA_2, 0)
-    conversion.save(tmp_path, params, GEMMA_2)
+    conversion.save(tmp_path, params, GEMMA_2, stored)
     found, config = conversion.read_folder(tmp_path, dtype)
     assert config == GEMMA_2
     for (name, _, expected), (other, _, array) in zip(leaves(params), leaves(found), strict=True):
@@ -339,6 +340,17 @@ def test_damaged_weights(saved, damage):
     refused(saved, "not a complete safetensors file")
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "says"),
+    [("x", 30_001, "holds 30001 tensors"), ("x" * 400, 40_000, "too many for 30000"), ("x" * 501, 1, "more than 500"),
+     (".quant_state." * 30, 1, "quantised"), ("\x1b[31m", 1, "is missing")],
+)  # fmt: skip
+def test_names_have_limits(saved, name, count, says):
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    (saved / "model.safetensors").write_bytes(header({name + str(i) * (count > 1): entry for i in range(count)}))
+    refused(saved, says)
+
+
 def test_names_longer_than_the_system_takes(saved):
     refused("x" * 300, "should be a folder")
     (saved / "model.safetensors").unlink()
@@ -390,7 +402,7 @@ def test_an_index_that_does_not_fit_its_shards(saved):
     refused(saved, "does not place there")
     index.write_text(json.dumps({"weight_map": dict.fromkeys([*names, "more"], "one.safetensors")}))
     refused(saved, "places more in")
-    for content in ("[]", "{}", '{"weight_map": []}', "{"):
+    for content in ("[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": []}}', "{"):
         index.write_text(content)
         refused(saved, "index.json")
 

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from support import CONFIGS, inputs, on_numpy
+from support import CONFIGS, inputs, on_numpy, rewrite
 
 import conversion
 import npgemma
@@ -81,6 +82,37 @@ def test_another_dtype(model):
     run(folder / "narrow", folder / "b.npz")
     assert (folder / "a.npz").read_bytes()[:100] == (folder / "b.npz").read_bytes()[:100]
     assert_same(arrays(folder / "a.npz"), arrays(folder / "b.npz"))
+
+
+@pytest.mark.parametrize("name", ["out", "out.npz"])
+@pytest.mark.parametrize(
+    ("word", "value", "dtype", "says"),
+    [
+        ("F32", 65520, "float16", "holds 65520, which float16 does not hold: --dtype bfloat16 holds it"),
+        ("F32", -1e6, "float16", "holds 1e.06"),
+        ("F32", np.nan, "float16", "holds nan, which float16 does not hold: download"),
+        ("F32", 3.4e38, "bfloat16", "holds 3.4e.38"),
+        ("F64", 1e39, "float32", "holds 1e.39"),
+        ("F64", 1e39, "float64", None),
+        ("F32", 65519, "float16", None),
+    ],
+)
+def test_what_a_dtype_cannot_hold_is_refused_before_anything_is_written(
+    tmp_path, capsys, recwarn, name, word, value, dtype, says
+):
+    config = CONFIGS["two key/value heads"]
+    conversion.save(tmp_path / "hub", conversion.random_params(config, 0), config)
+
+    def change(name, dtype, array):
+        array = array.astype(safetensors_file.NUMPY[word])
+        array.flat[-1] = value if name.endswith("1.mlp.fc1.bias") else array.flat[-1]
+        return [(name, word, array)]
+
+    rewrite(tmp_path / "hub", change)
+    status = main([str(tmp_path / "hub"), str(tmp_path / name), "--dtype", dtype])
+    assert (tmp_path / name).exists() == (says is None) == (status == 0)
+    assert not recwarn
+    assert says is None or re.search(f"fc1.bias .*{says}", capsys.readouterr().err)
 
 
 def test_transformers_loads_what_is_written(model):

@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import shutil
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +14,13 @@ from support import CONFIGS, inputs, on_numpy
 import conversion
 import npgemma
 from conversion import big_vision
+from conversion.codebook import read_codebook
 from conversion.hub_config import to_hub
 from conversion.write import FILE_DTYPES, cast
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import narrow, widen
+from npgemma.files.npz import read_npz
 from npgemma.params import leaves
 
 FAMILIES = "two key/value heads", "Gemma 2"
@@ -171,6 +175,97 @@ def test_what_is_no_such_file_is_refused(checkpoint):
         read(checkpoint)
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(InputError, match="git lfs pull"):
+        read(checkpoint)
+
+
+def npy(descr="'<f4'", shape="(3,)", data=bytes(12), version=b"\1\0", length=None):
+    """An array as a file, with any header."""
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode("latin1")
+    size = (len(text) if length is None else length).to_bytes(2 if version == b"\1\0" else 4, "little")
+    return b"\x93NUMPY" + version + size + text + data
+
+
+def zipped(content, method=zipfile.ZIP_STORED, name="a.npy", changes=()):
+    """A zip of one member; ``changes`` are (place in its entry of the list of members, bytes)."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr(name, content)
+    found = bytearray(file.getvalue())
+    start = found.index(b"PK\1\2")
+    for place, part in changes:
+        found[start + place : start + place + len(part)] = part
+    return bytes(found)
+
+
+def listing(count):
+    """A zip that is only a list of so many members."""
+    entry = b"PK\1\2" + bytes(24) + b"\1\0" + bytes(16) + b"a"
+    end = b"PK\5\6" + bytes(8) + (len(entry) * count).to_bytes(4, "little") + bytes(6)
+    return entry * count + end
+
+
+PACKED = zipped(npy(shape="(3000,)", data=np.random.default_rng(0).bytes(12000)), zipfile.ZIP_DEFLATED)
+DAMAGED = {
+    "nothing": (b"", "not a zip"),
+    "no zip": (b"x" * 100, "not a zip"),
+    "text": (zipped(b"hello"), "not in NumPy's format"),
+    "unknown format": (zipped(npy(version=b"\7\0")), "not in NumPy's format"),
+    "objects": (zipped(npy("'|O'")), "holds objects"),
+    "structured": (zipped(npy("[('x', '<f4')]")), "header of plain numbers"),
+    "unknown dtype": (zipped(npy("'<q9'")), "not understood"),
+    "parentheses": (zipped(npy(shape="(" * 5000)), "header of plain numbers"),
+    "long header": (zipped(npy(shape="(3,)" + " " * 20_000)), "header of plain numbers"),
+    "endless header": (zipped(npy(version=b"\2\0", length=2**31)), "header of plain numbers"),
+    "terabytes": (zipped(npy(shape=f"({2**40},)")), "bytes of its shape"),
+    "negative": (zipped(npy(shape="(-3,)")), "header of plain numbers"),
+    "many axes": (zipped(npy(shape="(" + "1," * 90 + ")")), "header of plain numbers"),
+    "huge axes of nothing": (zipped(npy(shape=f"(0,{10**17},{10**17})", data=b"")), "is not an npz file"),
+    "long name": (zipped(npy(), name="x" * 501), "a name of 501 letters"),
+    "lzma": (zipped(npy(), zipfile.ZIP_LZMA), "compressed by method 14"),
+    "unknown method": (zipped(npy(), changes=[(10, b"\x63\0")]), "compressed by method 99"),
+    "unknown version": (zipped(npy(), changes=[(6, b"\x63\0")]), "version 9.9"),
+    "encrypted": (zipped(npy(), changes=[(8, b"\1")]), "encrypted"),
+    "longer than it is": (zipped(npy(), changes=[(24, b"\xff\xff\xff\x7f")]), "bytes of its shape"),
+    "elsewhere": (zipped(npy(), changes=[(42, b"\xff\xff\xff\x7f")]), "is not an npz file"),
+    "a million members": (listing(10**6), "list of members of 47000000 bytes"),
+    "damaged stream": (PACKED[:5000] + bytes(3000) + PACKED[8000:], "is not an npz file"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_file_is_refused_by_every_reader(tmp_path, damage):
+    content, says = DAMAGED[damage]
+    path = tmp_path / "vae-oid.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=says) as caught:
+        read_npz(path, "an npz file", "fetch it again")
+    assert str(path) in str(caught.value)
+    for reader in (read_codebook, big_vision.open_file):
+        with pytest.raises(InputError, match=re.escape(str(path))) as caught:
+            reader(path)
+        assert len(str(caught.value)) < 500 + len(str(path))
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_whole_arrays_come_back_and_bombs_do_not(tmp_path, write):
+    path, values = tmp_path / "a.npz", np.random.default_rng(0).random((3, 4, 5))
+    arrays = {"a/b": values, "F": np.asfortranarray(values), "none": values[:0], "big": values.astype(">f8")}
+    write(path, **arrays, zeros=np.zeros(10**6, np.uint8))
+    found = read_npz(path, "an npz file", "", only=arrays, most_bytes=10_000)
+    assert found.keys() == arrays.keys()
+    assert all(array.dtype == arrays[name].dtype for name, array in found.items())
+    assert all(np.array_equal(array, arrays[name]) for name, array in found.items())
+    with pytest.raises(InputError, match=r"take 100.... bytes, but should take 10000 at most"):
+        read_npz(path, "an npz file", "", most_bytes=10_000)
+
+
+def test_a_checkpoint_that_unpacks_to_a_hundred_times_its_size_is_not_unpacked(checkpoint, monkeypatch):
+    config, params, _, path = checkpoint
+    arrays = flax_arrays(params, config)
+    wide = np.zeros((100_000, config.text.width), np.float32)
+    save(path, arrays | {"llm/embedder/input_embedding": wide}, compressed=True)
+    monkeypatch.setattr(big_vision, "_mapped", lambda *_: pytest.fail("unpacked"))
+    with pytest.raises(InputError, match=r"input_embedding .*unpacks to over 100 times"):
         read(checkpoint)
 
 
