@@ -152,16 +152,15 @@ def open_file(path: pathlib.Path, config_file: str | os.PathLike[str] | None = N
 def _mapped(archive, entry, content):
     """Map one member of the archive; one that is compressed is unpacked into an unnamed file first."""
     kind = np.dtype("uint16") if entry.dtype.kind == "V" else entry.dtype
-    order = "F" if entry.fortran else "C"
     if entry.info.compress_type != zipfile.ZIP_STORED:
         with tempfile.TemporaryFile() as unpacked, archive.open(entry.info) as member:
             shutil.copyfileobj(member, unpacked, 2**20)
             unpacked.flush()
-            return np.memmap(unpacked, kind, "r", entry.start, entry.shape, order)
+            return np.memmap(unpacked, kind, "r", entry.start, entry.shape, entry.order)
     # Behind the archive's own header of the member, whose last two lengths may differ from those of its directory.
     head = entry.info.header_offset
     lengths = np.frombuffer(content, "<u2", 2, head + 26)
-    return np.ndarray(entry.shape, kind, content, head + 30 + int(lengths.sum()) + entry.start, order=order)
+    return np.ndarray(entry.shape, kind, content, head + 30 + int(lengths.sum()) + entry.start, order=entry.order)
 
 
 def _recognised(path, found):

@@ -1,7 +1,4 @@
-"""Tensors that are no weights: constants that older versions of transformers saved, and parts that no answer uses.
-
-They are held against what this package calculates itself, and passed over.
-"""
+"""Tensors that are no weights: constants that older versions of transformers saved, and a part that no answer uses."""
 
 import re
 
@@ -19,28 +16,23 @@ FREQUENCIES = re.compile(r"language_model\.model\.(?:layers\.\d+\.self_attn\.)?r
 
 
 def without_buffers(tensors, config, folder):
-    """Return tensors by name without those that are no weights; InputError if one has other values than expected."""
+    """Return tensors by name without these; InputError if a constant is not what this package calculates itself."""
     kept = {}
     for stored_name, tensor in tensors.items():
         name = canonical(stored_name)
-        expected = _expected(name, config)
-        if expected is None and not name.startswith(UNUSED):
-            kept[stored_name] = tensor
-        elif expected is not None and not _is(tensor, expected):
+        if name == POSITIONS:
+            expected = np.arange(config.image_tokens)
+        elif FREQUENCIES.fullmatch(name):
+            expected = rope.angles(np.array([[1]]), config.text.head_width, config.text.rope_theta)[0, 0]
+        else:
+            kept |= {} if name.startswith(UNUSED) else {stored_name: tensor}
+            continue
+        if not _is(tensor, expected):
             raise InputError(
                 f"tensor {stored_name} in '{folder}' is a constant, but its values are not those that follow from "
                 "config.json: is this the checkpoint's own file?"
             )
     return kept
-
-
-def _expected(name, config):
-    """Return the values of a constant, or None for another tensor."""
-    if name == POSITIONS:
-        return np.arange(config.image_tokens)
-    if FREQUENCIES.fullmatch(name):
-        return rope.angles(np.array([[1]]), config.text.head_width, config.text.rope_theta)[0, 0]
-    return None
 
 
 def _is(tensor, expected):

@@ -51,7 +51,7 @@ def convert(source, destination, dtype=None, progress=None):
         done += tensor.bytes
         if progress:
             progress(done, total)
-        array = _exact(tensor)
+        array = tensor.wide(tensor.array)
         tensor.release(0, tensor.size)
         return array
 
@@ -69,16 +69,12 @@ def _check_new(destination):
         raise InputError(f"'{destination}' is there already: name a {'file' if is_file else 'folder'} that is not")
 
 
-def _exact(tensor):
-    return tensor.wide(tensor.array) if tensor.dtype == "F64" else tensor.single(tensor.array)
-
-
 def _check_range(pairs, dtype, folder):
     """Refuse weights that the file's dtype cannot hold; where it is their own, they need not be read for that."""
     for _, tensor in pairs.values():
         if tensor.dtype == FILE_DTYPES[dtype]:
             continue
-        array = _exact(tensor)
+        array = tensor.wide(tensor.array)
         largest = max(array.max(), -array.min())
         tensor.release(0, tensor.size)
         if not largest < PAST[dtype]:
@@ -120,7 +116,7 @@ def _write_folder(folder, config, read, dtype, source, tokenizer):
         folder.mkdir(parents=True, exist_ok=True)
         _copy_tokenizer(tokenizer, folder)
         path = source.file(codebook.FILE)
-        if os.path.exists(path):
+        if os.path.lexists(path):
             _copy(path, folder / codebook.FILE)
     except OSError as problem:
         raise InputError(f"cannot write '{folder}': {problem.strerror or problem}") from None

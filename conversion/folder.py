@@ -66,7 +66,7 @@ def read_checkpoint(
     words = tokenizer_of(source)
     tokenizer = open_tokenizer(words, config.text.vocabulary) if words else None
     path = source.file(codebook.FILE)
-    mask_params = codebook.read_codebook(path) if os.path.exists(path) else None
+    mask_params = codebook.read_codebook(path) if os.path.lexists(path) else None
     preprocessing = read_preprocessing(source, config, resize)
     return *read_folder(source, dtype, progress), mask_params, tokenizer, preprocessing
 
@@ -153,7 +153,7 @@ def read_config(folder):
     config = hub_config.from_hub(document, f"'{path}'")
     refusals.check_config(document, folder)
     path = source.file("generation_config.json")
-    if os.path.exists(path):
+    if os.path.lexists(path):
         document = read_json(path, hub_config.GENERATION_SHAPE, SMALL)
         config = hub_config.with_end_tokens(config, document, f"'{path}'")
     return config
@@ -166,9 +166,9 @@ def read_tensors(folder):
     does not hold.
     """
     folder = pathlib.Path(folder)
-    if os.path.exists(folder / SINGLE):
+    if os.path.lexists(folder / SINGLE):
         return {tensor.name: tensor for tensor in safetensors_file.read(folder / SINGLE)}
-    if not os.path.exists(folder / INDEX):
+    if not os.path.lexists(folder / INDEX):
         refusals.refuse_without_weights(folder, f"{SINGLE}, or shards with {INDEX}")
     index = read_json(folder / INDEX, INDEX_SHAPE, SMALL)
     places, tensors, shards = index["weight_map"], {}, {}

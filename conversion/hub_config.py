@@ -57,34 +57,29 @@ TEXT_2 = TEXT | {
 FAMILIES = {"gemma": (TextConfig, TEXT), "gemma2": (Gemma2Config, TEXT_2)}
 
 
-# The shape of the file, where null stands for the default. Of another family only the first part is looked at.
+# The shape of the file. Of another family only the first part is looked at.
 FAMILY: dict[str, Any] = {"model_type": (str, None), "text_config": ({"model_type": (str, None)}, None)}
 _IDS = (int, [int], None)
 _ROTARY = {"rope_type": (str, None), "type": (str, None), "rope_theta": (float, None)}
-_ACTIVATIONS = dict.fromkeys(("hidden_act", "hidden_activation"), (str, None))
 
 
-def _shapes(kind, names):
-    """Return the shapes of one tower's values."""
-    types = {entry.name: entry.type for entry in dataclasses.fields(kind)}
-    return {hub: (types[name] if types[name] in (int, float) else [str], None) for name, (hub, _) in names.items()}
+def _shapes(kind, names, **others):
+    """Return the shapes of one tower's part, in which null stands for the default."""
+    types = {entry.name: entry.type if entry.type in (int, float) else [str] for entry in dataclasses.fields(kind)}
+    return {hub: (shape, None) for hub, shape in ({names[name][0]: types[name] for name in names} | others).items()}
 
 
 SHAPE: dict[str, Any] = {
-    "vision_config": _shapes(VisionConfig, VISION)
-    | _ACTIVATIONS
-    | {"model_type": (str, None), "num_channels": (int, None)},
-    "text_config": _shapes(Gemma2Config, TEXT_2)
-    | _ACTIVATIONS
-    | dict.fromkeys(("attention_bias", "use_bidirectional_attention"), (bool, None))
-    | dict.fromkeys(("rope_scaling", "rope_parameters"), (_ROTARY, None))
-    | {"eos_token_id": _IDS},
-    **dict.fromkeys(
-        ("image_token_index", "image_token_id", "pad_token_id", "bos_token_id", "projection_dim"), (int, None)
-    ),
+    "vision_config": _shapes(VisionConfig, VISION, model_type=str, hidden_act=str, num_channels=int),
+    "text_config": _shapes(
+        Gemma2Config, TEXT_2, hidden_act=str, hidden_activation=str, attention_bias=bool, rope_scaling=_ROTARY,
+        rope_parameters=_ROTARY, use_bidirectional_attention=bool,
+    ) | {"eos_token_id": _IDS},
+    **dict.fromkeys(("image_token_index", "image_token_id", "projection_dim"), (int, None)),
+    **dict.fromkeys(("pad_token_id", "bos_token_id"), (int, None)),
     "eos_token_id": _IDS,
     "quantization_config": ({"quant_method": (str, None)}, None),
-}
+}  # fmt: skip
 
 
 def from_hub(document: Any, name: str = "config.json") -> Config:
@@ -102,7 +97,9 @@ def _read_parts(document, vision_part, text_part):
     _check_variants(vision_part, text_part)
     image_token = _special(document, "image_token_index", _special(document, "image_token_id", IMAGE_TOKEN))
     kind, names = FAMILIES[text_part.get("model_type") or "gemma"]
-    text = _read(kind, names, text_part | {"rope_theta": _rope_theta(text_part)}, "text_config")
+    # Newer files have this base in a part of its own.
+    base = (text_part.get("rope_parameters") or {}).get("rope_theta")
+    text = _read(kind, names, text_part if base is None else text_part | {"rope_theta": base}, "text_config")
     if kind is Gemma2Config and text["layer_types"] is None:
         text["layer_types"] = alternating(text["layers"])
     config = Config(
@@ -195,14 +192,6 @@ def _rope_type(parameters):
     parts = [key for key, value in (parameters or {}).items() if isinstance(value, dict)]
     named = parameters and (parameters.get("rope_type") or parameters.get("type") or "default")
     return f"one for {parts[0]}" if parts else named
-
-
-def _rope_theta(part):
-    """Return the base of the rotary positions, which newer files have in a part of its own."""
-    old, new = part.get("rope_theta"), (part.get("rope_parameters") or {}).get("rope_theta")
-    if None not in (old, new) and old != new:
-        raise InputError(f"text_config.rope_theta is {old}, but {new} in rope_parameters: leave the wrong one out")
-    return old if new is None else new
 
 
 def _read(kind, names, part, where):

@@ -25,16 +25,12 @@ FILTERS = {"bicubic": int(Image.Resampling.BICUBIC), "bilinear": int(Image.Resam
 FOLLOWED = "do_resize", "do_rescale", "do_normalize", "do_convert_rgb"
 _CHANNELS = (float, [float], None)
 # The shape of what is read, where null stands for what was published.
-SHAPE: dict[str, Any] = {
-    **dict.fromkeys(FOLLOWED, (bool, None)),
-    **{"size": (int, {str: (int, None)}, None), "image_seq_length": (int, None), "resample": (int, None)},
-    **{"rescale_factor": (float, None), "image_mean": _CHANNELS, "image_std": _CHANNELS},
-}
+SHAPE: dict[str, Any] = dict.fromkeys(FOLLOWED, (bool, None)) | {
+    "image_processor_type": (str, None), "size": (int, {str: (int, None)}, None), "image_seq_length": (int, None),
+    "resample": (int, None), "rescale_factor": (float, None), "image_mean": _CHANNELS, "image_std": _CHANNELS,
+}  # fmt: skip
 # Newer versions of transformers write the first file, and read it first.
-FILES: dict[str, Any] = {
-    "processor_config.json": {"image_processor": (SHAPE | {"image_processor_type": (str, None)}, None)},
-    "preprocessor_config.json": SHAPE | {"image_processor_type": (str, None)},
-}
+FILES = {"processor_config.json": {"image_processor": (SHAPE, None)}, "preprocessor_config.json": SHAPE}
 
 
 def read_preprocessing(source: Source, config: Config, resize: str | None = None) -> Preprocessing:
@@ -44,23 +40,18 @@ def read_preprocessing(source: Source, config: Config, resize: str | None = None
     """
     if resize is not None and resize not in FILTERS:
         raise InputError(f"resize should be {' or '.join(FILTERS)}, found {resize!r}")
-    found = _from_files(source, config)
+    found = next((preprocessing for _, preprocessing in said(source, config)), Preprocessing())
     return dataclasses.replace(found, resample=FILTERS[resize]) if resize else found
 
 
-def _from_files(source, config):
-    return next((_read(document, config, path) for path, document in said(source)), Preprocessing())
-
-
-def said(source: Source) -> Iterator[tuple[pathlib.Path, dict[str, Any]]]:
+def said(source: Source, config: Config) -> Iterator[tuple[pathlib.Path, Preprocessing]]:
     """Yield the path of each file that says something of images, and what: the one that is followed comes first."""
     for name, shape in FILES.items():
         path = source.file(name)
-        if os.path.exists(path):
-            document = read_json(path, shape, SMALL)
-            document = document if "image_processor" not in shape else document.get("image_processor")
-            if document is not None:
-                yield path, document
+        document = read_json(path, shape, SMALL) if os.path.lexists(path) else {}
+        document = document.get("image_processor") if "image_processor" in shape else document
+        if document:
+            yield path, _read(document, config, path)
 
 
 def _read(document, config, path):

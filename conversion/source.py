@@ -47,7 +47,7 @@ class Source:
     def file(self, name: str) -> pathlib.Path:
         """Return the path of a small file: the adapter's own, or that of the folder of the weights."""
         own = self.adapter and self.adapter / name
-        return own if own and os.path.exists(own) else self.weights / name
+        return own if own and os.path.lexists(own) else self.weights / name
 
     @classmethod
     def of(

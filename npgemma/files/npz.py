@@ -7,8 +7,7 @@ import os
 import re
 import zipfile
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +21,7 @@ MOST_DIRECTORY, MOST_LETTERS, MOST_HEADER = 16_000_000, 500, 10_000
 MOST_BYTES = 2_000_000_000
 PIECE = 2**20
 MAGIC = b"\x93NUMPY"
-# NumPy reads these keys with Python's own parser, which a damaged text can bring to anything.
+# NumPy reads this header with Python's own parser, which a damaged text can bring to anything.
 KEYS = {
     "descr": re.compile(r"'descr': *'([^'\\]{2,20})'"),
     "fortran_order": re.compile(r"'fortran_order': *(True|False)"),
@@ -30,20 +29,15 @@ KEYS = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """An array of an npz file, not yet read."""
 
     info: zipfile.ZipInfo
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    fortran: bool
+    order: str  # "C" or "F"
     start: int  # of its numbers in the member
-
-    @property
-    def bytes(self) -> int:
-        """Size of its numbers."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    bytes: int
 
 
 def read_npz(
@@ -54,26 +48,10 @@ def read_npz(
     only: Collection[str] | None = None,
     most_bytes: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Read the arrays of an npz file.
+    """Return the arrays of an npz file by name, or of those that it has ``only`` some; bfloat16 as ``V2``.
 
-    Parameters
-    ----------
-    path, kind, advice, missing
-        As for `npgemma.files.reading.reading`.
-    only : collection of str, optional
-        The arrays that are needed; others are passed over, whatever they are.
-    most_bytes : int, optional
-        What the arrays may take in memory; by default what the file takes on disk, and `MOST_BYTES` at least.
-
-    Returns
-    -------
-    dict of str to array
-        bfloat16 as it is stored, ``V2``.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged or too large, or holds what is no array of plain values.
+    They may take ``most_bytes``, by default what the file takes on disk, and `MOST_BYTES` at least. InputError as
+    `npgemma.files.reading.reading`; and if an array is too large or holds objects.
     """
     with opening(path, kind, advice, missing) as archive:
         found = entries(archive, path, only)
@@ -102,11 +80,11 @@ def entries(
         name = info.filename.removesuffix(".npy").removeprefix(prefix)
         if only is not None and name not in only:
             continue
-        if len(name) > MOST_LETTERS:
-            raise InputError(f"'{path}' holds an array with a name of {len(name)} letters: {MOST_LETTERS} are read")
-        if name in found:
-            raise InputError(f"'{path}' holds the array {name} twice: download it again")
         try:
+            if name in found:
+                raise InputError("is there twice: download it again")
+            if len(name) > MOST_LETTERS:
+                raise InputError(f"has a name of {len(name)} letters: {MOST_LETTERS} are read")
             found[name] = _entry(archive, info)
         except InputError as problem:
             raise InputError(f"array {shown(name, 80)} in '{path}' {problem}") from None
@@ -127,8 +105,7 @@ def _entry(archive, info):
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InputError(f"is compressed by method {info.compress_type}: write it again with numpy.savez")
     with archive.open(info) as member:
-        magic, version = member.read(len(MAGIC)), member.read(2)
-        if magic != MAGIC or version not in (b"\1\0", b"\2\0", b"\3\0"):
+        if member.read(len(MAGIC)) != MAGIC or (version := member.read(2)) not in (b"\1\0", b"\2\0", b"\3\0"):
             raise InputError("is not in NumPy's format, .npy: write it again with numpy.savez")
         width = 2 if version == b"\1\0" else 4
         size = int.from_bytes(member.read(width), "little")
@@ -137,14 +114,14 @@ def _entry(archive, info):
     if size > MOST_HEADER or not all(values.values()):
         found = shown(text.strip(), 80)
         raise InputError(f"should begin with a header of plain numbers, found {found}: write it again")
-    descr, fortran, shape = (found[1] for found in values.values())
-    dtype, sizes = np.dtype(descr), tuple(map(int, re.findall(r"\d+", shape)))
+    descr, fortran, sizes = (found[1] for found in values.values())
+    dtype, shape = np.dtype(descr), tuple(map(int, re.findall(r"\d+", sizes)))
     if dtype.hasobject or not dtype.itemsize:
         raise InputError("holds objects, not numbers: write it again as numbers")
-    entry = Entry(info, sizes, dtype, fortran == "True", len(MAGIC) + 2 + width + size)
-    if entry.start + entry.bytes != info.file_size:
-        raise InputError(f"should have the {entry.bytes} bytes of its shape, found {info.file_size - entry.start}")
-    return entry
+    start, length = len(MAGIC) + 2 + width + size, math.prod(shape) * dtype.itemsize
+    if start + length != info.file_size:
+        raise InputError(f"should have the {length} bytes of its shape, found {info.file_size - start}: write it again")
+    return Entry(info, shape, dtype, "F" if fortran == "True" else "C", start, length)
 
 
 def _unpacked(archive, entry):
@@ -156,4 +133,4 @@ def _unpacked(archive, entry):
             part = numbers[start : start + PIECE]
             if member.readinto(part) != len(part):
                 raise EOFError(f"{entry.info.filename} ends too soon")
-    return numbers.view(entry.dtype).reshape(entry.shape, order="F" if entry.fortran else "C")
+    return numbers.view(entry.dtype).reshape(entry.shape, order=entry.order)

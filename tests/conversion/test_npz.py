@@ -185,49 +185,38 @@ def npy(descr="'<f4'", shape="(3,)", data=bytes(12), version=b"\1\0", length=Non
     return b"\x93NUMPY" + version + size + text + data
 
 
-def zipped(content, method=zipfile.ZIP_STORED, name="a.npy", changes=()):
-    """A zip of one member; ``changes`` are (place in its entry of the list of members, bytes)."""
+def zipped(content, method=zipfile.ZIP_STORED, name="a.npy", place=4, part=b""):
+    """A zip of one member, with a part of its entry in the list of members replaced."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         archive.writestr(name, content)
-    found = bytearray(file.getvalue())
-    start = found.index(b"PK\1\2")
-    for place, part in changes:
-        found[start + place : start + place + len(part)] = part
-    return bytes(found)
+    start = file.getvalue().index(b"PK\1\2") + place
+    return file.getvalue()[:start] + part + file.getvalue()[start + len(part) :]
 
 
-def listing(count):
-    """A zip that is only a list of so many members."""
-    entry = b"PK\1\2" + bytes(24) + b"\1\0" + bytes(16) + b"a"
-    end = b"PK\5\6" + bytes(8) + (len(entry) * count).to_bytes(4, "little") + bytes(6)
-    return entry * count + end
-
-
+ENTRY = b"PK\1\2" + bytes(24) + b"\1\0" + bytes(16) + b"a"
 PACKED = zipped(npy(shape="(3000,)", data=np.random.default_rng(0).bytes(12000)), zipfile.ZIP_DEFLATED)
 DAMAGED = {
-    "nothing": (b"", "not a zip"),
     "no zip": (b"x" * 100, "not a zip"),
     "text": (zipped(b"hello"), "not in NumPy's format"),
-    "unknown format": (zipped(npy(version=b"\7\0")), "not in NumPy's format"),
     "objects": (zipped(npy("'|O'")), "holds objects"),
     "structured": (zipped(npy("[('x', '<f4')]")), "header of plain numbers"),
     "unknown dtype": (zipped(npy("'<q9'")), "not understood"),
     "parentheses": (zipped(npy(shape="(" * 5000)), "header of plain numbers"),
-    "long header": (zipped(npy(shape="(3,)" + " " * 20_000)), "header of plain numbers"),
     "endless header": (zipped(npy(version=b"\2\0", length=2**31)), "header of plain numbers"),
     "terabytes": (zipped(npy(shape=f"({2**40},)")), "bytes of its shape"),
-    "negative": (zipped(npy(shape="(-3,)")), "header of plain numbers"),
-    "many axes": (zipped(npy(shape="(" + "1," * 90 + ")")), "header of plain numbers"),
     "huge axes of nothing": (zipped(npy(shape=f"(0,{10**17},{10**17})", data=b"")), "is not an npz file"),
     "long name": (zipped(npy(), name="x" * 501), "a name of 501 letters"),
     "lzma": (zipped(npy(), zipfile.ZIP_LZMA), "compressed by method 14"),
-    "unknown method": (zipped(npy(), changes=[(10, b"\x63\0")]), "compressed by method 99"),
-    "unknown version": (zipped(npy(), changes=[(6, b"\x63\0")]), "version 9.9"),
-    "encrypted": (zipped(npy(), changes=[(8, b"\1")]), "encrypted"),
-    "longer than it is": (zipped(npy(), changes=[(24, b"\xff\xff\xff\x7f")]), "bytes of its shape"),
-    "elsewhere": (zipped(npy(), changes=[(42, b"\xff\xff\xff\x7f")]), "is not an npz file"),
-    "a million members": (listing(10**6), "list of members of 47000000 bytes"),
+    "unknown version": (zipped(npy(), place=6, part=b"\x63\0"), "version 9.9"),
+    "encrypted": (zipped(npy(), place=8, part=b"\1"), "encrypted"),
+    "unknown method": (zipped(npy(), place=10, part=b"\x63\0"), "compressed by method 99"),
+    "longer than it is": (zipped(npy(), place=24, part=b"\xff\xff\xff\x7f"), "bytes of its shape"),
+    "elsewhere": (zipped(npy(), place=42, part=b"\xff\xff\xff\x7f"), "is not an npz file"),
+    "a million members": (
+        ENTRY * 10**6 + b"PK\5\6" + bytes(8) + (47 * 10**6).to_bytes(4, "little") + bytes(6),
+        "list of members of 47000000 bytes",
+    ),
     "damaged stream": (PACKED[:5000] + bytes(3000) + PACKED[8000:], "is not an npz file"),
 }
 
@@ -267,25 +256,6 @@ def test_a_checkpoint_that_unpacks_to_a_hundred_times_its_size_is_not_unpacked(c
     monkeypatch.setattr(big_vision, "_mapped", lambda *_: pytest.fail("unpacked"))
     with pytest.raises(InputError, match=r"input_embedding .*unpacks to over 100 times"):
         read(checkpoint)
-
-
-def test_a_file_with_random_damage_is_read_or_refused(checkpoint):
-    path, randomness = checkpoint[3], np.random.default_rng(0)
-    content = path.read_bytes()
-    refused = 0
-    for _ in range(150):
-        damaged = bytearray(content[: len(content) if randomness.random() < 0.8 else randomness.integers(len(content))])
-        # Half of the damage in the directory at the end, half in a member's header.
-        start = 0 if randomness.random() < 0.5 else max(0, len(damaged) - 3000)
-        for _ in range(4):
-            if damaged:
-                damaged[min(start + randomness.integers(3000), len(damaged) - 1)] = randomness.integers(256)
-        path.write_bytes(damaged)
-        try:
-            read(checkpoint)
-        except InputError:
-            refused += 1
-    assert refused > 20
 
 
 def test_what_is_written_is_read_back_by_numpy_and_by_us(checkpoint):
