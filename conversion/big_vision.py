@@ -130,7 +130,7 @@ def open_file(path: pathlib.Path, config_file: str | os.PathLike[str] | None = N
     if the file is damaged, or its arrays are not those of the configuration; nothing has been unpacked then.
     """
     with opening(path, "a complete npz file", "download it again") as archive:
-        found = entries(archive, path, prefix=PREFIX)
+        found = entries(archive, path, prefix=PREFIX, most=1000)
         if config_file is None:
             config = _recognised(path, found)
         else:

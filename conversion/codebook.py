@@ -66,7 +66,8 @@ def read_codebook(path: str | os.PathLike[str], dtype: str = "float32") -> MaskP
     InputError
         If an array is missing, left over, or of another shape, or the file is damaged.
     """
-    arrays = read_npz(path, "an npz file", "fetch it again", f"no mask codebook at '{path}'", most_bytes=MOST_BYTES)
+    missing = f"no mask codebook at '{path}'"
+    arrays = read_npz(path, "an npz file", "fetch it again", missing, most_bytes=MOST_BYTES, most=1000)
     width, channels = (arrays.get(name, np.empty((0, 0))).shape for name in ("_vq_vae._embedding", "decoder.0.weight"))
     expected = layout(width[1] if len(width) == 2 else 0, channels[0] if channels else 0)
     _check(path, arrays, expected)

@@ -100,8 +100,9 @@ def read_folder(
     InputError
         If anything about the folder is not as expected; no weight has been read then.
     """
-    config, tensors = open_folder(Source.of(folder))
-    _check_memory(tensors, dtype, folder)
+    source = Source.of(folder)
+    config, tensors = open_folder(source)
+    _check_memory(tensors, dtype, source.path)
     total, done = sum(tensor.bytes for _, tensor in tensors.values()), 0
 
     def make(leaf):

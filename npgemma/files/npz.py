@@ -17,6 +17,7 @@ from npgemma.files.reading import reading
 
 # Of a zip's list of members, of one name in it, and of the header of an array, all of which parsers take in at once.
 MOST_DIRECTORY, MOST_LETTERS, MOST_HEADER = 16_000_000, 500, 10_000
+MOST_MEMBERS = 100_000
 # What compressed arrays may unpack to, where their reader says nothing else.
 MOST_BYTES = 2_000_000_000
 PIECE = 2**20
@@ -47,18 +48,21 @@ def read_npz(
     missing: str | None = None,
     only: Collection[str] | None = None,
     most_bytes: int | None = None,
+    most: int = MOST_MEMBERS,
 ) -> dict[str, np.ndarray]:
     """Return the arrays of an npz file by name, or of those that it has ``only`` some; bfloat16 as ``V2``.
 
-    They may take ``most_bytes``, by default what the file takes on disk, and `MOST_BYTES` at least. InputError as
-    `npgemma.files.reading.reading`; and if an array is too large or holds objects.
+    They may be ``most`` arrays and take ``most_bytes``, by default what the file takes on disk, and `MOST_BYTES` at
+    least. InputError as `npgemma.files.reading.reading`; and if an array is too large or holds objects.
     """
     with opening(path, kind, advice, missing) as archive:
-        found = entries(archive, path, only)
-        most = max(os.path.getsize(path), MOST_BYTES) if most_bytes is None else most_bytes
+        found = entries(archive, path, only, most=most)
+        most_bytes = max(os.path.getsize(path), MOST_BYTES) if most_bytes is None else most_bytes
         total = sum(entry.bytes for entry in found.values())
-        if total > most:
-            raise InputError(f"the arrays in '{path}' take {total} bytes, but should take {most} at most: {advice}")
+        if total > most_bytes:
+            raise InputError(
+                f"the arrays in '{path}' take {total} bytes, but should take {most_bytes} at most: {advice}"
+            )
         return {name: _unpacked(archive, entry) for name, entry in found.items()}
 
 
@@ -72,10 +76,16 @@ def opening(
 
 
 def entries(
-    archive: zipfile.ZipFile, path: str | os.PathLike[str], only: Collection[str] | None = None, prefix: str = ""
+    archive: zipfile.ZipFile,
+    path: str | os.PathLike[str],
+    only: Collection[str] | None = None,
+    prefix: str = "",
+    most: int = MOST_MEMBERS,
 ) -> dict[str, Entry]:
     """Return the arrays of an npz file by name, less a prefix, without reading more than their headers."""
     found: dict[str, Entry] = {}
+    if len(archive.infolist()) > most:
+        raise InputError(f"'{path}' holds {len(archive.infolist())} arrays, where {most} are the most: write it again")
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy").removeprefix(prefix)
         if only is not None and name not in only:
