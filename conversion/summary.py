@@ -7,6 +7,7 @@ import re
 from conversion import folder as reading
 from conversion.hub_config import FAMILIES
 from conversion.memory import available_memory
+from conversion.notes import notes_of
 from conversion.source import Source
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
@@ -44,6 +45,7 @@ def summarize(source: str | os.PathLike[str] | Source) -> dict:
         "adapter": None if source.adapter is None else f"LoRA, merged at load onto {source.weights}",
         "memory": {dtype: reading._bytes(pairs, dtype, in_place=1) for dtype in DTYPES},
         "free": available_memory(),
+        "notes": notes_of(source),
     }
 
 

@@ -131,7 +131,16 @@ def _load(package, options, progress, **settings):
         **settings,
     )
     progress.clear()
+    print_notes(model.source)
     return model
+
+
+def print_notes(source):
+    """Say on stderr what a checkpoint holds or declares that is not followed."""
+    from conversion.notes import notes_of
+
+    for note in notes_of(source):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def import_twin():

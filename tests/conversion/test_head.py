@@ -10,6 +10,7 @@ from support import CONFIGS, rewrite
 
 import conversion
 import npgemma
+from conversion.write import FILE_DTYPES as WORDS
 from conversion.write import cast
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import narrow, widen
@@ -17,7 +18,6 @@ from npgemma.tokenizer import Tokenizer
 
 CONFIG = CONFIGS["two key/value heads"]
 TABLE = "language_model.model.embed_tokens.weight"
-WORDS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 @pytest.fixture
