@@ -18,7 +18,7 @@ from conversion.refusals import check_metadata
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import widen
 from npgemma.files.reading import reading
-from npgemma.files.writing import replacing
+from npgemma.files.writing import check_writable, replacing
 
 # The file's words for dtypes. bfloat16 is held as its bits: see npgemma/fast/bfloat16.py.
 NUMPY = {
@@ -125,9 +125,7 @@ class Spool:
 
     def __init__(self, path):
         self.path, self.entries = pathlib.Path(path), []
-        # The finished file takes the place of what has its name, which must not be a device or a folder.
-        if not self.path.name or (self.path.exists() and not self.path.is_file()):
-            raise InputError(f"cannot write '{path}': it is not the name of a file")
+        check_writable(path)
         try:
             self.waiting = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 closed by close()
         except OSError as problem:
