@@ -23,7 +23,6 @@ prompts that PaliGemma was trained on (the mix checkpoints know all, others thos
   detect cat ; dog      boxes around things
   segment cat           boxes and masks
 """
-PROMPT = "caption en"
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,10 +98,16 @@ def _overview():
     return "\n".join([*lines, "", PROMPTS])
 
 
-def add_question(parser, prompt=PROMPT, described=None, several=False):
-    """Add the image and prompt arguments; the help describes the default prompt by ``described``, or else quotes it.
-    With ``several`` the prompts are a list, and None without any.
-    """
+class _Prompts(argparse.Action):
+    """Keeps the last prompt, and a list of all."""
+
+    def __call__(self, parser, options, values, option_string=None):
+        """Take a prompt."""
+        options.prompt, options.prompts = values, [*options.prompts, values]
+
+
+def add_question(parser, prompt="caption en", described=None):
+    """Add the image and prompt arguments; the help describes the default prompt by ``described``, or else quotes it."""
     parser.add_argument(
         "--image", "--image_file_path", nargs="+", metavar="FILE",
         help="images: files, folders, quoted patterns (\"pics/*.jpg\", \"pics/**/*.jpg\"), @list.txt (a path on each "
@@ -116,11 +121,10 @@ def add_question(parser, prompt=PROMPT, described=None, several=False):
         "--resize", choices=("bicubic", "bilinear"),
         help="filter that resizes images; big_vision's is bilinear (default: the checkpoint's own, mostly bicubic)",
     )  # fmt: skip
-    more = "; given more than once, each is asked about each image" if several else ""
-    kind = {"action": "append"} if several else {"default": prompt}
+    parser.set_defaults(prompts=[])
     parser.add_argument(
-        "--prompt", metavar="TEXT", **kind,
-        help=f"what to do, or - for a prompt from stdin{more} (default: {described or prompt})",
+        "--prompt", action=_Prompts, default=prompt, metavar="TEXT",
+        help=f"what to do, or - for a prompt from stdin (default: {described or prompt})",
     )  # fmt: skip
 
 

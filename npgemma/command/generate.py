@@ -7,7 +7,7 @@ import sys
 
 from npgemma.answer import as_json as object_as_json
 from npgemma.command import BAD_INPUT, prepare, views
-from npgemma.command.arguments import PROMPT, add_backend, add_question, add_sampling, add_static, mistake, positive
+from npgemma.command.arguments import add_backend, add_question, add_sampling, add_static, mistake, positive
 from npgemma.command.drawings import write_drawn
 from npgemma.command.fonts import open_font
 from npgemma.command.image_files import Names, check_folder
@@ -21,7 +21,7 @@ SUMMARY = "Answer prompts about images."
 
 def add_arguments(parser):
     """Declare the command's arguments."""
-    add_question(parser, several=True)
+    add_question(parser)
     add_backend(parser)
     add_static(parser)
     add_sampling(parser, max_new_tokens=100)
@@ -48,9 +48,9 @@ def add_arguments(parser):
 
 def run(options):
     """Print all answers; return a status that says whether every image could be read."""
-    progress, options.prompt = Progress(), options.prompt or [PROMPT]
+    progress, options.prompts = Progress(), options.prompts or [options.prompt]
     paths = prepare.image_paths(options)
-    views.check(options, paths, len(paths) * len(options.prompt))
+    views.check(options, paths, len(paths) * len(options.prompts))
     if options.font is not None:
         open_font(options.font)
     for folder in {options.mask_dir, options.out_dir} - {None, True}:
@@ -59,8 +59,11 @@ def run(options):
         raise InputError("--annotate and --mask-dir draw on one image: leave out --images-per-prompt")
     settings = prepare.sampling(options)
     prepare.backend_of(options)
-    with prepare.mistake(options):
-        status = _answer_all(options, paths, settings, progress)
+    try:
+        with prepare.mistake(options):
+            status = _answer_all(options, paths, settings, progress)
+    finally:
+        progress.clear()
     _note_unused(options)
     return status
 
@@ -79,9 +82,9 @@ def _answer_all(options, paths, settings, progress):
             return problem
 
     # The attention is seen of answers that are given alone.
-    size = 1 if options.show_attention else options.batch_size or min(len(options.prompt), 8)
-    total = len(paths) * len(options.prompt)
-    for questions in batches(paths, options.prompt, read_or_tell, size):
+    size = 1 if options.show_attention else options.batch_size or min(len(options.prompts), 8)
+    total = len(paths) * len(options.prompts)
+    for questions in batches(paths, options.prompts, read_or_tell, size):
         if isinstance(questions[0].image, InputError):
             status = BAD_INPUT
             for question in questions * options.json:
@@ -92,7 +95,6 @@ def _answer_all(options, paths, settings, progress):
         progress.count(questions[0].number, total)
         _answer(model, questions, options, settings, progress, names)
         progress.count(questions[-1].number + 1, total)
-    progress.clear()
     return status
 
 
@@ -106,7 +108,8 @@ def _answer(model, questions, options, settings, progress, names):
 
     def watch(generations):
         """Hand every answer to its writer."""
-        progress.note(f"{max(len(generation.token_ids) for generation in generations)} tokens")
+        if not streams:
+            progress.note(f"{max(len(generation.token_ids) for generation in generations)} tokens")
         for writer, generation in zip(writers, generations):
             writer.watch(generation)
 
@@ -212,7 +215,7 @@ def _note_unused(options):
         print(f"note: {', '.join(ignored)} only matter with --do-sample; decoding greedily", file=sys.stderr)
     elif ignored and options.temperature == 0:
         print(f"note: {', '.join(ignored)} do not matter at --temperature 0; decoding greedily", file=sys.stderr)
-    if any(IMAGE_MARK in without_image_marks(prompt) for prompt in options.prompt):
+    if any(IMAGE_MARK in without_image_marks(prompt) for prompt in options.prompts):
         print(
             f"note: {IMAGE_MARK} within a prompt is read as text; in front of it, it stands for the image",
             file=sys.stderr,

@@ -110,8 +110,7 @@ def _matching(pattern):
 
 def with_piped_prompt(options):
     """Return the options of a command with the prompt from stdin in place of ``-``."""
-    given = getattr(options, "prompt", None)
-    prompts = given if isinstance(given, list) else [given]
+    prompts = getattr(options, "prompts", [])
     if PIPED in prompts and PIPED in (options.image or []):
         raise InputError("stdin is either the image or the prompt: name a file, or write the prompt after --prompt")
     if PIPED in prompts:
@@ -119,7 +118,8 @@ def with_piped_prompt(options):
             text = _all_of(sys.stdin, "prompt").decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             raise InputError("the prompt on stdin is not text in UTF-8: convert it first") from None
-        options.prompt = [text if prompt == PIPED else prompt for prompt in prompts] if prompts is given else text
+        options.prompts = [text if prompt == PIPED else prompt for prompt in prompts]
+        options.prompt = options.prompts[-1]
     return options
 
 

@@ -70,6 +70,8 @@ def image_reader(options):
 def image(options):
     """Return the one image that a command takes, or the images of the one prompt, behind the path or paths."""
     paths, count = image_paths(options), options.images_per_prompt
+    if len(options.prompts) > 1:
+        raise InputError(f"this command takes one prompt, found {len(options.prompts)}")
     if len(paths) > 1:
         takes = "one image" if count == 1 else f"{count} images"
         raise InputError(f"this command takes {takes}, found {len(paths) * count}")

@@ -34,7 +34,7 @@ class Progress:
 
     def count(self, done, total):
         """Say how many of several answers are done and how long the others will take, before all that is reported."""
-        if not self.terminal or total == 1:
+        if not self.terminal or total == 1 or done == total:
             return
         self.active, now = True, time.monotonic()
         began, before = self.first = self.first or (now, done)

@@ -174,9 +174,10 @@ def test_files_about_several_images(run, tmp_path):  # noqa: F811
     for path in ("x/cat.png", "x/cat-annotated.png", "y/cat.png"):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         shutil.copy(npgemma.example_image(), path)
-    before = (tmp_path / "x/cat-annotated.png").read_bytes()
-    every = ("--annotate", "--mask-dir", "--show-attention", "--save-image-as-seen", "--out-dir", "x")
-    found = answers(run("--image", "x", "y", "cut.png", "--json", "--prompt", "segment red circle", *every), 2)
+    Image.open("x/cat.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save("x/cat.png")
+    before, prompt = (tmp_path / "x/cat-annotated.png").read_bytes(), ("--prompt", "segment red circle")
+    every = ("--annotate", "--mask-dir", "--show-attention", "--save-image-as-seen", "--batch-size", 3)
+    found = answers(run("--image", "x", "y", "cut.png", "--json", *prompt, *every, "--out-dir", "x"), 2)
     names = [
         ["cat-annotated-seen", "cat-annotated-annotated", "cat-annotated-1-red-circle", "cat-annotated-attention"],
         ["cat-seen", "cat-annotated-2", "cat-1-red-circle", "cat-attention"],
@@ -185,6 +186,8 @@ def test_files_about_several_images(run, tmp_path):  # noqa: F811
     assert [each["files"] for each in found[:3]] == [[f"x/{name}.png" for name in each] for each in names]
     assert len(os.listdir("x")) == 2 + 12
     assert (tmp_path / "x/cat-annotated.png").read_bytes() == before
+    assert run("--image", "y", *prompt, "--show-attention", "alone.png")[0] == 0
+    assert (tmp_path / "alone.png").read_bytes() == (tmp_path / "x/cat-attention-2.png").read_bytes()
     # Of several prompts, and a note that says of which answer it is.
     two = ("--prompt", "detect red circle", "--prompt", "ocr")
     _, _, err = run("--image", "y", *two, "--annotate", "--out-dir", "new/deep")
@@ -194,11 +197,12 @@ def test_files_about_several_images(run, tmp_path):  # noqa: F811
 
 def test_how_many_are_done_is_shown_between_answers(monkeypatch, capsys):
     terminal = on_a_terminal(monkeypatch)
-    assert main(["--image", "b.png", "a.JPG", "deep/c.png", "--max-new-tokens", "2"]) == 0
+    assert main(["--image", "b.png", "a.JPG", "deep/c.png", "--max-new-tokens", "2", "--json"]) == 0
     lines = [line for line in terminal.getvalue().split("\r\033[K") if " of 3" in line]
-    assert list(dict.fromkeys(line[:6] for line in lines)) == ["0 of 3", "1 of 3", "2 of 3", "3 of 3"]
+    assert list(dict.fromkeys(line[:6] for line in lines)) == ["0 of 3", "1 of 3", "2 of 3"]
     assert any(line.endswith(" s left") for line in lines)
     assert any(" s left: encoding the image: " in line for line in lines)
+    assert sum("reading the prompt" in line for line in lines) == 3 * npgemma.load().config.text.layers
     assert terminal.getvalue().endswith("\r\033[K")
     assert "\033" not in capsys.readouterr().out
 
