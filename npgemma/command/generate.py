@@ -70,7 +70,8 @@ def run(options):
 
 def _answer_all(options, paths, settings, progress):
     """Print the answers to all prompts about all images, in their order, and the errors of images in their places."""
-    read, names, status, model = prepare.image_reader(options), Names(flat(paths)), 0, None
+    read, status, model = prepare.image_reader(options), 0, None
+    names = Names(flat(paths) if options.out_dir or options.mask_dir else [])
 
     def read_or_tell(path):
         """Return an image, or the error that it cannot be read."""
