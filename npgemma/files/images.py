@@ -1,7 +1,6 @@
 """Image files of any format and mode, damaged ones too, to upright 8-bit RGB."""
 
 import contextlib
-import io
 import os
 import re
 import warnings
@@ -13,11 +12,10 @@ from npgemma.errors import InputError
 
 
 def open_image(image):
-    """Return a fully decoded Pillow image of a path, a file's bytes, a uint8 array or such an image; of an animation,
-    the first frame. InputError says what is wrong with a file or an array.
+    """Return a fully decoded Pillow image of a path, a uint8 array or such an image; of an animation, the first frame.
+
+    InputError says what is wrong with a file or an array.
     """
-    if isinstance(image, bytes):
-        return _decoded(io.BytesIO(image), "(bytes)")
     if isinstance(image, Image.Image):
         return image
     if isinstance(image, np.ndarray):
@@ -39,17 +37,12 @@ def open_image(image):
         raise InputError(f"no image at '{path}': check the path")
     if os.path.isdir(path):
         raise InputError(f"'{path}' is a folder, not an image: name the file in it")
-    return _decoded(path, path)
-
-
-def _decoded(file, path):
-    """Return the image in a file; errors call it by its path."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of damaged metadata, which matter to nobody here, and of images from 89 megapixels, which
             # a phone can take; from 179 it refuses, and that stands.
             warnings.simplefilter("ignore")
-            with Image.open(file) as opened:
+            with Image.open(path) as opened:
                 _scale_transparency(opened)
                 opened.load()
                 opened.getexif()  # some formats read it only now, while the file is open
