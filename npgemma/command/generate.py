@@ -15,7 +15,7 @@ from npgemma.command.image_files import check_mask_folder, save_image, write_mas
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.files.images import open_image, upright_rgb
-from npgemma.machinery.model import IMAGE_MARK, without_image_marks
+from npgemma.machinery.model import without_marks
 
 SUMMARY = "Answer a prompt about images."
 
@@ -182,7 +182,7 @@ def _write_drawn(options, path, answer, model):
 
 def _hint(options, task):
     """Return what to ask instead, unless just that was asked."""
-    return "" if options.prompt.startswith((task, "segment")) else f": ask '{task} ...'"
+    return "" if without_marks(options.prompt).startswith((task, "segment")) else f": ask '{task} ...'"
 
 
 def _why_no_mask(options, answer, model):
@@ -202,7 +202,7 @@ def _why_no_mask(options, answer, model):
 
 
 def _note_unused(options):
-    """Note settings of sampling that do not matter, and an ``<image>`` in the prompt that only other programs read."""
+    """Note settings of sampling that do not matter."""
     tuned = {
         "--temperature": options.temperature not in (0, 1),
         "--top-p": options.top_p != 1,
@@ -214,8 +214,3 @@ def _note_unused(options):
         print(f"note: {', '.join(ignored)} only matter with --do-sample; decoding greedily", file=sys.stderr)
     elif ignored and options.temperature == 0:
         print(f"note: {', '.join(ignored)} do not matter at --temperature 0; decoding greedily", file=sys.stderr)
-    if IMAGE_MARK in without_image_marks(options.prompt):
-        print(
-            f"note: {IMAGE_MARK} within a prompt is read as text; in front of it, it stands for the image",
-            file=sys.stderr,
-        )
