@@ -7,6 +7,7 @@ from npgemma.command import prepare, views
 from npgemma.command.annotate import annotate, font_size
 from npgemma.command.fonts import note_missing
 from npgemma.command.image_files import drawn_name, save_image, write_masks
+from npgemma.machinery.model import without_marks
 
 
 def write_drawn(options, names, question, answer, passes, model):
@@ -42,7 +43,7 @@ def write_drawn(options, names, question, answer, passes, model):
 
 def _hint(question, task):
     """Return what to ask instead, unless just that was asked."""
-    return "" if question.prompt.startswith((task, "segment")) else f": ask '{task} ...'"
+    return "" if without_marks(question.prompt).startswith((task, "segment")) else f": ask '{task} ...'"
 
 
 def _why_no_mask(question, answer, model):

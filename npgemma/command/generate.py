@@ -14,7 +14,6 @@ from npgemma.command.image_files import Names, check_folder
 from npgemma.command.inputs import batches, flat
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
-from npgemma.machinery.model import IMAGE_MARK, without_image_marks
 
 SUMMARY = "Answer prompts about images."
 
@@ -204,7 +203,7 @@ def box_line(detection):
 
 
 def _note_unused(options):
-    """Note settings of sampling that do not matter, and an ``<image>`` in the prompt that only other programs read."""
+    """Note settings of sampling that do not matter."""
     tuned = {
         "--temperature": options.temperature not in (0, 1),
         "--top-p": options.top_p != 1,
@@ -216,8 +215,3 @@ def _note_unused(options):
         print(f"note: {', '.join(ignored)} only matter with --do-sample; decoding greedily", file=sys.stderr)
     elif ignored and options.temperature == 0:
         print(f"note: {', '.join(ignored)} do not matter at --temperature 0; decoding greedily", file=sys.stderr)
-    if any(IMAGE_MARK in without_image_marks(prompt) for prompt in options.prompts):
-        print(
-            f"note: {IMAGE_MARK} within a prompt is read as text; in front of it, it stands for the image",
-            file=sys.stderr,
-        )

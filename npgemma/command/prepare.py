@@ -11,6 +11,7 @@ from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.files.images import open_image, upright_rgb
 from npgemma.image import load_image
+from npgemma.machinery.model import MARKS, without_marks
 from npgemma.machinery.sampling import Sampling
 
 
@@ -133,7 +134,20 @@ def load(options, progress):
 
         package = torch_ref
     static = getattr(options, "static", False)
-    return _load(package, options, progress, dtype=options.dtype, device=device(options), static=static)
+    model = _load(package, options, progress, dtype=options.dtype, device=device(options), static=static)
+    for prompt in getattr(options, "prompts", []) or [getattr(options, "prompt", None) or ""]:
+        note_marks(prompt)
+    return model
+
+
+def note_marks(prompt):
+    """Note what other programs read in a prompt: what stands in front of it is left out, elsewhere it stays."""
+    rest = without_marks(prompt)
+    for mark in MARKS:
+        if mark in rest:
+            print(f"note: {mark} within a prompt stays as it is; only in front of it is it left out", file=sys.stderr)
+        elif mark in prompt:
+            print(f"note: {mark} in front of a prompt is left out, since npgemma puts it there itself", file=sys.stderr)
 
 
 def reference(options, dtype):
@@ -143,6 +157,8 @@ def reference(options, dtype):
 
 def _load(package, options, progress, **settings):
     """Load the checkpoint that the options name, with all of its parts."""
+    from conversion import lora
+
     model = package.load(
         options.checkpoint,
         base=options.base,
@@ -153,6 +169,8 @@ def _load(package, options, progress, **settings):
         **settings,
     )
     progress.clear()
+    for note in lora.notes(model.source, model.config):
+        print(f"note: {note}", file=sys.stderr)
     return model
 
 

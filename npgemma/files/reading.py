@@ -15,8 +15,8 @@ from npgemma.files.shapes import check
 
 # What Git LFS puts in a file's place until the file itself is fetched.
 POINTER = b"version https://git-lfs.github.com/spec/"
-# Of a JSON file; the largest of a published checkpoint, PaliGemma 2's tokenizer.json, has 34 MB.
-MOST_BYTES = 150_000_000
+# Of a JSON file; read, it may take thirty times as much memory.
+MOST_BYTES = 20_000_000
 
 
 @contextlib.contextmanager
@@ -77,15 +77,15 @@ def _check_regular(path, missing):
             raise InputError(f"'{path}' is only a pointer of Git LFS, not the file: run 'git lfs pull' in its folder")
 
 
-def read_json(path: str | os.PathLike[str], shape: Any = dict) -> Any:
+def read_json(path: str | os.PathLike[str], shape: Any = dict, most: int = MOST_BYTES) -> Any:
     """Return what a JSON file holds, if it has a shape (`npgemma.files.shapes.check`), by default any object.
 
-    InputError if the file is missing, a pointer of Git LFS, not JSON, or of another shape.
+    InputError if the file is missing, a pointer of Git LFS, larger than ``most``, not JSON, or of another shape.
     """
     missing = f"'{path}' is missing: pass a checkpoint folder as the hub has it"
     with reading(path, "valid JSON", "download it again", missing):
-        if os.path.getsize(path) > MOST_BYTES:
-            raise InputError(f"'{path}' has more than {MOST_BYTES // 10**6} MB: download it again")
+        if os.path.getsize(path) > most:
+            raise InputError(f"'{path}' has more than {most // 10**6} MB: download it again")
         return parse_json(pathlib.Path(path).read_text(encoding="utf-8"), shape, f"'{path}'")
 
 
