@@ -20,7 +20,7 @@ from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen_in_pieces
 from npgemma.fast.dtypes import DTYPES
 from npgemma.fast.int8 import quantize
 from npgemma.files.reading import read_json
-from npgemma.files.tokenizer_files import has_tokenizer
+from npgemma.files.tokenizer_files import check_other, has_tokenizer
 from npgemma.image import Preprocessing
 from npgemma.params import MaskParams, Params, build
 from npgemma.tokenizer import Tokenizer, open_tokenizer
@@ -63,8 +63,7 @@ def read_checkpoint(
     """
     source = Source.of(folder)
     config, _ = open_folder(source)
-    words = tokenizer_of(source)
-    tokenizer = open_tokenizer(words, config.text.vocabulary) if words else None
+    tokenizer = open_words(source, config)
     path = source.file(codebook.FILE)
     mask_params = codebook.read_codebook(path) if os.path.lexists(path) else None
     preprocessing = read_preprocessing(source, config, resize)
@@ -140,6 +139,15 @@ def tokenizer_of(source):
     if source.tokenizer is not None:
         return source.tokenizer
     return next((folder for folder in (source.adapter, source.weights) if folder and has_tokenizer(folder)), None)
+
+
+def open_words(source, config):
+    """Open a checkpoint's tokenizer, if it has one; InputError if an adapter's contradicts its base's."""
+    place = tokenizer_of(source)
+    tokenizer = open_tokenizer(place, config.text.vocabulary) if place else None
+    if tokenizer and source.adapter and source.tokenizer is None:
+        check_other(tokenizer, source.weights if place == source.adapter else source.adapter)
+    return tokenizer
 
 
 def read_config(folder):

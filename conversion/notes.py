@@ -2,8 +2,9 @@
 
 import os
 
+from conversion import lora
 from conversion.buffers import UNUSED
-from conversion.folder import INDEX, INDEX_SHAPE, SINGLE, read_config, read_tensors
+from conversion.folder import INDEX, INDEX_SHAPE, SINGLE, open_folder, read_config, read_tensors
 from conversion.head import HEADS
 from conversion.layout import canonical
 from conversion.preprocessing import said
@@ -25,7 +26,7 @@ def notes_of(source: str | os.PathLike[str] | Source) -> list[str]:
     """Return a sentence for everything that a checkpoint, which can be read, holds or declares and nobody follows."""
     source = Source.of(source)
     notes: list[str] = []
-    for part in () if source.is_npz else (_of_weights, _of_settings, _of_images):
+    for part in (_of_adapter,) if source.is_npz else (_of_weights, _of_settings, _of_images, _of_adapter):
         try:
             notes += part(source)
         except InputError as problem:  # of a file that is not read otherwise
@@ -53,6 +54,10 @@ def _of_weights(source):
         yield f"'{folder / 'config.json'}' declares an output head of its own, but there is none: the table is used"
     if config.get("auto_map"):
         yield f"'{folder / 'config.json'}' names code of its own (auto_map), which is never run"
+
+
+def _of_adapter(source):
+    return lora.notes(source, open_folder(source)[0]) if source.adapter is not None else []
 
 
 def _of_settings(source):

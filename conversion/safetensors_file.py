@@ -19,7 +19,7 @@ from conversion.refusals import check_metadata
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import widen
 from npgemma.files.reading import reading
-from npgemma.files.writing import replacing
+from npgemma.files.writing import check_writable, replacing
 
 # Of a checkpoint's file; the largest has 1,500. A parser takes in all of their list at once.
 MOST_TENSORS, LONGEST_ENTRY, MOST_LETTERS = 30_000, 500, 500
@@ -136,9 +136,7 @@ class Spool:
 
     def __init__(self, path):
         self.path, self.entries = pathlib.Path(path), []
-        # The finished file takes the place of what has its name, which must not be a device or a folder.
-        if not self.path.name or (self.path.exists() and not self.path.is_file()):
-            raise InputError(f"cannot write '{path}': it is not the name of a file")
+        check_writable(path)
         try:
             self.waiting = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 closed by close()
         except OSError as problem:

@@ -12,7 +12,7 @@ from conversion.source import Source
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
 from npgemma.fast.dtypes import DTYPES
-from npgemma.tokenizer import open_tokenizer
+from npgemma.files.foreign import shown
 
 NAMES = {"gemma": "PaliGemma 1", "gemma2": "PaliGemma 2"}
 # How names begin in each generation of transformers' files.
@@ -73,14 +73,13 @@ def _generation(names):
 
 def _tokenizer(source, config):
     """Return what encodes text, how many ids it has, and what is to be said of it."""
-    words = reading.tokenizer_of(source)
-    if words is None:
-        return "none: text needs tokenizer.model or tokenizer.json, --tokenizer FILE"
     try:
-        tokenizer = open_tokenizer(words, config.text.vocabulary)
+        tokenizer = reading.open_words(source, config)
     except InputError as problem:
         return f"unusable: {problem}"
-    added = [token.content for token in tokenizer.added.values()]
+    if tokenizer is None:
+        return "none: text needs tokenizer.model or tokenizer.json, --tokenizer FILE"
+    added = [shown(token.content, 80) for token in tokenizer.added.values()]
     more = f", {len(added)} added ({', '.join(added[:3])}{', ...' if len(added) > 3 else ''})" if added else ""
     notes = "".join(f"; note: {note}" for note in tokenizer.notes[:3])
     return f"{tokenizer.path}, {tokenizer.size} ids{more}{notes}"

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
-from npgemma.files.images import open_image, upright_rgb
+from npgemma.files.images import ADVICE, KIND, MAX_PIXELS, image_name, open_image, upright_rgb
+from npgemma.files.reading import reading
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,29 @@ class Preprocessing:
 PUBLISHED = Preprocessing()
 
 # What can be given as an image; a list is several images of one prompt.
-AnyImage = str | os.PathLike[str] | Image.Image | np.ndarray | LoadedImage | Sequence[Any]
+AnyImage = (
+    str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Image.Image | np.ndarray | LoadedImage | Sequence[Any]
+)
 
 
-def load_image(image: AnyImage, side: int, preprocessing: Preprocessing = PUBLISHED) -> LoadedImage:
+def load_image(
+    image: AnyImage, side: int, preprocessing: Preprocessing = PUBLISHED, max_pixels: float = MAX_PIXELS
+) -> LoadedImage:
     """Read an image and resize it to the model's square.
 
     Parameters
     ----------
-    image : str, os.PathLike, PIL.Image.Image or uint8 array
-        A file in any format and mode that Pillow reads, a Pillow image, or an array (Y, X), (Y, X, 3) or (Y, X, 4) of
-        values from 0 to 255.
+    image : str, os.PathLike, bytes, binary file, PIL.Image.Image or uint8 array
+        A file (PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF or PPM, of any mode; of an animation the first frame), by its
+        path, its content, or opened; the same in a ``data:`` address; a Pillow image, or an array (Y, X), (Y, X, 3) or
+        (Y, X, 4) of values from 0 to 255.
     side : int
         Of the square, in pixels: ``config.vision.image_size``.
     preprocessing : Preprocessing
         The checkpoint's.
+    max_pixels : float
+        The largest image: by default any that takes less than ten seconds and three gigabytes. Kinds that are slow to
+        decode, such as a PPM in text, are allowed fewer.
 
     Returns
     -------
@@ -73,7 +82,7 @@ def load_image(image: AnyImage, side: int, preprocessing: Preprocessing = PUBLIS
     Raises
     ------
     InputError
-        If there is no such file or it cannot be read as an image.
+        If there is no such file, it cannot be read as an image, or it is too large.
 
     Notes
     -----
@@ -85,8 +94,9 @@ def load_image(image: AnyImage, side: int, preprocessing: Preprocessing = PUBLIS
     values again. big_vision resizes bilinearly and gemma.cpp takes the nearest pixel; that alone moves pixels by up to
     30 of 255, more than any rounding in the network, so compare implementations on the same pixels.
     """
-    upright = upright_rgb(open_image(image))
-    values_YXC = np.asarray(upright.resize((side, side), Image.Resampling(preprocessing.resample)))
+    with reading(None, KIND, ADVICE, name=image_name(image)):
+        upright = upright_rgb(open_image(image, max_pixels))
+        values_YXC = np.asarray(upright.resize((side, side), Image.Resampling(preprocessing.resample)))
     # The factor in float64, all else in float32, as in Hugging Face; the published numbers give exactly x / 127.5 - 1.
     scaled_YXC = (values_YXC * preprocessing.factor).astype(np.float32)
     mean_C, deviation_C = np.array([preprocessing.mean, preprocessing.deviation], dtype=np.float32)

@@ -52,6 +52,7 @@ def _run(run):
     import numpy as np
 
     from npgemma.errors import InputError
+    from npgemma.files.foreign import shown
     from npgemma.machinery.loading import check_neighbour
 
     try:
@@ -65,7 +66,8 @@ def _run(run):
         raise
     except OSError as problem:
         # Whoever opens a file reports its errors; what is left is the output, on a full disk mostly.
-        print(f"error: cannot write {problem.filename or 'the output'}: {problem.strerror}", file=sys.stderr)
+        what = shown(problem.filename or "the output")
+        print(f"error: cannot write {what}: {problem.strerror}", file=sys.stderr)
     except MemoryError:
         print(
             "error: not enough memory for this model here; --dtype bfloat16 needs half, int8 a quarter", file=sys.stderr

@@ -8,6 +8,7 @@ import sys
 
 import npgemma
 from npgemma.command import BAD_INPUT, COMMANDS, DEFAULT
+from npgemma.command.inputs import IMAGE_ENDINGS, with_piped_prompt
 from npgemma.fast.dtypes import DTYPES
 from npgemma.files.foreign import shown
 
@@ -22,18 +23,17 @@ prompts that PaliGemma was trained on (the mix checkpoints know all, others thos
   detect cat ; dog      boxes around things
   segment cat           boxes and masks
 """
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence that guesses what was meant."""
 
     def parse_args(self, args=None, namespace=None):
-        """Return the options; end if a word is none of them, and say what could be meant."""
+        """Return the options, with what is piped in; end if a word is none of them, and say what could be meant."""
         options, others = self.parse_known_args(args, namespace)
         if others:
             self.error(f"'{others[0]}' is no option: {self._meant(others[0])}")
-        return options
+        return with_piped_prompt(options)
 
     def error(self, message):
         """Print the sentence and end."""
@@ -98,11 +98,21 @@ def _overview():
     return "\n".join([*lines, "", PROMPTS])
 
 
+class _Prompts(argparse.Action):
+    """Keeps the last prompt, and a list of all."""
+
+    def __call__(self, parser, options, values, option_string=None):
+        """Take a prompt."""
+        options.prompt, options.prompts = values, [*options.prompts, values]
+
+
 def add_question(parser, prompt="caption en", described=None):
     """Add the image and prompt arguments; the help describes the default prompt by ``described``, or else quotes it."""
     parser.add_argument(
-        "--image", "--image_file_path", nargs="+", metavar="FILE", help="images (default: the example image)"
-    )
+        "--image", "--image_file_path", nargs="+", metavar="FILE",
+        help="images: files, folders, quoted patterns (\"pics/*.jpg\", \"pics/**/*.jpg\"), @list.txt (a path on each "
+        "line, seen from the current folder), or - for stdin (default: the example image)",
+    )  # fmt: skip
     parser.add_argument(
         "--images-per-prompt", type=positive, default=1, metavar="N",
         help="ask about N images at once, in order, as checkpoints fine-tuned on several expect (default: %(default)s)",
@@ -111,9 +121,11 @@ def add_question(parser, prompt="caption en", described=None):
         "--resize", choices=("bicubic", "bilinear"),
         help="filter that resizes images; big_vision's is bilinear (default: the checkpoint's own, mostly bicubic)",
     )  # fmt: skip
+    parser.set_defaults(prompts=[])
     parser.add_argument(
-        "--prompt", default=prompt, metavar="TEXT", help=f"what to do (default: {described or '%(default)s'})"
-    )
+        "--prompt", action=_Prompts, default=prompt, metavar="TEXT",
+        help=f"what to do, or - for a prompt from stdin (default: {described or prompt})",
+    )  # fmt: skip
 
 
 def add_backend(parser):
@@ -168,7 +180,10 @@ def add_sampling(parser, max_new_tokens):
         "--top-p", "--top_p", type=float, default=1.0, metavar="P",
         help="draw among the fewest most probable tokens whose probabilities together reach P",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, metavar="S", help="the same seed draws the same tokens")
+    parser.add_argument(
+        "--seed", type=int, metavar="S",
+        help="the same seed draws the same tokens; the answers of one run draw with S, S + 1, ..., in their order",
+    )  # fmt: skip
 
 
 def dtype(word):

@@ -110,7 +110,7 @@ def reference_of(options, token_ids):
 
     if options.reference:
         return with_model(from_trace(options.reference), lambda dtype: prepare.reference(options, dtype)), None
-    [(_, image)] = prepare.images(options, most=1)
+    _, image = prepare.image(options)
     # NumPy loads no float16: such a port's weights are rounded from float32.
     model = prepare.reference(options, "float32" if options.dtype == "float16" else options.dtype)
     ids = None if token_ids is None else [int(token) for token in token_ids.reshape(-1)]

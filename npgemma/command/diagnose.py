@@ -52,10 +52,9 @@ def _from_logits(options):
     from npgemma.porting.logits import Question, diagnose, read_answer
 
     def load():
-        [(_, image)] = prepare.images(options, most=1)
-        return image
+        return prepare.image(options)[1]
 
-    [(path, _)] = prepare.images(options, most=1)
+    path, _ = prepare.image(options)
     model = prepare.reference(options, "float32")
     answer, prompt = read_answer(options.logits, model), options.prompt or PROMPT
     question = Question(model, load, prompt, answer.token_ids)
@@ -81,8 +80,7 @@ def _from_trace(options):
         coverage = cover(reference, arrays, rules)
 
     def load():
-        [(_, image)] = prepare.images(options, most=1)
-        return pixels_of(image)
+        return pixels_of(prepare.image(options)[1])
 
     replays = replays_of(reference, coverage.shown, options.dtype, load, options.prompt)
     return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | diagnose(replays)

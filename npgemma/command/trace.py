@@ -74,7 +74,7 @@ def run(options):
             spool.add(name, array)
 
     with prepare.mistake(options):
-        [(path, image)] = prepare.images(options, most=1)
+        path, image = prepare.image(options)
         model = prepare.load(options, progress)
         manifest = Manifest(model.params)
         with record(options.only, sink, manifest.watch):

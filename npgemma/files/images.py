@@ -1,60 +1,220 @@
-"""Image files of any format and mode, damaged ones too, to upright 8-bit RGB."""
+"""Images of any kind, format and mode, damaged and hostile ones too, to upright 8-bit RGB."""
 
+import base64
 import contextlib
+import io
 import os
 import re
+import struct
+import threading
+import urllib.parse
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from npgemma.errors import InputError
+from npgemma.files.reading import reading
+
+# What is opened; HEIF only where `pillow_heif` has told Pillow of it. Of Pillow's others, EPS starts a program.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")
+READ = "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF and PPM"
+KIND, ADVICE = "an image that can be decoded", "check that it is complete, or save it again, smaller"
+# Up to so many pixels, every image takes less than ten seconds and three gigabytes.
+MAX_PIXELS = 120_000_000
+# Pixels that take so many times longer to decode, by Pillow's decoder or by a TIFF's compression.
+SLOW = {"ppm": 30, "ppm_plain": 30, "bmp_rle": 6}
+SLOW_TIFF = {"lzma": 4, "jpeg": 2, "tiff_jpeg": 2}
+# A JPEG of more scans, each of which goes over all pixels, counts for more; programs write about ten.
+SCANS = 50
+# Resizing takes memory by the longer side: the shorter one counts as at least so much.
+LEAST_SIDE = 256
+# How often, and of how many bytes beyond a file's size, Pillow may read: some files lead it in circles.
+MOST_READS, MOST_BYTES = 3_000_000, 1_000_000_000
+# Chunks of a PNG that its pixels need, though they may be missing, and texts that can say which way is up.
+CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
+TEXTS, KEYS = (b"tEXt", b"zTXt", b"iTXt"), {"XML:com.adobe.xmp", "Raw profile type exif"}
+# What ends the data of a JPEG's scan: a marker that is neither a byte 255 nor a restart.
+MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+# How an image is transposed, by the tag Orientation of its EXIF data.
+ORIENTATION, TRANSPOSED = 0x0112, dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 2))
+# Side of the squares in which an image is converted, as conversions take several times its memory.
+PIECE = 1024
+_pillows_limit = threading.RLock()
 
 
-def open_image(image):
-    """Return a fully decoded Pillow image of a path, a uint8 array or such an image; of an animation, the first frame.
+def open_image(image, max_pixels=MAX_PIXELS):
+    """Return a fully decoded Pillow image of any image (`npgemma.image.load_image`); of an animation, the first frame.
 
-    InputError says what is wrong with a file or an array.
+    InputError says what is wrong with it, or that it takes more time and memory than ``max_pixels`` ordinary pixels.
     """
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, np.ndarray):
-        if (
-            image.dtype != np.uint8
-            or image.ndim not in (2, 3)
-            or image.shape[2:] not in ((), (3,), (4,))
-            or not image.size
-        ):
-            raise InputError(
-                "an image given as an array should be uint8 of shape (rows, columns, 3) with values from 0 to 255, "
-                f"found {image.dtype} of shape {image.shape}"
-            )
-        return Image.fromarray(image)
-    path = os.fspath(image)
-    if isinstance(path, str) and re.match(r"[a-z]+://", path, re.IGNORECASE):
-        raise InputError(f"'{path}' is an address: download the image first, and name the file")
-    if not os.path.exists(path):
-        raise InputError(f"no image at '{path}': check the path")
-    if os.path.isdir(path):
-        raise InputError(f"'{path}' is a folder, not an image: name the file in it")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of damaged metadata, which matter to nobody here, and of images from 89 megapixels, which
-            # a phone can take; from 179 it refuses, and that stands.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as opened:
+    path, name = _path(image), image_name(image)
+    with reading(path, KIND, ADVICE, f"no image at {name}: check the path", name), _raised_limit(max_pixels):
+        try:
+            if isinstance(image, np.ndarray | Image.Image):
+                return _in_memory(image, max_pixels)
+            with _Metered(io.BytesIO(_content(image)) if path is None else io.FileIO(path)) as file:
+                source = _without_bulk(file) if file.read(8) == b"\x89PNG\r\n\x1a\n" else file
+                opened = Image.open(source, formats=[each for each in FORMATS if each != "HEIF" or each in Image.OPEN])
+                _check_pixels(_cost(opened, source), max_pixels)
                 _scale_transparency(opened)
                 opened.load()
-                opened.getexif()  # some formats read it only now, while the file is open
-    except Image.DecompressionBombError:
-        most = 2 * Image.MAX_IMAGE_PIXELS // 10**6
-        raise InputError(f"image '{path}' has more than {most} million pixels: scale it down first") from None
-    except Image.UnidentifiedImageError:
-        raise InputError(f"'{path}' is not an image in a format that Pillow reads: convert it to PNG or JPEG") from None
-    # Pillow's decoders raise whatever a damaged file leads them to: OSError, SyntaxError, ValueError, struct.error.
-    except Exception as problem:
-        raise InputError(f"image '{path}' cannot be decoded ({problem}): is the file complete?") from None
-    return opened
+                with contextlib.suppress(Exception):
+                    opened.getexif()  # some formats read it only now, while the file is open
+                return opened
+        except UnidentifiedImageError:
+            raise InputError(f"{name} is not an image in a format that is read, {READ}: convert it to PNG") from None
+        except Image.DecompressionBombError:
+            raise InputError(
+                f"{name} has more than {max_pixels / 1e6:g} million pixels, or takes as long to decode: scale it down "
+                "first, or allow more with --max-pixels (in Python, max_pixels of load_image)"
+            ) from None
+
+
+def image_name(image):
+    """Return what a message calls an image: its path, or words where it is none, and nothing of its content."""
+    path = _path(image)
+    if path is None:
+        return "the image of a data: address" if isinstance(image, str) else "the image"
+    return f"'{path}'"
+
+
+def _path(image):
+    """Return the path of an image that is a file, otherwise None."""
+    if not isinstance(image, str | os.PathLike):
+        return None
+    path = os.fsdecode(image)
+    if re.match(r"[a-z]+://", path, re.IGNORECASE):
+        raise InputError(f"'{path}' is an address: download the image first, and name the file")
+    return None if path[:5].lower() == "data:" else path
+
+
+def _content(image):
+    """Return the bytes of a file object, a data: address or bytes of any kind."""
+    if isinstance(image, str):
+        head, _, text = image.partition(",")
+        if not head.lower().endswith(";base64"):
+            raise InputError("the data: address of an image should begin like 'data:image/png;base64,'")
+        return base64.b64decode(urllib.parse.unquote_to_bytes(text))
+    if hasattr(image, "read"):
+        with contextlib.suppress(OSError, AttributeError):
+            image.seek(0)
+        image = image.read(MOST_BYTES)
+    if not isinstance(image, bytes | bytearray | memoryview):
+        found = "text" if isinstance(image, str) else type(image).__name__
+        raise InputError(f"an image should be a path, a Pillow image, an array, bytes or a binary file, found {found}")
+    return bytes(image)
+
+
+class _Metered(io.BufferedReader):
+    """A binary file that raises ValueError once it was read too often."""
+
+    def __init__(self, raw):
+        super().__init__(raw)
+        self.reads, self.bytes = MOST_READS, 4 * self.seek(0, io.SEEK_END) + 64_000_000
+        self.seek(0)
+
+    def read(self, size=-1):
+        """Read as any file does."""
+        content = super().read(size)
+        self.reads, self.bytes = self.reads - 1, self.bytes - len(content)
+        if min(self.reads, self.bytes) < 0:
+            raise ValueError("it has too many parts")
+        return content
+
+
+@contextlib.contextmanager
+def _raised_limit(pixels: float) -> Iterator[None]:
+    """Let Pillow, which has a limit for the whole process, open what somebody allowed explicitly."""
+    if pixels <= MAX_PIXELS:
+        yield
+        return
+    with _pillows_limit:
+        kept = Image.MAX_IMAGE_PIXELS
+        try:
+            Image.MAX_IMAGE_PIXELS = None
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = kept
+
+
+def _in_memory(image, max_pixels):
+    """Return the Pillow image of a uint8 array or of a Pillow image, loaded."""
+    if isinstance(image, np.ndarray):
+        shape = image.shape
+        if image.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (3,), (4,)) or 0 in shape:
+            raise InputError(
+                "an image given as an array should be uint8 of shape (rows, columns, 3) with values from 0 to 255, "
+                f"found {image.dtype} of shape {shape}"
+            )
+        _check_pixels(_area(shape[1::-1]), max_pixels)
+        return Image.fromarray(image)
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
+    _check_pixels(_area(image.size), max_pixels)
+    image.load()
+    return image
+
+
+def _check_pixels(pixels, most):
+    if pixels > most:
+        raise Image.DecompressionBombError
+
+
+def _area(size):
+    columns, rows = (max(side, LEAST_SIDE) for side in size)
+    return columns * rows
+
+
+def _cost(opened, file):
+    """Return how many ordinary pixels take as long to decode as an image that is not loaded yet, as measured."""
+    decoder, size = opened.tile[0][0] if opened.tile else "", opened.size
+    slow = SLOW.get(decoder, 1)
+    if opened.format == "TIFF":
+        # Tiles can be larger than the image.
+        tiles = [opened.tag_v2.get(tag, 1) for tag in (322, 323)]
+        size = [-(-side // tile) * tile for side, tile in zip(size, tiles)]
+        slow = SLOW_TIFF.get(opened.info.get("compression"), 1)
+    elif opened.format == "AVIF":
+        return max(_area(size), 2 * file.seek(0, io.SEEK_END))
+    elif decoder in ("jpeg", "ppm_plain"):
+        file.seek(0)
+        content = file.read()
+        # Pillow copies up to a megabyte for each comment.
+        slow = max(1, _scans(content) / SCANS) if decoder == "jpeg" else slow + content.count(b"#") / 10
+    return _area(size) * slow
+
+
+def _scans(content):
+    """Return how many scans a JPEG has."""
+    place, scans = 2, 0
+    while (found := MARKER.search(content, place)) and found[0] != b"\xff\xd9":
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
+        scans += found[0] == b"\xff\xda"
+    return scans
+
+
+def _without_bulk(file):
+    """Return a PNG without what matters neither to its pixels nor to its orientation, such as long texts and profiles.
+
+    Pillow unpacks all of it, and refuses an image where one is more than a megabyte.
+    """
+    parts, place, texts = [0, file.seek(8)], 8, 100
+    while len(header := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", header)
+        needed = name in CHUNKS or not name[0] & 32
+        if name in TEXTS and texts:
+            texts, stream = texts - 1, PngImagePlugin.PngStream(file)
+            with contextlib.suppress(Exception):
+                getattr(stream, f"chunk_{name.decode()}")(place + 8, length)
+                needed = not KEYS.isdisjoint(stream.im_info)
+        end = place + 12 + length
+        if needed:
+            parts += place, end
+        place = file.seek(end)
+    pieces = [(file.seek(start), file.read(end - start))[1] for start, end in zip(parts[::2], parts[1::2])]
+    return _Metered(io.BytesIO(b"".join(pieces)))
 
 
 def _scale_transparency(opened):
@@ -72,29 +232,55 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     Transparent parts are put on white, as viewers show them. Greys of more than 8 bits keep their whole range; Pillow's
     own conversion would cut it off at 255.
     """
+    whole = image
+    if image.mode != "RGB" or image.has_transparency_data:
+        whole, full = Image.new("RGB", image.size), _full(image)
+        for piece, place in _pieces(image):
+            whole.paste(_rgb(piece, full), place)
+    turn = None
     # Damaged EXIF data, which raise anything, say nothing of how the image should be rotated.
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = ImageOps.exif_transpose(image)
-    image, transparent_YX = _eight_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    image = image.convert("RGB")
+        turn = TRANSPOSED.get(image.getexif().get(ORIENTATION))
+    return whole if turn is None else whole.transpose(turn)
+
+
+def _pieces(image):
+    """Give the squares of an image, each with its left and top."""
+    for top in range(0, image.height, PIECE):
+        for left in range(0, image.width, PIECE):
+            right, bottom = min(left + PIECE, image.width), min(top + PIECE, image.height)
+            yield image.crop((left, top, right, bottom)), (left, top)
+
+
+def _full(image):
+    """Return the value that is white in an image of more than 8 bits, otherwise None."""
+    if image.mode.startswith("I;16"):
+        return 65535
+    if image.mode not in ("I", "F"):
+        return None
+    # Modes do not tell the range: take the smallest customary one that holds the values.
+    largest = max(_values(piece).max() for piece, _ in _pieces(image))
+    return next((top for top in (1, 255, 65535) if largest <= top), largest)
+
+
+def _values(piece):
+    return np.nan_to_num(np.asarray(piece, dtype=np.float64))
+
+
+def _rgb(piece, full):
+    """Convert a piece of an image; ``full`` is what `_full` says."""
+    single, transparent_YX = piece.info.get("transparency"), None
+    if full is not None:
+        values_YX = _values(piece)
+        transparent_YX = values_YX == single if isinstance(single, int) else None
+        piece = Image.fromarray((values_YX.clip(0) / full * 255).round().astype(np.uint8))
+    if piece.mode == "La":
+        piece = piece.convert("LA")
+    if piece.has_transparency_data:
+        piece = piece.convert("RGBA")
+        piece = Image.alpha_composite(Image.new("RGBA", piece.size, "white"), piece)
+    piece = piece.convert("RGB")
     if transparent_YX is not None:
-        image.paste("white", mask=Image.fromarray(transparent_YX))
-    return image
-
-
-def _eight_bits(image):
-    """Return an image of at most 8 bits a channel, and which of its pixels are transparent, if it no longer says so."""
-    single = image.info.get("transparency")
-    if image.mode.startswith("I") or image.mode == "F":
-        values_YX = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        # Modes do not tell the range: take the smallest customary one that holds the values.
-        full = next((top for top in (1, 255, 65535) if values_YX.max() <= top), values_YX.max())
-        full = max(full, 65535) if image.mode.startswith("I;16") else full
-        grey = Image.fromarray((values_YX.clip(0) / full * 255).round().astype(np.uint8))
-        return grey, values_YX == single if isinstance(single, int) else None
-    return image, None
+        piece.paste("white", mask=Image.fromarray(transparent_YX))
+    return piece

@@ -20,22 +20,28 @@ MOST_BYTES = 20_000_000
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike[str], kind: str, advice: str, missing: str | None = None) -> Iterator[None]:
+def reading(
+    path: str | os.PathLike[str] | None, kind: str, advice: str, missing: str | None = None, name: str | None = None
+) -> Iterator[None]:
     """Read a file from outside inside a ``with`` block: any exception there becomes one InputError.
 
     Parameters
     ----------
-    path : str or os.PathLike
-        A regular file: anything else, such as a named pipe, is refused before it is opened.
+    path : str or os.PathLike, optional
+        A regular file: anything else, such as a named pipe, is refused before it is opened. None if what is read is in
+        memory already.
     kind : str
         What the file should be: ``a complete npz file``.
     advice : str
         What to do where it is not: ``download it again``.
     missing : str, optional
         The message where there is no such file.
+    name : str, optional
+        What messages call it: by default the path in quotation marks.
     """
     try:
-        _check_regular(path, missing)
+        if path is not None:
+            _check_regular(path, missing)
         with warnings.catch_warnings():
             # Parsers warn of what they then refuse, or of what does not matter.
             warnings.simplefilter("ignore")
@@ -44,7 +50,8 @@ def reading(path: str | os.PathLike[str], kind: str, advice: str, missing: str |
         raise
     # Parsers raise whatever a damaged file leads them to.
     except Exception as problem:
-        raise InputError(f"'{path}' is not {kind} ({reason(problem)}): {advice}") from None
+        name = name or f"'{path}'"
+        raise InputError(f"{name} is not {kind} ({reason(problem)}): {advice}") from None
 
 
 def reason(problem: Exception) -> str:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Unpack
@@ -13,12 +14,15 @@ from npgemma import image as images_of
 from npgemma.answer import Detection, find_objects
 from npgemma.config import Config
 from npgemma.errors import InputError
+from npgemma.files.foreign import shown
 from npgemma.machinery.backend import Backend, to_numpy
 from npgemma.machinery.sampling import Sampling, Settings
 from npgemma.params import Array, MaskParams, Params, leaves
 from npgemma.tokenizer import Tokenizer, open_tokenizer
 
-IMAGE_MARK = "<image>"
+# What the processors of other programs write in front of a prompt.
+MARKS = "<image>", "<bos>"
+MARK = re.compile(rf"\s*(?:{'|'.join(MARKS)}) *")
 
 
 @dataclass(frozen=True)
@@ -124,8 +128,8 @@ class Model:
             As for `npgemma.image.load_image`; or pixels that `npgemma.image.load_pixels` returned. For a prompt about
             several images: a list of such images, or their pixels (1, I, size, size, 3).
         prompt : str
-            ``<image>`` in front, as Hugging Face's examples write it, stands for the image and is left out; elsewhere
-            it is text.
+            ``<image>`` and ``<bos>`` in front, as Hugging Face's processor writes them, are left out, since image and
+            start of the text are put there anyway; elsewhere they stay.
         watch : callable, optional
             Called as ``watch(generation)`` with the growing answer after every token.
         **settings
@@ -255,7 +259,7 @@ class Model:
         if not prompts or len(images) not in (1, len(prompts)):
             raise InputError(f"expected one image for each of {len(prompts)} prompts, found {len(images)}")
         choose, backend = self.chooser(settings, len(prompts)), self.backend
-        ids_BT, valid_BT = self._aligned([self.tokenizer.prompt(without_image_marks(prompt)) for prompt in prompts])
+        ids_BT, valid_BT = self._aligned([self.tokenizer.prompt(without_marks(prompt)) for prompt in prompts])
         with backend.session():
             start = backend.clock()
             loaded = [self._loaded(image) for image in images]
@@ -275,7 +279,9 @@ class Model:
 
     def _aligned(self, rows: list[list[int]]) -> tuple[Array, Array]:
         """Return prompts of any length as one array that ends together, and which of its tokens are not padding."""
-        longest = max(len(row) for row in rows)
+        longest, context = max(len(row) for row in rows), self.config.text.context_length
+        if longest > context:
+            raise InputError(f"the prompt has {longest} tokens, more than the model's context of {context}: shorten it")
         ids_BT = np.array([[self.config.pad_token] * (longest - len(row)) + row for row in rows])
         valid_BT = np.array([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
         return ids_BT, valid_BT
@@ -363,19 +369,22 @@ def _is_same(ours: Any, theirs: Any) -> bool:
     return is_mapped or np.array_equal(to_numpy(ours), to_numpy(theirs), equal_nan=True)
 
 
-def without_image_marks(prompt: str) -> str:
-    """Return a prompt without ``<image>`` in front, which other programs write for each image.
+def without_marks(prompt: str) -> str:
+    """Return a prompt without ``<image>`` and ``<bos>`` in front, which other programs write there.
 
     Examples
     --------
-    >>> without_image_marks("<image>caption en"), without_image_marks("<image><image> compare")
+    >>> without_marks("<image>caption en"), without_marks("<image><image><bos> compare")
     ('caption en', 'compare')
-    >>> without_image_marks("what does <image> mean")
+    >>> without_marks("what does <image> mean")
     'what does <image> mean'
     """
-    while prompt.startswith(IMAGE_MARK):
-        prompt = prompt.removeprefix(IMAGE_MARK).lstrip(" ")
-    return prompt
+    if not isinstance(prompt, str):
+        raise InputError(f"a prompt should be a text, found {shown(prompt, 80)}")
+    start = 0
+    while mark := MARK.match(prompt, start):
+        start = mark.end()
+    return prompt[start:]
 
 
 class _Rows:

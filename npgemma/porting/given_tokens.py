@@ -9,7 +9,7 @@ from npgemma.answer import find_objects
 from npgemma.errors import InputError
 from npgemma.image import LoadedImage
 from npgemma.machinery.backend import to_numpy
-from npgemma.machinery.model import Generation, Model, without_image_marks
+from npgemma.machinery.model import Generation, Model, without_marks
 from npgemma.porting.arrays import read_arrays
 
 # One image, or several of one prompt.
@@ -33,7 +33,7 @@ def pixels_of(image: Images) -> np.ndarray:
 
 def prompt_ids(model: Model, prompt: str) -> list[int]:
     """Return a prompt's tokens, ``<bos>`` and newline included."""
-    return model.tokenizer.prompt(without_image_marks(prompt))
+    return model.tokenizer.prompt(without_marks(prompt))
 
 
 def run(model: Model, pixels: np.ndarray, prompt_ids: list[int], token_ids: list[int]) -> np.ndarray:
