@@ -165,18 +165,17 @@ def _read_parts(folder):
         part = PART.fullmatch(name)
         if part:
             module, kind, adapter, ending = part.groups()
-            adapters.add(adapter)
             place, key = products.setdefault(module, {}), kind + (".bias" if ending == ".bias" else "")
         else:
-            adapters.update(IN_PLACE.findall(name))
-            place, key = whole, canonical(IN_PLACE.sub("", name))
+            saved = IN_PLACE.search(name)
+            adapter, place, key = saved and saved[1], whole, canonical(IN_PLACE.sub("", name))
+        adapters |= {adapter} if adapter else set()
+        if len(adapters) > 1:
+            raise InputError(
+                f"'{folder}' holds two adapters, {' and '.join(sorted(adapters))}: save one of them with peft"
+            )
         if place.setdefault(key, tensor) is not tensor:
             raise InputError(f"'{folder}' holds one tensor under two names: {tensor.name}")
-    adapters = sorted(filter(None, adapters))
-    if len(adapters) > 1:
-        raise InputError(
-            f"'{folder}' holds {len(adapters)} adapters ({adapters[0]}, {adapters[1]}): save one of them with peft"
-        )
     return products, whole
 
 
