@@ -23,6 +23,8 @@ class ModelPieces(sentencepiece.SentencePieceProcessor):
         with reading(path, "a SentencePiece model as PaliGemma has it", "download it again"):
             if path.stat().st_size > MOST_BYTES:
                 raise ValueError(f"it has more than {MOST_BYTES // 10**6} MB")
+            # Its warnings would go to the terminal past everything that escapes foreign text.
+            sentencepiece.set_min_log_level(2)
             super().__init__(model_proto=_without_test(path.read_bytes()) or b"empty")
             # This fails if one is no text.
             self.all_pieces()
