@@ -6,7 +6,6 @@ alpha / rank, or alpha / sqrt(rank) if rank-stabilised (Kalajdzievski 2023, arXi
 """
 
 import dataclasses
-import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -101,8 +100,8 @@ def merge(config, pairs, folder):
         name = _leaf(leaves, canonical(module + ".weight"), f"{module}.lora_A", folder)
         if modules.setdefault(name, module) != module:
             raise InputError(f"'{folder}' holds one module under two names: {modules[name]} and {module}")
-    for name, leaf in _absent(settings.get("modules_to_save") or [], products, whole, leaves):
-        raise InputError(f"the adapter in '{folder}' lacks {leaf}, though modules_to_save names {name}: copy it again")
+    for leaf in _absent(settings, "modules_to_save", r"\..*", products, whole, leaves):
+        raise InputError(f"the adapter in '{folder}' lacks {leaf}, which its modules_to_save name: copy it again")
     ranks, alphas = (_numbers(settings, *keys, products, folder) for keys in NUMBERS)
     for name, module in modules.items():
         leaf, tensor = pairs[name]
@@ -121,12 +120,12 @@ def notes(source, config):
     settings, (products, whole) = read_settings(source.adapter), _read_parts(source.adapter)
     found = [(name, matches(settings.get(name) or {}, products, name).items()) for name, _ in NUMBERS]
     said = [f"no module for its {name} {shown(key, 80)}" for name, keys in found for key, fit in keys if not fit]
-    targets, some = settings.get("target_modules"), ("layers_to_transform", "exclude_modules")
     # An expression, or names that count in some layers only, do not say which modules they mean.
-    if isinstance(targets, list) and all(settings.get(key) is None for key in some):
+    some = any(settings.get(key) is not None for key in ("layers_to_transform", "exclude_modules"))
+    if isinstance(settings.get("target_modules"), list) and not some:
         leaves = [leaf.stored_name for leaf in stored_leaves(config).values()]
-        absent = _absent(targets, products, whole, leaves, ".weight")
-        said += [f"nothing for {leaf}, which its target_modules name ({shown(name, 80)})" for name, leaf in absent]
+        absent = _absent(settings, "target_modules", r"\.weight", products, whole, leaves)
+        said += [f"nothing for {leaf}, which its target_modules name" for leaf in absent]
     more = f", and {len(said) - 1} more of this kind" if len(said) > 1 else ""
     return [f"the adapter in '{source.adapter}' holds {said[0]}{more}"] if said else []
 
@@ -163,18 +162,17 @@ def _read_parts(folder):
         part = PART.fullmatch(name)
         if part:
             module, kind, adapter, ending = part.groups()
-            adapters.add(adapter)
             place, key = products.setdefault(module, {}), kind + (".bias" if ending == ".bias" else "")
         else:
-            adapters.update(IN_PLACE.findall(name))
-            place, key = whole, canonical(IN_PLACE.sub("", name))
+            saved = IN_PLACE.search(name)
+            adapter, place, key = saved and saved[1], whole, canonical(IN_PLACE.sub("", name))
+        adapters |= {adapter} if adapter else set()
+        if len(adapters) > 1:
+            raise InputError(
+                f"'{folder}' holds two adapters, {' and '.join(sorted(adapters))}: save one of them with peft"
+            )
         if place.setdefault(key, tensor) is not tensor:
             raise InputError(f"'{folder}' holds one tensor under two names: {tensor.name}")
-    adapters = sorted(filter(None, adapters))
-    if len(adapters) > 1:
-        raise InputError(
-            f"'{folder}' holds {len(adapters)} adapters ({adapters[0]}, {adapters[1]}): save one of them with peft"
-        )
     return products, whole
 
 
@@ -216,21 +214,12 @@ def _numbers(settings, name, default, modules, folder):
     return numbers
 
 
-def _absent(names, products, whole, leaves, end=""):
-    """Return names that are declared, each with the first tensor below it that the base has and the adapter lacks."""
+def _absent(settings, key, end, products, whole, leaves):
+    """Return the tensors of the base that a list of modules in the settings means, and the adapter does not hold."""
     held = {canonical(module + ".weight") for module in products} | set(whole) | ({TABLE} if HEAD in whole else set())
-    # By every run of words in the path of a module, the tensors below it.
-    below = {"lm_head": [TABLE]}
-    for leaf in leaves:
-        words = leaf.split(".")[:-1]
-        for first, last in itertools.combinations(range(len(words) + 1), 2):
-            below.setdefault(".".join(words[first:last]), []).append(leaf)
-    absent = []
-    for name in dict.fromkeys(names):
-        ends = canonical(name) + end if end else ""
-        lacking = (leaf for leaf in below.get(canonical(name), ()) if leaf not in held and leaf.endswith(ends))
-        absent += [(name, leaf) for leaf in itertools.islice(lacking, 1)]
-    return absent
+    names = [{"lm_head": "embed_tokens"}.get(name, canonical(name)) for name in settings.get(key) or []]
+    found = matches([re.escape(name) + end for name in names], leaves, f"the adapter's {key}")
+    return [leaf for below in found.values() for leaf in below if leaf not in held]
 
 
 def _leaf(leaves, stored_name, name, folder):

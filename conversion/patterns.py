@@ -1,8 +1,8 @@
 r"""Patterns of module names, as peft's ``rank_pattern`` has them: what of expressions takes linear time.
 
-peft gives a module the number of the first pattern for which ``re.match(rf"(.*\.)?({pattern})$", module)`` finds
-something; a pattern from outside could keep that search busy for ever. Here all matches in all names are followed at
-once: the bits of one number are the places that a pattern has reached, and each letter of the pattern moves them on.
+peft gives a module the number of the first pattern that ``re.match(rf"(.*\.)?({pattern})$", module)`` finds; one from
+outside could keep that search busy for ever. Here all matches in all names are followed at once: the bits of a number
+are the places that a pattern has reached, and each of its letters moves them on.
 """
 
 import functools

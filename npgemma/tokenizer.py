@@ -18,8 +18,8 @@ from npgemma.errors import InputError
 from npgemma.files.added_tokens import LONGEST, Matcher
 from npgemma.files.tokenizer_files import JSON, MODEL, read_pieces
 
-# Steps that a text may take: a letter takes up to as many as the longest piece has letters.
-MOST_STEPS = 2**24
+# Steps that cutting a text may take, where each of its letters takes as many as the longest piece has letters.
+MOST_STEPS = 2**23
 
 
 class Tokenizer:

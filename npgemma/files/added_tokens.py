@@ -12,9 +12,9 @@ from npgemma.files.foreign import shown
 
 # Hugging Face's placeholder for an image's vectors: no token of the text, so it stays plain text in a prompt.
 IMAGE = "<image>"
-LARGEST_ID = 2**24
-# Letters of a piece or an added token; searching a text takes that many steps a letter.
-LONGEST = 1000
+LARGEST_ID, MOST_TOKENS = 2**24, 2**16
+# Letters of a piece or an added token; cutting a text into pieces takes that many steps a letter.
+LONGEST = 256
 FLAGS = "single_word", "lstrip", "rstrip", "normalized"
 # An added token in a JSON file, but for its id.
 TOKEN = {"content": str} | dict.fromkeys(FLAGS, (bool, None))
@@ -79,6 +79,8 @@ def _touched(text, start, stop):
 
 def read_tokens(entries, name) -> list[AddedToken]:
     """Read entries (`TOKEN` with an ``id``) of a JSON file, less the image token; InputError if one is absurd."""
+    if len(entries) > MOST_TOKENS:
+        raise InputError(f"'{name}' has {len(entries)} added tokens, npgemma reads {MOST_TOKENS}: add fewer")
     tokens = []
     for entry in entries:
         if len(entry["content"]) > LONGEST:

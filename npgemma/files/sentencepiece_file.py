@@ -23,6 +23,8 @@ class ModelPieces(sentencepiece.SentencePieceProcessor):
         with reading(path, "a SentencePiece model as PaliGemma has it", "download it again"):
             if path.stat().st_size > MOST_BYTES:
                 raise ValueError(f"it has more than {MOST_BYTES // 10**6} MB")
+            # Its warnings would go to the terminal past everything that escapes foreign text.
+            sentencepiece.set_min_log_level(2)
             super().__init__(model_proto=_without_test(path.read_bytes()) or b"empty")
             # This fails if one is no text.
             self.all_pieces()
@@ -36,20 +38,19 @@ class ModelPieces(sentencepiece.SentencePieceProcessor):
 
 def _without_test(content):
     """Return a file's content without the texts that the library would encode at once."""
-    kept, count = [], 0
+    kept, done, count = [], 0, 0
     for number, begin, start, end in _fields(content):
-        count += number == PIECE
-        if count > MOST_PIECES:
-            raise ValueError(f"it has more than {MOST_PIECES} pieces")
-        # A letter takes up to four bytes, and a piece's score and kind eight.
-        if number == PIECE and end - start > 4 * LONGEST + 16:
-            raise ValueError(f"it has a piece of more than {LONGEST} letters")
-        tables = number in RULES and [field for field in _fields(content[start:end]) if field[0] == TABLE]
-        if any(last > first for _, _, first, last in tables or ()):
+        if number == PIECE:
+            count += 1
+            # A letter takes up to four bytes, and a piece's score and kind eight.
+            if count > MOST_PIECES or end - start > 4 * LONGEST + 16:
+                raise ValueError(f"it has more than {MOST_PIECES} pieces, or one of more than {LONGEST} letters")
+        elif number == SELF_TEST:
+            kept.append(content[done:begin])
+            done = end
+        elif number in RULES and any(n == TABLE and stop > first for n, _, first, stop in _fields(content[start:end])):
             raise ValueError("it normalises text, as PaliGemma's does not")
-        if number != SELF_TEST:
-            kept.append(content[begin:end])
-    return b"".join(kept)
+    return b"".join([*kept, content[done:]])
 
 
 def _fields(content):
@@ -62,16 +63,17 @@ def _fields(content):
             length, start = _number(content, start)
             end = start + length
         else:
-            end = {0: _number(content, start)[1], 1: start + 8, 5: start + 4}[key & 7]
+            end = {0: _number(content, start)[1], 1: start + 8, 5: start + 4}.get(key & 7, len(content) + 1)
         if end > len(content):
-            raise ValueError("it is cut off")
+            raise ValueError("it is cut off or damaged")
         yield key >> 3, begin, start, end
 
 
 def _number(content, place):
-    """Return a number, seven bits in each byte, and the place after it."""
-    value, shift = 0, 0
-    while content[place] > 127 and shift < 63:
-        value |= (content[place] & 127) << shift
+    """Return a number, seven bits in each byte and a last byte below 128, and the place after it."""
+    value, shift, byte = 0, 0, 128
+    while byte > 127 and shift < 70:
+        byte = content[place]
+        value |= (byte & 127) << shift
         place, shift = place + 1, shift + 7
-    return value | content[place] << shift, place + 1
+    return value, place

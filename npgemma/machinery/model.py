@@ -22,7 +22,7 @@ from npgemma.tokenizer import Tokenizer, open_tokenizer
 
 # What the processors of other programs write in front of a prompt.
 MARKS = "<image>", "<bos>"
-MARK = re.compile(rf"\s*(?:{'|'.join(MARKS)}) *")
+IN_FRONT = re.compile(rf"(?:\s*(?:{'|'.join(MARKS)}) *)*+")
 
 
 @dataclass(frozen=True)
@@ -381,10 +381,7 @@ def without_marks(prompt: str) -> str:
     """
     if not isinstance(prompt, str):
         raise InputError(f"a prompt should be a text, found {shown(prompt, 80)}")
-    start = 0
-    while mark := MARK.match(prompt, start):
-        start = mark.end()
-    return prompt[start:]
+    return IN_FRONT.sub("", prompt, count=1)
 
 
 class _Rows:
