@@ -4,7 +4,7 @@ import json
 
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
-from npgemma.command.compare import PROMPT, read_port, reference_of
+from npgemma.command.compare import PROMPT, finite, read_port, reference_of
 from npgemma.command.port_tables import diagnosis_table, logits_table, mistakes_table
 from npgemma.errors import InputError
 from npgemma.porting.bounds import LARGEST_OWN_ERROR
@@ -43,7 +43,7 @@ def run(options):
         raise InputError("diagnose takes the trace of a port, or --logits FILE, or --list")
     report = _from_logits(options) if options.logits else _from_trace(options)
     table = logits_table if options.logits else diagnosis_table
-    print(json.dumps(report) if options.json else table(report), flush=True)
+    print(json.dumps(finite(report)) if options.json else table(report), flush=True)
     return 0 if report["verdict"] == "right" else PAST_BOUND
 
 

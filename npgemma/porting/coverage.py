@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npgemma.files.foreign import shown
+from npgemma.porting import given_tokens
 from npgemma.porting.arrange import Misfit, arrange, layouts
 from npgemma.porting.bounds import ALIKE
 from npgemma.porting.difference import relative_l2
@@ -79,6 +81,11 @@ def cover(reference: Reference, port: dict[str, np.ndarray], rules: Iterable[Rul
         if not matches:
             unknown[name] = raw
     pairs = {name: unordered[name] for name in entries if name in unordered}
+    for name, pair in pairs.items():
+        if name.endswith("ids_BT"):
+            ids = given_tokens.row_of(pair.shown, f"the port's {shown(pair.port, 80)}")
+            if reference.model:
+                given_tokens.check(ids, reference.model)
     first_names = {entries[name].same_as or name for name in pairs}
     rest = [name for name in entries if name not in pairs]
     known = [name for name in rest if (entries[name].same_as or name) in first_names]
