@@ -46,8 +46,8 @@ def run(options):
     from npgemma.porting.comparing import TOKENS, compare
     from npgemma.porting.name_map import read_map
 
-    rules = read_map(options.map) if options.map else []
-    if options.inputs:
+    rules = read_map(options.map) if options.map is not None else []
+    if options.inputs is not None:
         return _check_inputs(options, read_arrays(options.port))
     port = read_port(options)
     reference, vocabulary = reference_of(options, port.get(TOKENS))
@@ -111,7 +111,7 @@ def reference_of(options, token_ids):
     from npgemma.porting.given_tokens import prompt_ids, row_of
     from npgemma.porting.reference import from_model, from_trace, with_model
 
-    if options.reference:
+    if options.reference is not None:
         return with_model(from_trace(options.reference), lambda dtype: prepare.reference(options, dtype)), None
     [(_, image)] = prepare.images(options, most=1)
     # NumPy loads no float16: such a port's weights are rounded from float32.

@@ -37,13 +37,7 @@ def bundle(facts, data):
 
 
 def shown(value):
-    r"""Return plain values with every text in them `escaped`: prompts and tokens are from outside.
-
-    Examples
-    --------
-    >>> shown({"names": ["a\u202eb\n"]})
-    {'names': ['a\\u202eb\n']}
-    """
+    """Return plain values with every text in them `escaped`: prompts and tokens are from outside."""
     if isinstance(value, dict):
         return {key: shown(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -34,11 +34,9 @@ def parse(axes: str) -> list[str]:
     ['B', 'T', 'NH']
     """
     groups = [merged or letter for merged, letter in re.findall(r"\((\w+)\)|(\w)", axes)]
-    letters = "".join(
-        group for group, after in itertools.zip_longest(groups, groups[1:]) if group != after or len(group) > 1
-    )
-    good = re.fullmatch(r"(\(\w+\)|\w)+", axes) and len(set(letters) & set(AXES)) == len(letters) <= MOST_LETTERS
-    if not good:
+    letters = "".join(group for i, group in enumerate(groups) if len(group) > 1 or groups[i - 1 : i] != [group])
+    spelt = re.fullmatch(r"(\(\w+\)|\w)+", axes)
+    if not spelt or len(set(letters) & set(AXES)) < len(letters) or len(letters) > MOST_LETTERS:
         raise InputError(f"axes should be letters of npgemma/axes.py, such as BT(NH), each once, found '{axes}'")
     return groups
 

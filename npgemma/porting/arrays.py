@@ -9,12 +9,12 @@ import safetensors
 from conversion.memory import available_memory
 from npgemma.errors import InputError
 from npgemma.files.foreign import shown
-from npgemma.files.npz import MOST_BYTES, MOST_LETTERS, read_npz
+from npgemma.files.npz import MOST_BYTES, read_npz
 from npgemma.files.reading import parse_json, reading
 from npgemma.probe.manifest import SHAPE
 
-# Of a folder, and how much larger than its file an npz file of more than `MOST_BYTES` may be unpacked.
-MOST_FILES, LARGER = 200_000, 20
+# In a folder; and how much larger than its file an npz file may be, of more than `MOST_BYTES`.
+MOST_FOLDERS, LARGER = 20_000, 20
 AGAIN = "write it again"
 
 
@@ -59,19 +59,17 @@ def read_arrays(path, only=None):
 
 def checked(arrays: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
     """Return arrays of a port in this machine's byte order, numbers wider than float64 as float64; InputError if one
-    holds other things than numbers or truth values, or has a name of more than `MOST_LETTERS`.
+    holds other things than numbers or truth values.
     """
     for name, array in arrays.items():
-        if len(name) > MOST_LETTERS:
-            raise InputError(f"{source} has an array with a name of {len(name)} letters: {MOST_LETTERS} are read")
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
             found = shown(getattr(array, "dtype", type(array).__name__), 80)
             raise InputError(
                 f"array {shown(name, 80)} of {source} should hold numbers or truth values, found {found}: write it as "
                 "float32, or leave it out"
             )
-    wide = {name: np.float64 if array.itemsize > 8 else array.dtype.newbyteorder("=") for name, array in arrays.items()}
-    return {name: array.astype(wide[name], copy=False) for name, array in arrays.items()}
+    dtypes = (np.float64 if array.itemsize > 8 else array.dtype.newbyteorder("=") for array in arrays.values())
+    return {name: array.astype(dtype, copy=False) for (name, array), dtype in zip(arrays.items(), dtypes)}
 
 
 def read_metadata(path):
@@ -106,8 +104,8 @@ def _folder(path, only):
     for number, (place, _, names) in enumerate(os.walk(path)):
         found = (pathlib.Path(place, name) for name in names if name.endswith(".npy"))
         files |= {file.relative_to(path).with_suffix("").as_posix(): file for file in found}
-        if number + len(files) > MOST_FILES:
-            raise InputError(f"'{path}' holds more than {MOST_FILES} files: name a folder of .npy files alone")
+        if number > MOST_FOLDERS:
+            raise InputError(f"'{path}' holds more than {MOST_FOLDERS} folders: name one of .npy files alone")
     files = {name: file for name, file in sorted(files.items()) if only is None or name in only}
     _check_memory(path, sum(os.path.getsize(file) for file in files.values() if os.path.isfile(file)))
     arrays = {}

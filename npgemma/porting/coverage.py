@@ -1,6 +1,7 @@
 """Which of a port's arrays are known, and which of ours the port shows: to be read before any verdict."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from npgemma.porting.difference import relative_l2
 from npgemma.porting.name_map import Rule
 from npgemma.porting.reference import Reference, kind
 
-# Suggestions go through all orders of axes, so they look at no more of the largest arrays.
-MOST_ENTRIES = 2**22
+# Suggestions go through all orders of axes, so they look at no more of the largest arrays, and of arrays.
+MOST_ENTRIES, MOST_KINDS = 2**22, 200
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,10 @@ def cover(reference: Reference, port: dict[str, np.ndarray], rules: Iterable[Rul
     pairs = {name: unordered[name] for name in entries if name in unordered}
     for name, pair in pairs.items():
         if name.endswith("ids_BT"):
-            ids = given_tokens.row_of(pair.shown, f"the port's {shown(pair.port, 80)}")
+            told = f"the port's {shown(pair.port, 80)}"
+            ids = given_tokens.row_of(pair.shown, told)
             if reference.model:
-                given_tokens.check(ids, reference.model)
+                given_tokens.check(ids, reference.model, told)
     first_names = {entries[name].same_as or name for name in pairs}
     rest = [name for name in entries if name not in pairs]
     known = [name for name in rest if (entries[name].same_as or name) in first_names]
@@ -116,7 +118,7 @@ def fitting_layout(raw, expected, letters: str, alike: float = ALIKE) -> str | N
 
 def suggest(reference: Reference, coverage: Coverage) -> list[dict[str, str]]:
     """Suggest rules for the port's arrays that no rule knows, one of each kind: ``port``, ``ours``, ``axes``, and
-    ``by``, which is ``value`` or, where no value fits, ``shape``.
+    ``by``, which is ``value`` or, where no value fits, ``shape``. Of more than `MOST_KINDS` kinds, the first.
     """
     candidates: dict[str, str] = {}
     for name in coverage.unseen:
@@ -125,7 +127,8 @@ def suggest(reference: Reference, coverage: Coverage) -> list[dict[str, str]]:
     for port, raw in coverage.unknown.items():
         if raw.dtype.kind == "f" and raw.size > 1:
             kinds.setdefault(re.sub(r"\d+", "*", port), (port, raw))
-    suggestions = [_suggestion(reference, port, raw, candidates.values()) for port, raw in kinds.values()]
+    looked_at = itertools.islice(kinds.values(), MOST_KINDS)
+    suggestions = [_suggestion(reference, port, raw, candidates.values()) for port, raw in looked_at]
     return [suggestion for suggestion in suggestions if suggestion]
 
 

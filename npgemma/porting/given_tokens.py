@@ -104,13 +104,13 @@ def check_room(token_ids, prompt_ids, pixels, model):
         )
 
 
-def check(token_ids: list[int], model: Model) -> None:
+def check(token_ids: list[int], model: Model, name: str = "token ids") -> None:
     """Raise `InputError` if there is no token, or one lies outside of the model's vocabulary."""
     rows = model.config.text.vocabulary
     if not token_ids:
         raise InputError("at least one token id should be given, found none")
     if not 0 <= min(token_ids) <= max(token_ids) < rows:
-        raise InputError(f"token ids should lie between 0 and {rows - 1}, found {min(token_ids)} to {max(token_ids)}")
+        raise InputError(f"{name} should lie between 0 and {rows - 1}, found {min(token_ids)} to {max(token_ids)}")
 
 
 def row_of(array: np.ndarray, name: str) -> list[int]:

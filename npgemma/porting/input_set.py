@@ -58,18 +58,15 @@ def write_set(folder, side: int, tokenizer: Tokenizer, preprocessing: Preprocess
     files, to a new or empty folder; return how many ``images`` and ``prompts``.
     """
     folder = pathlib.Path(folder)
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"'{folder}' should be a new or an empty folder")
     images = drawn()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # The folder appears under its name only once it is complete.
-        with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-            part = pathlib.Path(place) / "set"
-            _write(part, images, side, tokenizer, preprocessing)
-            os.replace(part, folder)
-    except OSError as problem:
-        raise InputError(f"cannot write the folder '{folder}': {problem.strerror or problem}") from None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The folder appears under its name only once it is complete.
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        part = pathlib.Path(place) / "set"
+        _write(part, images, side, tokenizer, preprocessing)
+        os.replace(part, folder)
     return {"images": len(images), "prompts": len(PROMPTS)}
 
 
@@ -116,16 +113,11 @@ def check_inputs(folder, port: dict[str, np.ndarray], program: str = "hugging_fa
 
 def _read_set(folder):
     """Return the arrays of a set and, by their names, its images; InputError if it is not complete."""
-    parts = [folder / part if os.path.isdir(folder / part) else None for part in ("expected", "images")]
-    expected = read_arrays(parts[0]) if all(parts) else {}
-    files = {file.stem: file for file in parts[1].iterdir()} if all(parts) else {}
-    pixels = {name: array for name, array in expected.items() if name.startswith("pixels/")}
-    stems = {name.rpartition("/")[2] for name in pixels}
-    sizes = {array.shape if array.dtype.kind == "f" else () for array in pixels.values()}
-    side = max((max(size, default=0) for size in sizes), default=0)
-    if set(pixels) != {f"pixels/{program}/{stem}" for program in RESAMPLE for stem in stems & set(files)} or sizes != {
-        (side, side, 3)
-    }:
+    expected, files = read_arrays(folder / "expected"), {file.stem: file for file in (folder / "images").glob("*")}
+    shapes = {name: array.shape for name, array in expected.items() if name.startswith("pixels/")}
+    stems, side = {name.rpartition("/")[2] for name in shapes}, max(sum(shapes.values(), ()), default=0)
+    whole = {f"pixels/{program}/{stem}": (side, side, 3) for program in RESAMPLE for stem in stems & files.keys()}
+    if shapes != whole:
         raise InputError(f"'{folder}' is no complete set: write one with npgemma conformance --out DIR")
     return expected, files
 

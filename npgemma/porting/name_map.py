@@ -93,8 +93,7 @@ class Rule:
         if self.scale == 1 and self.offset == 0:
             return found
         if found.dtype.kind != "f":
-            whole = all(float(number).is_integer() and abs(number) < 2**53 for number in (self.scale, self.offset))
-            found = found.astype(np.int64 if whole else np.float64)
+            found = found.astype(np.float64)
         return found * np.asarray(self.scale, found.dtype) + np.asarray(self.offset, found.dtype)
 
 
@@ -137,13 +136,13 @@ def _located(path, folder=""):
 
 def _read(path, extending):
     """Read a map that the maps of ``extending`` extend, each of them the one before it."""
-    if os.path.realpath(path) in map(os.path.realpath, extending) or len(extending) >= MOST_MAPS:
-        files = ", ".join(map(str, extending))
-        raise InputError(f"the map '{path}' extends itself: leave out one 'extends' of {files}")
     names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.toml")))
     wanted = f", which '{extending[-1]}' extends" if extending else ""
     missing = f"there is no map '{path}'{wanted}: give a TOML file, or one of {names}"
     with reading(path, "a map", "write it as docs/porting.md shows", missing):
+        if os.path.realpath(path) in map(os.path.realpath, extending) or len(extending) >= MOST_MAPS:
+            files = ", ".join(map(str, extending))
+            raise InputError(f"the map '{path}' extends itself, or nine others: leave out one 'extends' of {files}")
         if os.path.getsize(path) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES} bytes")
         text = path.read_text(encoding="utf-8")

@@ -9,7 +9,6 @@ import numpy as np
 
 from npgemma.errors import InputError
 from npgemma.fast.dtypes import DTYPES
-from npgemma.files.foreign import shown
 from npgemma.machinery.model import Model
 from npgemma.porting import given_tokens
 from npgemma.porting.arrays import read_arrays, read_manifest
@@ -64,11 +63,9 @@ def from_trace(path):
         If it has no manifest, or one that `npgemma.probe.manifest.Manifest` does not write.
     """
     arrays, manifest = read_arrays(path), read_manifest(path)
-    if manifest is None:
-        raise InputError(f"'{path}' has no manifest: make the reference with npgemma trace --out FILE")
-    if manifest["format"] != FORMAT or manifest["dtype"] not in DTYPES:
-        found = f"format {manifest['format']} and dtype {shown(manifest['dtype'], 80)}"
-        raise InputError(f"'{path}' has a manifest of {found}: make the reference with npgemma trace --out FILE")
+    if manifest is None or manifest["format"] != FORMAT or manifest["dtype"] not in DTYPES:
+        found = "no manifest" if manifest is None else "a manifest of another format or an unknown dtype"
+        raise InputError(f"'{path}' has {found}: make the reference with npgemma trace --out FILE")
     shapes = {name: array.shape for name, array in arrays.items()}
     entries = read_entries(manifest.pop("arrays"), shapes, f"the manifest in '{path}'")
     return Reference(arrays, entries, manifest["answer"], manifest)
@@ -86,14 +83,11 @@ def with_model(reference: Reference, load: Callable[[str], Model]) -> Reference:
     if checkpoint_hash(model.params) != reference.about["checkpoint"]:
         return reference
     prompt_ids, size = reference.about["ids"], model.config.vision.image_size
-    try:
-        given_tokens.check(prompt_ids, model)
-        given_tokens.check(reference.token_ids, model)
-        if (pixels.shape[0], *pixels.shape[-3:]) != (1, size, size, 3) or not np.isfinite(pixels).all():
-            raise InputError(f"its pixels are no image of {size} x {size}")
-        given_tokens.check_room(reference.token_ids, prompt_ids, pixels, model)
-    except InputError as problem:
-        raise InputError(f"the reference is no trace of its checkpoint ({problem}): write the trace again") from None
+    given_tokens.check(prompt_ids, model, "ids of the trace")
+    given_tokens.check(reference.token_ids, model, "the answer of the trace")
+    if (pixels.shape[0], *pixels.shape[-3:]) != (1, size, size, 3) or not np.isfinite(pixels).all():
+        raise InputError(f"the pixels of the trace should be finite and {size} x {size}: write the trace again")
+    given_tokens.check_room(reference.token_ids, prompt_ids, pixels, model)
     return dataclasses.replace(reference, model=model, pixels=pixels)
 
 

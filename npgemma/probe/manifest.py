@@ -81,18 +81,6 @@ class Entry:
         """Return it as it stands in a trace."""
         return {("from" if key == "inputs" else key): value for key, value in dataclasses.asdict(self).items()}
 
-    @classmethod
-    def of_json(cls, told, earlier):
-        """Return what a trace says of an array, as far as it has to do with the ``earlier`` entries of the file: a
-        trace need not hold all arrays.
-        """
-        plain = {key: told.get(key) for key, shape in ENTRY.items() if not isinstance(shape, list)}
-        lists = {key: tuple(told[key]) for key in ("shape", "ops", "weights")}
-        first = earlier.get(plain["same_as"])
-        plain["same_as"] = first and (first.same_as or first.name)
-        sources = [earlier[source] for source in told["from"] if source in earlier]
-        return cls(**plain, **lists, inputs=tuple(source.same_as or source.name for source in sources))
-
 
 # The shape (`npgemma.files.shapes.check`) of a manifest, as far as it is read again.
 ENTRY = {
@@ -103,19 +91,25 @@ SHAPE = {"format": int, "checkpoint": str, "dtype": str, "ids": [int], "answer":
 NAME = re.compile(r"(\w{1,80}\.\d{1,9}/){1,12}\w{1,80}", re.ASCII)
 
 
-def read_entries(told: list[dict[str, Any]], shapes: dict[str, tuple[int, ...]], source: str) -> dict[str, Entry]:
+def read_entries(listed: list[dict[str, Any]], shapes: dict[str, tuple[int, ...]], source: str) -> dict[str, Entry]:
     """Return the entries of a manifest by name; InputError, which names the ``source``, if one is none that `Manifest`
-    writes of the arrays of these ``shapes``, or there are two of a name.
+    writes of the arrays of these ``shapes``, or there are two of a name. A trace need not hold all arrays: what is told
+    of others, or of later ones, is left out.
     """
     entries: dict[str, Entry] = {}
-    for each in told:
+    for each in listed:
         name, axes, shape = each["name"], each["axes"], tuple(each["shape"])
         ours = NAME.fullmatch(name) and suffix(name.rpartition("/")[2]) == axes
         fits = len(set(axes)) == len(shape) == len(axes) <= MOST_AXES and 0 not in shape and shapes.get(name) == shape
         if not ours or not fits or name in entries:
             found = f"{shown(name, 80)} with axes {shown(axes, 40)} and shape {shown(shape, 80)}"
             raise InputError(f"{source} has an entry that does not fit the file, {found}: write the trace again")
-        entries[name] = Entry.of_json(each, entries)
+        first = {
+            other: entries[other].same_as or other for other in [*each["from"], each.get("same_as")] if other in entries
+        }
+        told = {key: tuple(value) if isinstance(value, list) else value for key, value in each.items() if key in ENTRY}
+        told["inputs"] = tuple(first[other] for other in told.pop("from") if other in first)
+        entries[name] = Entry(**told | {"same_as": first.get(told.get("same_as"))})
     return entries
 
 

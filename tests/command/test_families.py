@@ -103,6 +103,13 @@ def test_bench(run, arguments, monkeypatch):
     assert json.loads(out)["stages"]["token, batch 2"]["seconds"] > 0
 
 
+@pytest.mark.parametrize("words", [["--tokens", 9 * "9"], ["--batches", 20 * "9"]])
+def test_a_bench_that_fits_no_machine(run, words):
+    status, out, err = run("bench", *words)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: --tokens should fit the model's context of")
+
+
 def test_an_end_token_of_the_decoder_ends_an_answer(gemma_2_folder, image, monkeypatch):
     """Id 3 stands in text_config's list only."""
     for backend in BACKENDS.values():

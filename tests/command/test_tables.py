@@ -165,9 +165,14 @@ def test_the_sheet_lies_as_its_sizes_say():
     weight_S = np.array([1e-9, 1, 1e-9, 1e-9, 1e-9, 1e-9], np.float32)
     weights = [weight_S[None, None], np.roll(weight_S, 3)[None, None]]
     seen = Image.new("RGB", (56, 28), "white")
-    tokenizer = type("Pieces", (), {"decode": lambda self, ids: "x", "piece": lambda self, id: "x"})()
     answer = type("Answer", (), {"token_ids": [5, 6]})()
-    sheet = attention_sheet(seen, Attention(weights, 1, 4, 2), answer, tokenizer)
+    sheet, escaped = (
+        attention_sheet(
+            seen, Attention(weights, 1, 4, 2), answer, type("Pieces", (), {"decode": lambda *ids, text=text: text})()
+        )
+        for text in ("x\u202e", "x\\u202e")
+    )
+    assert sheet.tobytes() == escaped.tobytes()
     top, row = MAP + LETTERS + 3 * GAP, MAP + BAR + LETTERS + 3 * GAP
     assert sheet.size == (WORDS + 2 * MAP + GAP, top + 2 * row)
     colour = [sheet.getpixel((WORDS + 2 * MAP - 2, top + token * row + 2)) for token in range(2)]

@@ -255,8 +255,21 @@ def test_all_layouts_of_a_shape():
         ('[["x"]]\nours = "a/x_BTD"\nscale = "2"', "scale should be a finite number"),
         ('[["x"]]\nours = "a/x_BTD"\nnorm = 2', "should be one of"),
         ("[[x", "is not a map"),
+        ('[["{i}.{i}"]]\nours = "a/x_BTD"', r"each once, found \{i\}"),
+        ('[["{1}"]]\nours = "a/x_BTD"', r"found \{1\}"),
+        ('[["x"]]\nours = "a.{j}/x_BTD"', r"no \{j\}"),
+        (f'[["{501 * "x"}"]]\nours = "a/x_BTD"', "more than 500 letters"),
+        ('[["x"]]\nours = "a/x_BTD"\naxes = "BTB"', "each once"),
+        ('[["x"]]\nours = "a/x_BTD"\naxes = "(BTSDNKGHFVLPEIYXC)"', "each once"),
+        (f'[["x"]]\nours = "a/x_BTD"\nscale = 1{400 * "0"}', "finite number"),
+        ('[["x"]]\nours = "a/x_BTD"\noffset = nan', "finite number, found nan"),
+        (f'[["x"]]\nours = "a/x_BTD"\ntake = {{T = "{30 * "9"}:"}}', "first, last or start:stop"),
+        ("a" + 1000 * ".a" + " = 1", "a line of more than 2000 letters"),
         ('extends = "llama"\n[["x"]]\nours = "a/x_BTD"', r"no map '.*llama', which '.*map.toml' extends: give"),
-        ('extends = "map.toml"\n[["x"]]\nours = "a/x_BTD"', r"map.toml' extends itself: leave out one 'extends'"),
+        (
+            'extends = "map.toml"\n[["x"]]\nours = "a/x_BTD"',
+            r"map.toml' extends itself, or nine others: leave out one 'extends'",
+        ),
     ],
 )
 def test_a_map_that_is_no_map(tmp_path, text, says):

@@ -30,12 +30,9 @@ def read_answer(path: str, model: Model) -> Answer:
     if ids.shape != logits.shape[:1]:
         expected = f"{len(logits)} whole numbers, the token chosen from each row of logits"
         raise InputError(f"token_ids in '{path}' should be {expected}, found {ids.dtype} {ids.shape}")
-    token_ids, pieces, context = (
-        row_of(ids, f"token_ids in '{path}'"),
-        model.tokenizer.size,
-        model.config.text.context_length,
-    )
-    check(token_ids, model)
+    name, pieces, context = f"token_ids in '{path}'", model.tokenizer.size, model.config.text.context_length
+    token_ids = row_of(ids, name)
+    check(token_ids, model, name)
     if logits.shape[1] < pieces or len(logits) > context:
         raise InputError(
             f"logits in '{path}' should have at least {pieces} columns, one for each token of the checkpoint, and at "
