@@ -3,11 +3,12 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from npgemma.errors import InputError
 from npgemma.files.foreign import shown
 from npgemma.porting import given_tokens
 from npgemma.porting.arrange import Misfit, arrange, layouts
@@ -18,6 +19,8 @@ from npgemma.porting.reference import Reference, kind
 
 # Suggestions go through all orders of axes, so they look at no more of the largest arrays, and of arrays.
 MOST_ENTRIES, MOST_KINDS = 2**22, 200
+# Names times rules: some seconds.
+MOST_MATCHES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,12 @@ class Coverage:
         }
 
 
-def cover(reference: Reference, port: dict[str, np.ndarray], rules: Iterable[Rule] = ()) -> Coverage:
+def cover(reference: Reference, port: dict[str, np.ndarray], rules: Sequence[Rule] = ()) -> Coverage:
     """Find our array for each of a port's, which has its own names; a name that no rule knows may be ours."""
     entries, unknown = reference.entries, {}
     unordered: dict[str, Pair] = {}
+    if len(port) * len(rules) > MOST_MATCHES:
+        raise InputError(f"{len(port)} arrays are too many for {len(rules)} rules: write fewer, or {{i}} for numbers")
     for name, raw in port.items():
         matches = [(rule, ours) for rule in rules if (ours := rule.match(name)) in entries]
         if not matches and name in entries:

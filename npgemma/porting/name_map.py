@@ -20,8 +20,8 @@ from npgemma.porting.arrange import arrange, parse, part_of
 SHIPPED = pathlib.Path(__file__).parent / "maps"
 WORD = re.compile(r"\{(\w+)\}")
 _PASS = r"(?:(?P<pass>prefill\.0|step\.\d++)/)?"
-# Of a map, of a line in it, and of maps that extend one another.
-MOST_BYTES, MOST_LINE, MOST_RULES, MOST_MAPS = 256_000, 2000, 2000, 10
+# Bytes of a map, letters of a line and rules in it, and maps that extend one another.
+MOST_BYTES, MOST_LINE, MOST_RULES, MOST_MAPS = 256_000, 2000, 1000, 10
 
 
 @dataclass(frozen=True)
