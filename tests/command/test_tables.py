@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from npgemma.command import port_tables
-from npgemma.command.attention_sheet import BAR, GAP, HEAT, LETTERS, MAP, SHARES, WORDS, attention_sheet, pale_of
+from npgemma.command.attention_sheet import BAR, GAP, HEAT, LETTERS, MAP, SHARES, WORDS, attention_sheet, pale_of, write
 from npgemma.command.port_tables import diagnosis_table, logits_table
 from npgemma.command.tables import bench_table, inspect_table, parity_table, summary_table
 from npgemma.explain.attention_maps import Attention
@@ -165,14 +165,9 @@ def test_the_sheet_lies_as_its_sizes_say():
     weight_S = np.array([1e-9, 1, 1e-9, 1e-9, 1e-9, 1e-9], np.float32)
     weights = [weight_S[None, None], np.roll(weight_S, 3)[None, None]]
     seen = Image.new("RGB", (56, 28), "white")
+    tokenizer = type("Pieces", (), {"decode": lambda self, ids: "x", "piece": lambda self, id: "x"})()
     answer = type("Answer", (), {"token_ids": [5, 6]})()
-    sheet, escaped = (
-        attention_sheet(
-            seen, Attention(weights, 1, 4, 2), answer, type("Pieces", (), {"decode": lambda *ids, text=text: text})()
-        )
-        for text in ("x\u202e", "x\\u202e")
-    )
-    assert sheet.tobytes() == escaped.tobytes()
+    sheet = attention_sheet(seen, Attention(weights, 1, 4, 2), answer, tokenizer)
     top, row = MAP + LETTERS + 3 * GAP, MAP + BAR + LETTERS + 3 * GAP
     assert sheet.size == (WORDS + 2 * MAP + GAP, top + 2 * row)
     colour = [sheet.getpixel((WORDS + 2 * MAP - 2, top + token * row + 2)) for token in range(2)]
@@ -181,3 +176,10 @@ def test_the_sheet_lies_as_its_sizes_say():
     assert bars == [ImageColor.getrgb(colour) for colour in SHARES[:2]]
     levels = np.array([0, 3, 128, 255], np.uint8)
     assert np.asarray(pale_of(Image.fromarray(levels[None]), (4, 1)))[0, :, 0].tolist() == [170, 171, 212, 255]
+
+
+def test_a_text_on_the_sheet_is_escaped():
+    sheets = [Image.new("RGB", (90, 20)) for _ in range(2)]
+    for sheet, text in zip(sheets, ("x\u202e", "x\\u202e")):
+        write(sheet, (0, 0), text, "white")
+    assert sheets[0].tobytes() == sheets[1].tobytes()

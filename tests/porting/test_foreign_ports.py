@@ -75,18 +75,15 @@ def test_positions_and_ids_of_any_kind_of_number_are_compared(reference):
 
 
 # What stands in a manifest, or in the entry of one array, and what is said of it.
-KEYS = [
-    ({key: value}, f"{key} should be")
-    for key in ("arrays", "checkpoint", "dtype", "ids", "answer")
-    for value in (None, 5)
-]
+KEYS = [({key: each}, key) for key in ("arrays", "checkpoint", "dtype", "ids", "answer") for each in (None, 5)]
 TWICE = {"name": "prefill.0/run_blocks.0/x_BTD", "axes": "BTD"}
 MANIFESTS = [
-    ("[]", "an object"), ("5", "an object"), ("NaN", "found nan"), ("null", "found null"), ("{", "JSON"),
-    (1000 * "[" + 1000 * "]", "object|nested"), (f'{{"ids": [{5000 * "9"}]}}', "digits"), ({"ids": [[1]]}, r"ids\[0\]"),
-    ({"answer": [float("inf")]}, r"answer\[0\]"), ({"format": 9}, "another format"), ({"dtype": "x"}, "unknown dtype"),
+    (None, "has no manifest"), ("[]", "an object"), ("5", "an object"), ("NaN", "found nan"), ("null", "found null"),
+    ("{", "JSON"), (1000 * "[" + 1000 * "]", "object|nested"), (f'{{"ids": [{5000 * "9"}]}}', "digits"),
+    ({"ids": [[1]]}, r"ids\[0\]"), ({"answer": [float("inf")]}, r"answer\[0\]"), ({"format": 9}, "another format"),
+    ({"dtype": "x"}, "unknown dtype"), ({"shape": [1, 72]}, "does not fit"),
     ({"name": None}, "name should be a text"), ({"axes": 5}, "axes should"), ({"same_as": []}, "same_as should"),
-    ({"gauge": 1}, "gauge should"), ({"from": "x"}, "from should"), ({"shape": [1, 72]}, "does not fit"),
+    ({"gauge": 1}, "gauge should"), ({"from": "x"}, "from should"),
     ({"axes": "BDS"}, "does not fit"), ({"name": "step.x/x_BSD"}, "does not fit"), (TWICE, "does not fit"),
 ]  # fmt: skip
 
@@ -97,8 +94,8 @@ def rewritten(trace, path, change):
     [entry] = [each for each in manifest["arrays"] if each["name"] == X]
     if isinstance(change, dict):
         (manifest if change.keys() <= manifest.keys() else entry).update(change)
-    arrays = {str(entry["name"]): load_file(trace)[X]} | load_file(trace)
-    save_file(arrays, path, {"manifest": change if isinstance(change, str) else json.dumps(manifest)})
+    text = json.dumps(manifest) if isinstance(change, dict) else change
+    save_file({str(entry["name"]): load_file(trace)[X]} | load_file(trace), path, text and {"manifest": text})
     return path
 
 
@@ -114,10 +111,10 @@ def test_a_manifest_that_its_checkpoint_cannot_follow(trace, tmp_path, change):
     assert main(["compare", str(trace), "--reference", str(path)]) == 2
 
 
-@pytest.mark.parametrize("text", ['"abc"', "null", "[[1], [2, 3]]", "[1e999]", f"[{5000 * '9'}]", "[1.5]", "[]"])
+@pytest.mark.parametrize("text", ['"abc"', "null", "[[1], [2, 3]]", "[1e999]", f"[{5000 * '9'}]", "[]"])
 def test_tokens_in_the_metadata_of_a_port(trace, tmp_path, capsys, text):
-    save_file(load_file(trace), tmp_path / "port.safetensors", {"token_ids": text})
-    assert main(["compare", str(tmp_path / "port.safetensors"), "--reference", str(trace)]) == 2
+    save_file(load_file(trace), tmp_path / "x.safetensors", {"token_ids": text})
+    assert main(["compare", str(tmp_path / "x.safetensors"), "--reference", str(trace)]) == 2
     assert "token_ids" in capsys.readouterr().err
 
 

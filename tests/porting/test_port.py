@@ -15,7 +15,7 @@ from npgemma.porting.comparing import compare
 from npgemma.porting.coverage import cover, suggest
 from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.porting.name_map import Rule, read_map
-from npgemma.porting.reference import from_model, from_trace
+from npgemma.porting.reference import from_model
 from npgemma.rope import rotate
 
 PROMPT = "detect red circle ; blue square"
@@ -293,14 +293,6 @@ def test_a_map_that_extends_another(tmp_path):
 def test_a_map_that_is_not_there():
     with pytest.raises(InputError, match=r"one of gemma_cpp, transformers, transformers_gemma2"):
         read_map("llama")
-
-
-def test_a_trace_without_a_manifest_is_no_reference(tmp_path):
-    from safetensors.numpy import save_file
-
-    save_file({"x": np.zeros(3)}, tmp_path / "x.safetensors")
-    with pytest.raises(InputError, match="no manifest"):
-        from_trace(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("name", ["transformers", "transformers_gemma2", "gemma_cpp"])
