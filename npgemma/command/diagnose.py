@@ -4,7 +4,7 @@ import json
 
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
-from npgemma.command.compare import PROMPT, read_port, reference_of
+from npgemma.command.compare import PROMPT, finite, read_port, reference_of
 from npgemma.command.port_tables import diagnosis_table, logits_table, mistakes_table
 from npgemma.errors import InputError
 from npgemma.porting.bounds import LARGEST_OWN_ERROR
@@ -41,9 +41,9 @@ def run(options):
         return 0
     if (options.port is None) == (options.logits is None):
         raise InputError("diagnose takes the trace of a port, or --logits FILE, or --list")
-    report = _from_logits(options) if options.logits else _from_trace(options)
-    table = logits_table if options.logits else diagnosis_table
-    print(json.dumps(report) if options.json else table(report), flush=True)
+    report = _from_logits(options) if options.logits is not None else _from_trace(options)
+    table = logits_table if options.logits is not None else diagnosis_table
+    print(json.dumps(finite(report)) if options.json else table(report), flush=True)
     return 0 if report["verdict"] == "right" else PAST_BOUND
 
 
@@ -71,7 +71,7 @@ def _from_trace(options):
     from npgemma.porting.recalculated import replays_of
     from npgemma.porting.reference import traced
 
-    arrays, rules = read_port(options), read_map(options.map) if options.map else []
+    arrays, rules = read_port(options), read_map(options.map) if options.map is not None else []
     given = arrays.pop(TOKENS, None)
     reference, _ = reference_of(options, given)
     coverage = cover(reference, arrays, rules)

@@ -89,11 +89,11 @@ def read_json(path: str | os.PathLike[str], shape: Any = dict, most: int = MOST_
         return parse_json(pathlib.Path(path).read_text(encoding="utf-8"), shape, f"'{path}'")
 
 
-def parse_json(text: str | bytes, shape: Any, name: str) -> Any:
+def parse_json(text: str | bytes, shape: Any, name: str, advice: str = "download it again") -> Any:
     """Return what a JSON text from outside holds, if it has a shape; InputError, which begins with ``name``, if not."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as problem:
-        raise InputError(f"{name} is not valid JSON ({reason(problem)}): download it again") from None
+        raise InputError(f"{name} is not valid JSON ({reason(problem)}): {advice}") from None
     check(document, shape, name)
     return document

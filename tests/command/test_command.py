@@ -268,8 +268,9 @@ def test_trace_of_given_tokens_and_steps(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "at least one"), ("7 x", "one token id a line"), ("7\n-1", "between 0 and"), ("1 " * 300, "context")],
-)
+    [("", "at least one"), ("7 x", "one token id a line"), ("9" * 5000, "digits"), ("7\n-1", "between 0 and"),
+     ("1 " * 300, "context")],
+)  # fmt: skip
 def test_trace_of_tokens_that_cannot_be(run, tmp_path, text, said):
     (tmp_path / "ids.txt").write_text(text)
     assert_refused(run("trace", "--out", tmp_path / "x", "--force-ids", tmp_path / "ids.txt"), said)
@@ -396,6 +397,7 @@ def assert_refused(outcome, says=""):
         (["trace", "--out", ""], "it is a folder"),
         (["--checkpoint", ""], "config.json"),
         (["--image", ""], "no image"),
+        (["diagnose", "--logits", ""], "no array logits"),
         (["inspect", "--checkpoint", "/nowhere"], "/nowhere"),
         (["parity", "--checkpoint", "/nowhere"], "/nowhere"),
     ],

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from npgemma.command import port_tables
-from npgemma.command.attention_sheet import BAR, GAP, HEAT, LETTERS, MAP, SHARES, WORDS, attention_sheet, pale_of
+from npgemma.command.attention_sheet import BAR, GAP, HEAT, LETTERS, MAP, SHARES, WORDS, attention_sheet, pale_of, write
 from npgemma.command.port_tables import diagnosis_table, logits_table
 from npgemma.command.tables import bench_table, inspect_table, parity_table, summary_table
 from npgemma.explain.attention_maps import Attention
@@ -183,3 +183,10 @@ def test_the_sheet_lies_as_its_sizes_say():
     assert bars == [ImageColor.getrgb(colour) for colour in SHARES[:2]]
     levels = np.array([0, 3, 128, 255], np.uint8)
     assert np.asarray(pale_of(Image.fromarray(levels[None]), (4, 1)))[0, :, 0].tolist() == [170, 171, 212, 255]
+
+
+def test_a_text_on_the_sheet_is_escaped():
+    sheets = [Image.new("RGB", (90, 20)) for _ in range(2)]
+    for sheet, text in zip(sheets, ("x\u202e", "x\\u202e")):
+        write(sheet, (0, 0), text, "white")
+    assert sheets[0].tobytes() == sheets[1].tobytes()
