@@ -75,6 +75,18 @@ def test_an_untied_head_is_refused(saved, head):
         conversion.read_folder(saved)
 
 
+def test_two_float64_tables_are_compared_as_they_are(saved):
+    rewrite(
+        saved,
+        lambda name, dtype, array: [
+            (n, "F64", array + np.float64(i * 1e-12))
+            for i, n in enumerate([name, "lm_head.weight"][: 1 + (name == TABLE)])
+        ],
+    )
+    with pytest.raises(InputError, match="untied output head"):
+        conversion.read_folder(saved)
+
+
 def test_rows_past_the_tokenizer_do_not_count_unless_there_is_none(saved):
     store(saved, "float32", "bfloat16", spoil=-1)
     embedding(saved)
