@@ -5,9 +5,9 @@ import os
 import re
 
 from conversion import folder as reading
-from conversion import lora
 from conversion.hub_config import FAMILIES
 from conversion.memory import available_memory
+from conversion.notes import notes_of
 from conversion.source import Source
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
@@ -42,11 +42,10 @@ def summarize(source: str | os.PathLike[str] | Source) -> dict:
         "names": "big_vision's" if source.is_npz else _generation(tensor.name for tensor in tensors),
         "tokenizer": _tokenizer(source, config),
         "end_tokens": list(config.eos_tokens),
-        "adapter": None
-        if source.adapter is None
-        else "; note: ".join([f"LoRA, merged at load onto {source.weights}", *lora.notes(source, config)]),
+        "adapter": None if source.adapter is None else f"LoRA, merged at load onto {source.weights}",
         "memory": {dtype: reading._bytes(pairs, dtype, in_place=1) for dtype in DTYPES},
         "free": available_memory(),
+        "notes": notes_of(source),
     }
 
 

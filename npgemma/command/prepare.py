@@ -133,8 +133,6 @@ def reference(options, dtype):
 
 def _load(package, options, progress, **settings):
     """Load the checkpoint that the options name, with all of its parts."""
-    from conversion import lora
-
     model = package.load(
         options.checkpoint,
         base=options.base,
@@ -145,9 +143,16 @@ def _load(package, options, progress, **settings):
         **settings,
     )
     progress.clear()
-    for note in lora.notes(model.source, model.config):
-        print(f"note: {note}", file=sys.stderr)
+    print_notes(model.source)
     return model
+
+
+def print_notes(source):
+    """Say on stderr what a checkpoint holds or declares that is not followed."""
+    from conversion.notes import notes_of
+
+    for note in notes_of(source):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def import_twin():

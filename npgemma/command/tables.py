@@ -51,6 +51,7 @@ def summary_table(report):
         f"{'tokenizer':14} {facts['tokenizer']}",
         f"{'end tokens':14} {ids}",
         f"{'adapter':14} {facts['adapter'] or 'none'}",
+        *(f"{'note':14} {note}" for note in facts["notes"]),
         "",
         "memory for the weights" + (f" ({free / 1e9:.1f} GB are free here)" if free is not None else ""),
     ]

@@ -25,7 +25,7 @@ def read_pieces(path):
     give one id to different pieces.
     """
     path = pathlib.Path(path)
-    folder = path if path.is_dir() else None
+    folder = path if os.path.isdir(path) else None
     if folder:
         path = folder / (JSON if (folder / JSON).exists() and not (folder / MODEL).exists() else MODEL)
     if not os.path.isfile(path):

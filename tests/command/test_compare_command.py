@@ -125,7 +125,7 @@ def test_without_the_reference_s_checkpoint_arrays_are_compared_end_to_end(compa
     assert "judged end to end, since the checkpoint of the reference is not at hand" in out
     status, out, err = compare(reference, "--checkpoint", other, "--graft", LOGITS)
     assert (status, out) == (2, "")
-    assert err.startswith("error: --graft runs the reference")
+    assert "error: --graft runs the reference" in err
 
 
 MID, OUT = (f"prefill.0/run_blocks.0/block.1/{name}_BTD" for name in ("mid", "out"))

@@ -42,16 +42,18 @@ def test_parity():
 def test_what_fits_into_memory():
     facts = {"resolution": 224, "end_tokens": (1, 107), "family": "F", "size": None, "dtype": "F32", "layout": "L"}
     facts |= {"names": "N", "tokenizer": "T", "adapter": None, "memory": {"float32": 2e9, "int8": 1.5e9}}
+    facts |= {"notes": ["x"]}
     report = {"checkpoint": "c", "config": {"image_tokens": 256}, "parameters": 1234, "bytes": 2_500_000}
     lines = summary_table(report | {"summary": facts | {"free": 1.5e9}}).splitlines()
     assert lines[2] == "size           none that was published: 1,234 parameters, 2.5 MB"
     assert lines[8:] == [
-        "end tokens     1, 107", "adapter        none", "", "memory for the weights (1.5 GB are free here)",
+        "end tokens     1, 107", "adapter        none", "note           x", "",
+        "memory for the weights (1.5 GB are free here)",
         "  --dtype float32       2.00 GB  does not fit", "  --dtype int8          1.50 GB  fits", "",
         "--tensors lists every tensor",
     ]  # fmt: skip
     lines = summary_table(report | {"summary": facts | {"free": None}}).splitlines()
-    assert lines[11:13] == ["memory for the weights", "  --dtype float32       2.00 GB"]
+    assert lines[12:14] == ["memory for the weights", "  --dtype float32       2.00 GB"]
 
 
 def test_the_tensors_of_all_layers_are_one_line():
