@@ -145,6 +145,7 @@ def test_the_adapters_own_small_files_come_first(adapter, base):
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
         ({"use_something_new": True}, "use_something_new"),
         ({"modules_to_save": ["multi_modal_projector"]}, "lacks multi_modal_projector.linear.weight"),
+        ({"modules_to_save": ["lm_head"]}, "lacks language_model.model.embed_tokens.weight"),
     ],
 )
 def test_other_adapters_are_refused(adapter, values, says):
@@ -186,6 +187,8 @@ def test_a_table_or_head_that_is_trained_alone_is_untied(adapter, base, modules)
     settings(adapter, modules_to_save=modules)
     with pytest.raises(InputError, match="unties"):
         conversion.read_checkpoint(adapter)
+    safetensors_file.write(adapter / "adapter_model.safetensors", entries, [table for _ in entries])
+    conversion.read_checkpoint(adapter)
 
 
 def test_an_adapter_that_brings_more_rows(adapter, base):
