@@ -74,6 +74,8 @@ STORED = {
 WORDS = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
 # Weights hardly compress; a file that unpacks to more would fill the disk.
 MOST_RATIO = 100
+# Bytes of the list of its arrays, of which there are 37.
+MOST_LISTED = 100_000
 # Arrays with two parts per layer, or one axis of a single entry.
 PARTS = {_TEXT + "attn/kv_einsum/w": 2, _TEXT + "mlp/gating_einsum": 2, "img/pos_embedding": 1}
 
@@ -129,8 +131,8 @@ def open_file(path: pathlib.Path, config_file: str | os.PathLike[str] | None = N
     Without a hub ``config.json`` the sizes are those of the published variant whose shapes the arrays have. InputError
     if the file is damaged, or its arrays are not those of the configuration; nothing has been unpacked then.
     """
-    with opening(path, "a complete npz file", "download it again") as archive:
-        found = entries(archive, path, prefix=PREFIX, most=1000)
+    with opening(path, "a complete npz file", "download it again", most_listed=MOST_LISTED) as archive:
+        found = entries(archive, path, prefix=PREFIX)
         if config_file is None:
             config = _recognised(path, found)
         else:

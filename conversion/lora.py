@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from conversion import safetensors_file
-from conversion.layout import canonical, stored_leaves, with_rows
+from conversion.layout import canonical, with_rows
 from conversion.patterns import matches
 from conversion.refusals import refuse_without_weights
-from conversion.source import ADAPTER
+from conversion.source import ADAPTER, SMALL
 from npgemma.errors import InputError
 from npgemma.files.foreign import shown
 from npgemma.files.reading import read_json
@@ -115,25 +115,24 @@ def merge(config, pairs, folder):
     return config, pairs
 
 
-def notes(source, config):
-    """Return what the adapter of a `Source` declares without holding it, where the base goes on without."""
-    settings, (products, whole) = read_settings(source.adapter), _read_parts(source.adapter)
+def notes(folder, leaves):
+    """Return what an adapter declares and does not hold, where a base with these tensors goes on without."""
+    settings, (products, whole) = read_settings(folder), _read_parts(folder)
     found = [(name, matches(settings.get(name) or {}, products, name).items()) for name, _ in NUMBERS]
     said = [f"no module for its {name} {shown(key, 80)}" for name, keys in found for key, fit in keys if not fit]
     # An expression, or names that count in some layers only, do not say which modules they mean.
     some = any(settings.get(key) is not None for key in ("layers_to_transform", "exclude_modules"))
     if isinstance(settings.get("target_modules"), list) and not some:
-        leaves = [leaf.stored_name for leaf in stored_leaves(config).values()]
         absent = _absent(settings, "target_modules", r"\.weight", products, whole, leaves)
         said += [f"nothing for {leaf}, which its target_modules name" for leaf in absent]
     more = f", and {len(said) - 1} more of this kind" if len(said) > 1 else ""
-    return [f"the adapter in '{source.adapter}' holds {said[0]}{more}"] if said else []
+    return [f"the adapter in '{folder}' holds {said[0]}{more}"] if said else []
 
 
 def read_settings(folder):
     """Read and check ``adapter_config.json``; InputError if it is damaged, or of another kind than LoRA."""
     path = folder / ADAPTER
-    settings = read_json(path, SHAPE)
+    settings = read_json(path, SHAPE, SMALL)
     kind, start = settings.get("peft_type"), settings.get("init_lora_weights")
     if kind not in ("LORA", None):
         raise InputError(f"'{folder}' is an adapter of type {kind!r}, not LoRA: merge it with peft and save the model")

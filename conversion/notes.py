@@ -26,12 +26,17 @@ def notes_of(source: str | os.PathLike[str] | Source) -> list[str]:
     """Return a sentence for everything that a checkpoint, which can be read, holds or declares and nobody follows."""
     source = Source.of(source)
     notes: list[str] = []
-    for part in (_of_adapter,) if source.is_npz else (_of_weights, _of_settings, _of_images, _of_adapter):
+    for part in (_of_adapter,) if source.is_npz else (_of_adapter, _of_weights, _of_settings, _of_images):
         try:
             notes += part(source)
         except InputError as problem:  # of a file that is not read otherwise
             notes.append(str(problem))
     return notes
+
+
+def _of_adapter(source):
+    if source.adapter is not None:
+        yield from lora.notes(source.adapter, [leaf.stored_name for leaf, _ in open_folder(source)[1].values()])
 
 
 def _of_weights(source):
@@ -54,10 +59,6 @@ def _of_weights(source):
         yield f"'{folder / 'config.json'}' declares an output head of its own, but there is none: the table is used"
     if config.get("auto_map"):
         yield f"'{folder / 'config.json'}' names code of its own (auto_map), which is never run"
-
-
-def _of_adapter(source):
-    return lora.notes(source, open_folder(source)[0]) if source.adapter is not None else []
 
 
 def _of_settings(source):

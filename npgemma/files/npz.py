@@ -15,9 +15,8 @@ from npgemma.errors import InputError
 from npgemma.files.foreign import shown
 from npgemma.files.reading import reading
 
-# Of a zip's list of members, of one name in it, and of the header of an array, all of which parsers take in at once.
-MOST_DIRECTORY, MOST_LETTERS, MOST_HEADER = 16_000_000, 500, 10_000
-MOST_MEMBERS = 100_000
+# Bytes of a zip's list of members, letters of a name in it, bytes of an array's header: parsers take all in at once.
+MOST_LISTED, MOST_LETTERS, MOST_HEADER = 16_000_000, 500, 10_000
 # What compressed arrays may unpack to, where their reader says nothing else.
 MOST_BYTES = 2_000_000_000
 PIECE = 2**20
@@ -48,15 +47,15 @@ def read_npz(
     missing: str | None = None,
     only: Collection[str] | None = None,
     most_bytes: int | None = None,
-    most: int = MOST_MEMBERS,
+    most_listed: int = MOST_LISTED,
 ) -> dict[str, np.ndarray]:
     """Return the arrays of an npz file by name, or of those that it has ``only`` some; bfloat16 as ``V2``.
 
-    They may be ``most`` arrays and take ``most_bytes``, by default what the file takes on disk, and `MOST_BYTES` at
-    least. InputError as `npgemma.files.reading.reading`; and if an array is too large or holds objects.
+    They may take ``most_bytes``, by default what the file takes on disk, and `MOST_BYTES` at least; their list as
+    `opening` says. InputError as `npgemma.files.reading.reading`; and if an array is too large or holds objects.
     """
-    with opening(path, kind, advice, missing) as archive:
-        found = entries(archive, path, only, most=most)
+    with opening(path, kind, advice, missing, most_listed) as archive:
+        found = entries(archive, path, only)
         most_bytes = max(os.path.getsize(path), MOST_BYTES) if most_bytes is None else most_bytes
         total = sum(entry.bytes for entry in found.values())
         if total > most_bytes:
@@ -68,24 +67,21 @@ def read_npz(
 
 @contextlib.contextmanager
 def opening(
-    path: str | os.PathLike[str], kind: str, advice: str, missing: str | None = None
+    path: str | os.PathLike[str], kind: str, advice: str, missing: str | None = None, most_listed: int = MOST_LISTED
 ) -> Iterator[zipfile.ZipFile]:
-    """Open an npz file inside `npgemma.files.reading.reading`."""
-    with reading(path, kind, advice, missing), _File(path) as file, zipfile.ZipFile(file) as archive:
-        yield archive
+    """Open an npz file inside `npgemma.files.reading.reading`, if its list of members has so many bytes at most."""
+    with reading(path, kind, advice, missing), _File(path) as file:
+        file.most = most_listed
+        with zipfile.ZipFile(file) as archive:
+            file.most = MOST_LISTED
+            yield archive
 
 
 def entries(
-    archive: zipfile.ZipFile,
-    path: str | os.PathLike[str],
-    only: Collection[str] | None = None,
-    prefix: str = "",
-    most: int = MOST_MEMBERS,
+    archive: zipfile.ZipFile, path: str | os.PathLike[str], only: Collection[str] | None = None, prefix: str = ""
 ) -> dict[str, Entry]:
     """Return the arrays of an npz file by name, less a prefix, without reading more than their headers."""
     found: dict[str, Entry] = {}
-    if len(archive.infolist()) > most:
-        raise InputError(f"'{path}' holds {len(archive.infolist())} arrays, where {most} are the most: write it again")
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy").removeprefix(prefix)
         if only is not None and name not in only:
@@ -104,9 +100,11 @@ def entries(
 class _File(io.FileIO):
     """A file of which a zip's list of members is not read whatever its size."""
 
+    most = MOST_LISTED
+
     def read(self, size: int | None = -1) -> bytes:
         """Read so many bytes, if they are no more than such a list may have."""
-        if size is not None and size > MOST_DIRECTORY:
+        if size is not None and size > self.most:
             raise ValueError(f"it has a list of members of {size} bytes")
         return super().read(size) or b""
 

@@ -25,9 +25,9 @@ def read_pieces(path):
     give one id to different pieces.
     """
     path = pathlib.Path(path)
-    folder = path if path.is_dir() else None
+    folder = path if os.path.isdir(path) else None
     if folder:
-        path = folder / (JSON if (folder / JSON).exists() and not (folder / MODEL).exists() else MODEL)
+        path = folder / (JSON if os.path.lexists(folder / JSON) and not os.path.lexists(folder / MODEL) else MODEL)
     if not os.path.isfile(path):
         raise InputError(f"no tokenizer at '{path}': text in or out needs the checkpoint's {MODEL} or {JSON}")
     pieces = JsonPieces(path) if path.suffix == ".json" else ModelPieces(path)
@@ -37,7 +37,7 @@ def read_pieces(path):
 
 def has_tokenizer(folder):
     """Return whether a folder holds a tokenizer file."""
-    return any((pathlib.Path(folder) / name).exists() for name in (MODEL, JSON))
+    return any(os.path.lexists(pathlib.Path(folder) / name) for name in (MODEL, JSON))
 
 
 def check_other(tokenizer, folder):
@@ -69,7 +69,7 @@ def _additions(folder, pieces, beside):
     ``beside`` says whether the pieces are those of ``tokenizer.model``, beside which there may be a ``tokenizer.json``.
     """
     listed, notes = [], []
-    if beside and (folder / JSON).exists():
+    if beside and os.path.lexists(folder / JSON):
         document = read_json(folder / JSON, LISTED, MOST_BYTES)
         listed += read_tokens(document.get("added_tokens") or [], folder / JSON)
         notes += _compare((document.get("model") or {}).get("vocab") or [], pieces, folder)
@@ -94,10 +94,10 @@ def _additions(folder, pieces, beside):
 def _small_files(folder):
     """Return the added tokens of the files beside the pieces that older versions of transformers write."""
     entries, path, config = [], folder / "added_tokens.json", folder / "tokenizer_config.json"
-    if path.exists():
+    if os.path.lexists(path):
         entries += [{"content": content, "id": i} for content, i in read_json(path, {str: int}).items()]
     tokens = read_tokens(entries, path)
-    if config.exists():
+    if os.path.lexists(config):
         entries = (read_json(config, CONFIG).get("added_tokens_decoder") or {}).items()
         entries = [(i, entry if isinstance(entry, dict) else {"content": entry}) for i, entry in entries]
         tokens += read_tokens(

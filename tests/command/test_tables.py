@@ -41,13 +41,8 @@ def test_parity():
 
 def test_what_fits_into_memory():
     facts = {"resolution": 224, "end_tokens": (1, 107), "family": "F", "size": None, "dtype": "F32", "layout": "L"}
-    facts |= {
-        "notes": ["x"],
-        "names": "N",
-        "tokenizer": "T",
-        "adapter": None,
-        "memory": {"float32": 2e9, "int8": 1.5e9},
-    }
+    facts |= {"names": "N", "tokenizer": "T", "adapter": None, "memory": {"float32": 2e9, "int8": 1.5e9}}
+    facts |= {"notes": ["x"]}
     report = {"checkpoint": "c", "config": {"image_tokens": 256}, "parameters": 1234, "bytes": 2_500_000}
     lines = summary_table(report | {"summary": facts | {"free": 1.5e9}}).splitlines()
     assert lines[2] == "size           none that was published: 1,234 parameters, 2.5 MB"

@@ -17,6 +17,7 @@ from conversion import safetensors_file
 from conversion.__main__ import main
 from conversion.hugging_face import write_tokenizer_files
 from conversion.write import FILE_DTYPES
+from npgemma.fast.dtypes import DTYPES
 from npgemma.image import Preprocessing
 from npgemma.params import leaves
 from npgemma.tokenizer import Tokenizer
@@ -105,14 +106,16 @@ def test_what_a_dtype_cannot_hold_is_refused_before_anything_is_written(
 
     def change(name, dtype, array):
         array = array.astype(safetensors_file.NUMPY[word])
-        array.flat[-1] = value if name.endswith("1.mlp.fc1.bias") else array.flat[-1]
+        array.flat[-1] = value if name.endswith("1.mlp.fc1.weight") else array.flat[-1]
         return [(name, word, array)]
 
     rewrite(tmp_path / "hub", change)
     status = main([str(tmp_path / "hub"), str(tmp_path / name), "--dtype", dtype])
     assert (tmp_path / name).exists() == (says is None) == (status == 0)
+    for dtype in DTYPES:
+        conversion.read_folder(tmp_path / "hub", dtype)
     assert not recwarn
-    assert says is None or re.search(f"fc1.bias .*{says}", capsys.readouterr().err)
+    assert says is None or re.search(f"fc1.weight .*{says}", capsys.readouterr().err)
 
 
 def test_transformers_loads_what_is_written(model):

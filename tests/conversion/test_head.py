@@ -75,6 +75,16 @@ def test_an_untied_head_is_refused(saved, head):
         conversion.read_folder(saved)
 
 
+def test_two_float64_tables_are_compared_as_they_are(saved):
+    def change(name, dtype, array):
+        head = [("lm_head.weight", "F64", array * np.float64(1 + 1e-12))] if name == TABLE else []
+        return [(name, "F64", array.astype(np.float64)), *head]
+
+    rewrite(saved, change)
+    with pytest.raises(InputError, match="untied output head"):
+        embedding(saved)
+
+
 def test_rows_past_the_tokenizer_do_not_count_unless_there_is_none(saved):
     store(saved, "float32", "bfloat16", spoil=-1)
     embedding(saved)

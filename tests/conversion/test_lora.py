@@ -16,6 +16,7 @@ import npgemma
 import torch_ref
 from conversion import lora, safetensors_file
 from conversion.folder import describe
+from conversion.notes import notes_of
 from conversion.patterns import matches
 from npgemma.errors import InputError
 from npgemma.params import leaves
@@ -144,6 +145,7 @@ def test_the_adapters_own_small_files_come_first(adapter, base):
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
         ({"use_something_new": True}, "use_something_new"),
         ({"modules_to_save": ["multi_modal_projector"]}, "lacks multi_modal_projector.linear.weight"),
+        ({"modules_to_save": ["lm_head"]}, "lacks language_model.model.embed_tokens.weight"),
     ],
 )
 def test_other_adapters_are_refused(adapter, values, says):
@@ -185,6 +187,8 @@ def test_a_table_or_head_that_is_trained_alone_is_untied(adapter, base, modules)
     settings(adapter, modules_to_save=modules)
     with pytest.raises(InputError, match="unties"):
         conversion.read_checkpoint(adapter)
+    safetensors_file.write(adapter / "adapter_model.safetensors", entries, [table for _ in entries])
+    conversion.read_checkpoint(adapter)
 
 
 def test_an_adapter_that_brings_more_rows(adapter, base):
@@ -248,14 +252,21 @@ def test_tensors_with_the_adapters_name_and_of_any_dtype(adapter, name, dtype):
     assert np.array_equal(delta(adapter), plain)
 
 
-def test_what_is_declared_and_not_held_is_noted(adapter, base):
-    source, config = conversion.Source.of(adapter), conversion.read_folder(base)[1]
-    settings(adapter, modules_to_save=["classifier"], target_modules="all-linear", rank_pattern={"q_proj": 4})
-    assert lora.notes(source, config) == []
-    settings(adapter, rank_pattern={"lm_head": 4}, target_modules=["other", "down_proj"])
-    assert "no module for its rank_pattern lm_head, and 3 more" in lora.notes(source, config)[0]
-    settings(adapter, rank_pattern={})
-    assert "nothing for language_model.model.layers.0.mlp.down_proj.weight" in lora.notes(source, config)[0]
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"modules_to_save": ["classifier"], "target_modules": "all-linear", "rank_pattern": {"q_proj": 4}}, None),
+        (
+            {"rank_pattern": {"lm_head": 4}, "target_modules": ["other", "down_proj"]},
+            "rank_pattern lm_head, and 3 more",
+        ),
+        ({"target_modules": ["down_proj"]}, "nothing for language_model.model.layers.0.mlp.down_proj.weight"),
+    ],
+)
+def test_what_is_declared_and_not_held_is_noted(adapter, values, says):
+    settings(adapter, **values)
+    notes = notes_of(adapter)
+    assert notes == [] if says is None else says in notes[0]
 
 
 def test_a_pickle_is_called_one(adapter):

@@ -202,6 +202,7 @@ def test_a_constant_of_older_versions_is_held_against_our_own(saved, name):
         ("config.json", {"attention_dropout": 0.1, "torch_dtype": "float16"}, None),
         ("chat_template.jinja", "x", "has a chat template"),
         ("processor_config.json", {"chat_template": "x"}, "has a chat template"),
+        ("processor_config.json", {"image_processor": {"resample": 3}}, None),
         ("processor_config.json", {"image_processor": {"resample": 2}}, "prepares images otherwise"),
     ],
 )  # fmt: skip
