@@ -31,7 +31,7 @@ def notes_of(source: str | os.PathLike[str] | Source) -> list[str]:
             notes += part(source)
         except InputError as problem:  # of a file that is not read otherwise
             notes.append(str(problem))
-    return notes
+    return [shown(note) for note in notes]
 
 
 def _of_adapter(source):
