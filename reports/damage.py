@@ -33,7 +33,7 @@ def damaged(draw, name, content, other):
 
 def _bytes(draw, content, other):
     """Change spans of bytes, mostly few and short ones, and more often near the front, where headers are."""
-    for _ in range(draw.choice((1, 1, 1, 2, 5, 20))):
+    for _ in range(draw.choice((1, 1, 1, 1, 1, 2, 5))):
         at = int(len(content) * draw.random() ** draw.choice((1, 3)))
         to = at + draw.choice((1, 1, 2, 4, 8, 30, 1000))
         part, rest = content[at:to], content[to:]
@@ -76,7 +76,7 @@ def _json(draw, content, other=b""):
 def _changed(draw, value):
     if isinstance(value, str) and value[:2] in ('{"', "[{") and draw.random() < 0.9:
         return _json(draw, value).decode()
-    if not value or not isinstance(value, (dict, list)) or draw.random() < 0.1:
+    if not value or not isinstance(value, (dict, list)) or draw.random() < 0.05:
         return f"@@{draw.randrange(len(VALUES))}"
     keys = list(value) if isinstance(value, dict) else range(len(value))
     key, way = draw.choice(keys), draw.randrange(12)
@@ -117,22 +117,24 @@ def _npy(draw, content, other):
 
 
 def _zip(draw, content, other):
-    """Pack a zip file anew with a member that is damaged, or else change a field of a member in both places."""
+    """Pack a zip file anew with a member that is damaged or compressed otherwise; or change a member's field."""
     packed, method = io.BytesIO(), draw.choice((0, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2))
-    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(packed, "w", method) as anew:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(packed, "w") as anew:
         members = [(name, archive.read(name)) for name in archive.namelist()]
         place, way = draw.randrange(len(members)), draw.randrange(6)
         name, data = members[place]
-        members[place] = (f"{draw.choice(NAMES)[:60_000]}.npy", data) if way == 0 else (name, draw.choice((_npy, _bytes))(draw, data, other))
-        for name, data in members[: place + (way != 1)] + members[place + 1 :]:
-            anew.writestr(name.encode("utf-8", "replace").decode(), data)
+        name = f"{draw.choice(NAMES)[:60_000]}.npy" if way == 0 else name
+        members[place] = name, draw.choice((_npy, _bytes))(draw, data, other) if way in (2, 3) else data
+        for i, (name, data) in enumerate(members):
+            if (i, way) != (place, 1):
+                anew.writestr(name.encode("utf-8", "replace").decode(), data, method if i == place else None)
     content = bytearray(packed.getvalue())
     if way > 3:
-        # The same field lies two bytes later in the directory.
-        field, value = draw.choice(((4, 2), (6, 2), (8, 2), (14, 4), (18, 4), (22, 4))), draw.randbytes(4)
-        for mark, shift in ((b"PK\3\4", 0), (b"PK\1\2", 2)):
-            at = [found.start() for found in re.finditer(re.escape(mark), content)][place - len(members)] + shift
-            content[at + field[0] : at + sum(field)] = value[: field[1]]
+        # Version, flags, method, checksum or a size; in the directory the same field lies two bytes later.
+        (field, size), value = draw.choice(((4, 2), (6, 2), (8, 2), (14, 4), (18, 4), (22, 4))), draw.randbytes(4)
+        for mark, shift in ((rb"PK\x03\x04", 0), (rb"PK\x01\x02", 2)):
+            at = [found.start() for found in re.finditer(mark, content)][place - len(members)] + shift + field
+            content[at : at + size] = value[:size]
         return bytes(content)
     return _bytes(draw, bytes(content), other) if way == 2 else bytes(content)
 
@@ -145,5 +147,7 @@ def _png(draw, content, other):
         chunks.append(content[at + 4 : at + 8 + length])
         at += length + 12
     place = draw.randrange(len(chunks))
-    chunks[place : place + 1] = draw.choice(([], 2 * chunks[place : place + 1], *3 * [[_bytes(draw, chunks[place], other)]]))
-    return PNG + b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks if len(c) > 3)
+    part = chunks[place]
+    chunks[place : place + 1] = draw.choice(([], [part, part], *3 * [[_bytes(draw, part, other)]]))
+    packed = (struct.pack(">I", max(len(part) - 4, 0)) + part + struct.pack(">I", zlib.crc32(part)) for part in chunks)
+    return PNG + b"".join(packed)

@@ -30,10 +30,11 @@ from npgemma.errors import InputError  # noqa: E402
 from npgemma.files.foreign import HIDDEN  # noqa: E402
 
 SECONDS, BYTES, LETTERS = 10, 3 * 10**9, 2000
+GOOD = "read", "refused"
 
 
 def drawn(seed, number, home):
-    """Return a mutant's reader, the valid file that is damaged for it, and the damaged content."""
+    """Return a mutant's reader, the valid file that it damages, and its content."""
     draw = random.Random(f"{seed}/{number}")
     reader = draw.choice(list(samples.READERS))
     files = sorted(file for file in (home / reader).rglob("*") if file.is_file() and samples.SOUND not in file.parts)
@@ -43,28 +44,30 @@ def drawn(seed, number, home):
 
 
 def outcome(seed, number, home):
-    """Make a mutant, in a folder of its number, and read it; return ``read``, ``refused``, or what is found."""
+    """Write a mutant into a folder of its number and read it; return its reader, and ``read``, ``refused`` or more."""
     reader, valid, content = drawn(seed, number, home)
     folder = shutil.copytree(home / reader, home / str(number), copy_function=os.link)
     file = folder / valid.relative_to(home / reader)
     file.unlink()
     file.write_bytes(content)
-    try:
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
             samples.READERS[reader](folder, file)
-    except InputError as problem:
-        text = str(problem)
-        faults = {
-            "control characters": HIDDEN.search(text),
-            f"{len(text)} letters": len(text) > LETTERS,
-            "no name of the file": file.name not in text and str(folder) not in text,
-        }
-        fault = next((fault for fault, found in faults.items() if found), None)
-        return f"a message with {fault} {_place(problem)}: {text[:300]!r}" if fault else "refused"
-    except Exception as problem:
-        return f"{type(problem).__name__} {_place(problem)}: {str(problem)[:300]!r}"
-    return f"a warning at {warned[0].filename}:{warned[0].lineno}: {warned[0].message}" if warned else "read"
+        except InputError as problem:
+            fault = _fault(str(problem), folder, file)
+            return reader, f"{fault} {_place(problem)}: {str(problem)[:300]!r}" if fault else "refused"
+        except Exception as problem:
+            return reader, f"{type(problem).__name__} {_place(problem)}: {str(problem)[:300]!r}"
+    return reader, f"a warning, {warned[0]}" if warned else "read"
+
+
+def _fault(message, folder, file):
+    if HIDDEN.search(message):
+        return "a message with control characters"
+    if len(message) > LETTERS:
+        return f"a message of {len(message)} letters"
+    return "" if file.name in message or str(folder) in message else "a message without the file's name"
 
 
 def _place(problem):
@@ -83,18 +86,18 @@ def _work(numbers, seed, home, results, log):
     for number in numbers:
         # Ends the process, even inside a library that does not return, and writes where it was.
         faulthandler.dump_traceback_later(SECONDS, exit=True, file=log)
-        found = outcome(seed, number, home)
+        reader, found = outcome(seed, number, home)
         faulthandler.cancel_dump_traceback_later()
-        if found in ("read", "refused"):
+        if found in GOOD and os.fstat(2).st_size:
+            found = f"printed: {pathlib.Path(log.name).read_text(errors='replace')[:300]!r}"
+        if found in GOOD:
             shutil.rmtree(home / str(number))
-            if os.fstat(2).st_size:
-                found = f"printed: {pathlib.Path(log.name).read_text(errors='replace')[:300]!r}"
-        results.send((number, found))
+        results.send((number, reader, found))
         log.truncate(0)
 
 
 def outcomes(numbers, seed, home, jobs):
-    """Yield the number and the outcome of each mutant, from processes that are replaced where they end."""
+    """Yield number, reader and outcome of each mutant, from processes that are replaced where one ends."""
     fork, workers = multiprocessing.get_context("fork"), {}
 
     def start(left, log):
@@ -112,45 +115,45 @@ def outcomes(numbers, seed, home, jobs):
             try:
                 yield receiver.recv()
                 left.popleft()
+                continue
             except EOFError:
                 process.join()
                 del workers[receiver]
-                if left:
-                    said = pathlib.Path(log.name).read_text(errors="replace")
-                    yield left.popleft(), f"the process ended with {process.exitcode}: {said[:2000]}"
-                    log.truncate(0)
-                    start(left, log)
-                else:
-                    log.close()
+            if left:
+                said, number = pathlib.Path(log.name).read_text(errors="replace"), left.popleft()
+                yield number, drawn(seed, number, home)[0], f"the process ended with {process.exitcode}: {said[:2000]}"
+                log.truncate(0)
+                start(left, log)
 
 
 def main(arguments=None):
-    """Print each finding, and how many mutants of each kind were read and refused; return the number of findings."""
+    """Print each finding, then how many mutants of each reader were read and refused; return how many findings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000, metavar="N")
     parser.add_argument("--seed", type=int, default=29, metavar="S")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="J")
     parser.add_argument("--only", type=int, metavar="I")
-    parser.add_argument("--keep", metavar="DIR")
+    parser.add_argument("--keep", type=pathlib.Path, metavar="DIR")
     options = parser.parse_args(arguments)
     numbers = range(options.count) if options.only is None else [options.only]
-    table = collections.defaultdict(collections.Counter)
+    table = {reader: collections.Counter() for reader in samples.READERS}
     with tempfile.TemporaryDirectory() as folder:
         home = pathlib.Path(folder)
         samples.make(home)
-        for number, found in outcomes(numbers, options.seed, home, min(options.jobs, len(numbers))):
-            reader, file, _ = drawn(options.seed, number, home)
-            finding = found not in ("read", "refused")
-            table[reader]["findings" if finding else found] += 1
-            if finding or options.only is not None:
-                print(f"mutant {number} of seed {options.seed}, {file.relative_to(home)}: {found}", flush=True)
+        for number, reader, found in outcomes(numbers, options.seed, home, min(options.jobs, len(numbers))):
+            table[reader][found if found in GOOD else "findings"] += 1
+            if found not in GOOD or options.only is not None:
+                file = drawn(options.seed, number, home)[1].relative_to(home)
+                print(f"mutant {number} of seed {options.seed}, {file}: {found}", flush=True)
             if (home / str(number)).exists():
                 if options.keep:
-                    shutil.copytree(home / str(number), pathlib.Path(options.keep, f"{options.seed}-{number}"))
+                    shutil.copytree(home / str(number), options.keep / f"{options.seed}-{number}")
                 shutil.rmtree(home / str(number))
-    for reader in samples.READERS:
-        print(f"{reader:9}", *(f"{table[reader][word]:6} {word}" for word in ("read", "refused", "findings")))
-    return sum(counts["findings"] for counts in table.values())
+    for reader, counts in table.items():
+        print(f"{reader:9}", *(f"{counts[word]:6} {word}" for word in (*GOOD, "findings")))
+    findings = sum(counts["findings"] for counts in table.values())
+    print(f"{len(numbers)} mutants of seed {options.seed}: {findings} findings")
+    return findings
 
 
 if __name__ == "__main__":
