@@ -1,8 +1,8 @@
 """What do readers say of damaged files? ``python reports/mutants.py [--count N] [--seed S] [--jobs J] [--only I]``.
 
-Damages one of many small valid files at random, and reads it as its command does; mutant I of seed S is always the same.
-A finding is what is neither read nor refused by an `InputError` of one sentence that names the file: another exception,
-a warning, a library's text on the terminal, more than ten seconds, a process that ends. Each process has 3 GB.
+Damages a small valid file (`samples.py`) at random and reads it as its command does; mutant I of seed S is always the
+same. A finding is what is neither read nor refused by an `InputError` of one sentence that names the file: another
+exception, a warning, a library's text on the terminal, more than ten seconds, a process that ends. A process has 3 GB.
 ``--keep DIR`` keeps the files of findings, and with ``--only I`` those of mutant I.
 """
 
@@ -108,7 +108,7 @@ def outcomes(numbers, seed, home, jobs):
         workers[receiver] = process, left, log
 
     for job in range(jobs):
-        start(collections.deque(numbers[job::jobs]), open(home / f"log-{job}", "a+"))
+        start(collections.deque(numbers[job::jobs]), open(home / f"log-{job}", "a+"))  # noqa: SIM115 for a process
     while workers:
         for receiver in multiprocessing.connection.wait(list(workers)):
             process, left, log = workers[receiver]
