@@ -38,7 +38,7 @@ GOOD = "read", "refused"
 def drawn(seed, number, home):
     """Return a mutant's reader, the valid file that it damages, and its content."""
     draw = random.Random(f"{seed}/{number}")
-    reader = draw.choice(list(samples.READERS))
+    reader = draw.choice([name for name in samples.READERS if name not in samples.SLOW or draw.random() < 0.1])
     files = sorted(file for file in (home / reader).rglob("*") if file.is_file() and samples.SOUND not in file.parts)
     file = draw.choice(files)
     others = [other for other in files if other.suffix == file.suffix or draw.random() < 0.1]
