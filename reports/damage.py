@@ -7,13 +7,12 @@ import struct
 import zipfile
 import zlib
 
-DEEP = "[" * 10**5 + "]" * 10**5
 # Values that stand where others are expected, as JSON and TOML write them.
 VALUES = [
     "null", "true", "0", "-1", "2.5", "12.0", "1e999", "-1e999", "NaN", "nan", "1" + "0" * 5000, "9223372036854775808",
     "4294967297", "1e308", "1e-320", '""', '"x"', r'"\u001b[31m\u202e"', r'"\ud800"', '"{i}{i}"', '"{1}"', '"(a+)+$"',
     '"BTD("', '"../x"', '"/dev/stdin"', f'"{"x" * 10**5}"', "[]", "{}", '[[1], "x"]', '{"a": 1}', "[" * 900 + "]" * 900,
-    DEEP, "[" + "1," * 10**5 + "1]",
+    "[" * 10**5 + "]" * 10**5, "[" + "1," * 10**5 + "1]",
 ]  # fmt: skip
 NAMES = ["", "x" * 10**5, "9" * 5000, "\x1b[31m\u202e", "\ud800", "a\nb", "../x", "model", "(", "0", "²"]
 # What an .npy file may say of itself.
@@ -28,7 +27,7 @@ def damaged(draw, name, content, other):
     """Return a file's content with damage that ``draw`` (`random.Random`) chooses; ``other`` is another file's."""
     suffix = name.rpartition(".")[2]
     ways = {"json": _json, "toml": _words, "txt": _words, "safetensors": _header, "npz": _zip, "npy": _npy, "png": _png}
-    return draw.choice((ways.get(suffix, _bytes), _bytes, ways.get(suffix, _bytes)))(draw, content, other)
+    return draw.choice((ways.get(suffix, _bytes), ways.get(suffix, _bytes), _bytes))(draw, content, other)
 
 
 def _bytes(draw, content, other):
@@ -37,28 +36,18 @@ def _bytes(draw, content, other):
         at = int(len(content) * draw.random() ** draw.choice((1, 3)))
         to = at + draw.choice((1, 1, 2, 4, 8, 30, 1000))
         part, rest = content[at:to], content[to:]
-        way = draw.randrange(9)
-        if way == 0:
-            part = bytes(byte ^ 1 << draw.randrange(8) for byte in part)
-        elif way == 1:
-            part = draw.randbytes(len(part))
-        elif way == 2:
-            part = b""
-        elif way == 3:
-            part += draw.randbytes(draw.randrange(1, 50))
-        elif way == 4:
-            part *= draw.choice((2, 3, 1000))
-        elif way == 5:
-            part = draw.choice((b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\1\0\0\0")) * len(part)
-        elif way == 6:
-            start = draw.randrange(len(other) + 1)
-            part = other[start : start + len(part)]
-        elif way == 7:
-            part, rest = rest[: len(part)], part + rest[len(part) :]
-        elif draw.random() < 0.5:
-            rest = other[to:]
-        else:
-            rest = b""
+        part, rest = draw.choice((
+            (bytes(byte ^ 1 << draw.randrange(8) for byte in part), rest),
+            (draw.randbytes(len(part)), rest),
+            (draw.choice((b"\0", b"\xff", b"\x7f\xff\xff\xff", b"\1\0\0\0")) * len(part), rest),
+            (part + draw.randbytes(draw.randrange(1, 50)), rest),
+            (part * draw.choice((2, 3, 1000)), rest),
+            (b"", rest),
+            (other[at:to], rest),
+            (part, other[to:]),
+            (part, b""),
+            (rest[: len(part)], part + rest[len(part) :]),
+        ))  # fmt: skip
         content = content[:at] + part + rest
     return content
 
@@ -87,7 +76,7 @@ def _changed(draw, value):
     elif way == 2 and isinstance(value, dict):
         value[f"{draw.choice(keys)}@@"] = value[key]  # a key twice
     elif way in (1, 2):
-        value *= draw.choice((2, 100))
+        value[:] = (value * draw.choice((2, 100)))[: 10**5]
     else:
         value[key] = _changed(draw, value[key])
     return value
