@@ -65,6 +65,8 @@ def _json(draw, content, other=b""):
 def _changed(draw, value):
     if isinstance(value, str) and value[:2] in ('{"', "[{") and draw.random() < 0.9:
         return _json(draw, value).decode()
+    if isinstance(value, (int, float)) and draw.random() < 0.5:
+        return draw.choice((value + 1, value * 2, value * 1000, value / 4, -value))
     if not value or not isinstance(value, (dict, list)) or draw.random() < 0.05:
         return f"@@{draw.randrange(len(VALUES))}"
     keys = list(value) if isinstance(value, dict) else range(len(value))
