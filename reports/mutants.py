@@ -93,8 +93,6 @@ def _work(numbers, seed, home, results, log):
         faulthandler.cancel_dump_traceback_later()
         if found in GOOD and os.fstat(2).st_size:
             found = f"printed: {pathlib.Path(log.name).read_text(errors='replace')[:300]!r}"
-        if found in GOOD:
-            shutil.rmtree(home / str(number))
         results.send((number, reader, found))
         log.truncate(0)
 
@@ -148,10 +146,9 @@ def main(arguments=None):
             if found not in GOOD or options.only is not None:
                 file = drawn(options.seed, number, home)[1].relative_to(home)
                 print(f"mutant {number} of seed {options.seed}, {file}: {found}", flush=True)
-            if (home / str(number)).exists():
                 if options.keep:
                     shutil.copytree(home / str(number), options.keep / f"{options.seed}-{number}")
-                shutil.rmtree(home / str(number))
+            shutil.rmtree(home / str(number))
     for reader, counts in table.items():
         print(f"{reader:9}", *(f"{counts[word]:6} {word}" for word in (*GOOD, "findings")))
     findings = sum(counts["findings"] for counts in table.values())
