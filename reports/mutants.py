@@ -16,6 +16,7 @@ import pathlib
 import random
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -31,7 +32,9 @@ from damage import damaged  # noqa: E402
 from npgemma.errors import InputError  # noqa: E402
 from npgemma.files.foreign import HIDDEN  # noqa: E402
 
-SECONDS, BYTES, LETTERS = 10, 3 * 10**9, 2000
+# Seconds of a processor; a process that waits, on a busy machine too, has this many times as long.
+SECONDS, WAITING = 10, 12
+BYTES, LETTERS = 3 * 10**9, 2000
 GOOD = "read", "refused"
 
 
@@ -86,10 +89,13 @@ def _work(numbers, seed, home, results, log):
     for stream in (1, 2):
         os.dup2(log.fileno(), stream)
     faulthandler.enable(log)
+    faulthandler.register(signal.SIGPROF, log, chain=True)
     for number in numbers:
-        # Ends the process, even inside a library that does not return, and writes where it was.
-        faulthandler.dump_traceback_later(SECONDS, exit=True, file=log)
+        # Either ends the process, even inside a library that does not return, and writes where it was.
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        faulthandler.dump_traceback_later(WAITING * SECONDS, exit=True, file=log)
         reader, found = outcome(seed, number, home)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         faulthandler.cancel_dump_traceback_later()
         if found in GOOD and os.fstat(2).st_size:
             found = f"printed: {pathlib.Path(log.name).read_text(errors='replace')[:300]!r}"

@@ -31,6 +31,7 @@ FAULTS = {
     "a warning, ": lambda folder, file: warnings.warn(f"{file} overflows", stacklevel=1),
     "printed: 'a foreign word'": lambda folder, file: os.write(2, b"a foreign word"),
     "the process ended with -9": lambda folder, file: os.kill(os.getpid(), 9),
+    "the process ended with -27: Current thread": lambda folder, file: sum(iter(int, 1)),
     "the process ended with 1: Timeout": lambda folder, file: time.sleep(60),
 }
 
@@ -42,7 +43,7 @@ def test_damaged_files_are_read_or_refused_in_one_sentence(capfd):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found_and_its_files_are_kept(fault, monkeypatch, capfd, tmp_path):
     monkeypatch.setattr(samples, "READERS", dict.fromkeys(samples.READERS, FAULTS[fault]))
-    monkeypatch.setattr(mutants, "SECONDS", 0.5)
+    monkeypatch.setattr(mutants, "SECONDS", 0.2)
     assert mutants.main(["--count", "2", "--seed", "7", "--keep", str(tmp_path)]) == 2
     assert capfd.readouterr().out.count(fault) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"7-0", "7-1"}
