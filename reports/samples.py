@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT)]
 import conversion  # noqa: E402
 import npgemma  # noqa: E402
 from conversion import codebook, convert, safetensors_file  # noqa: E402
-from npgemma.command import compare, inspect, trace  # noqa: E402
+from npgemma.command import compare, inspect, prepare, trace  # noqa: E402
 from npgemma.command.arguments import parser_of  # noqa: E402
 from npgemma.config import Config, TextConfig, VisionConfig  # noqa: E402
 from npgemma.image import load_image  # noqa: E402
@@ -143,6 +143,11 @@ def _words(folder, file):
     tokenizer.decode(range(720))
 
 
+def _image(folder, file):
+    with prepare._quiet_libraries():  # libtiff
+        load_image(file, 8)
+
+
 def _compare(folder, file):
     ports = {"reference.safetensors": "port.npz", "map.toml": "port.npz"}
     port = file.parent if file.suffix == ".npy" else folder / ports.get(file.name, file.name)
@@ -162,7 +167,7 @@ READERS = {
     "adapter": lambda folder, file: npgemma.load(folder, base=folder / SOUND),
     "codebook": lambda folder, file: codebook.read_codebook(file),
     "words": _words,
-    "image": lambda folder, file: load_image(file, 8),
+    "image": _image,
     "port": _compare,
     "model": _recalculate,
     "logits": lambda folder, file: logits.read_answer(str(file), model()),
