@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from PIL import ImageFont
 
 from npgemma.errors import InputError
+from npgemma.files.foreign import shown
+from npgemma.files.reading import reading
 
 # Where systems keep fonts.
 FOLDERS = (
@@ -34,10 +36,9 @@ def font_for(text, size, path=None):
     lacks = missing_letters(best, text)
     for file in _system_fonts() if lacks else ():
         try:
-            font = ImageFont.truetype(file, size)
-            others = missing_letters(font, text)
+            others = missing_letters(font := open_font(file, size), text)
         # Damaged font files, and bitmap fonts that have no such size.
-        except (OSError, ValueError):
+        except (InputError, OSError, ValueError):
             continue
         if len(others) < len(lacks):
             best, lacks = font, others
@@ -48,10 +49,8 @@ def font_for(text, size, path=None):
 
 def open_font(path, size=12):
     """Open a font file that a user named; raise `InputError` if it is not a font."""
-    try:
+    with reading(path, "a font", "name a font file such as DejaVuSans.ttf", f"there is no font '{path}': name a file with --font"):
         return ImageFont.truetype(path, size)
-    except (OSError, ValueError):
-        raise InputError(f"--font should name a font file such as DejaVuSans.ttf, found '{path}'") from None
 
 
 def missing_letters(font, text):
@@ -93,7 +92,7 @@ def _system_fonts():
 
 def note_missing(labels: Iterable[str], size: int, path: str | None = None) -> None:
     """Print on stderr the labels for which `font_for` finds no font with all letters."""
-    for label in dict.fromkeys(labels):
+    for label in dict.fromkeys(shown(label, 80) for label in labels):
         _, lacks = font_for(label, size, path)
         if lacks:
             print(
