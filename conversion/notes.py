@@ -26,12 +26,12 @@ def notes_of(source: str | os.PathLike[str] | Source) -> list[str]:
     """Return a sentence for everything that a checkpoint, which can be read, holds or declares and nobody follows."""
     source = Source.of(source)
     notes: list[str] = []
-    for part in (_of_adapter,) if source.is_npz else (_of_adapter, _of_weights, _of_settings, _of_images):
+    for part in (_of_adapter,) if source.is_npz else (_of_adapter, _of_weights, _of_settings):
         try:
             notes += part(source)
         except InputError as problem:  # of a file that is not read otherwise
             notes.append(str(problem))
-    return notes
+    return [shown(note) for note in notes]
 
 
 def _of_adapter(source):
@@ -71,9 +71,6 @@ def _of_settings(source):
         path = source.file(name)
         if os.path.lexists(path) and (name.endswith("jinja") or read_json(path).get("chat_template")):
             yield f"'{path}' has a chat template, which is not applied: write prompts as in training"
-
-
-def _of_images(source):
     (path, followed), *others = [*said(source, read_config(source))] or [(None, None)]
     if any(other != followed for _, other in others):
         yield f"'{others[0][0]}' prepares images otherwise than '{path}', which is followed"

@@ -21,12 +21,10 @@ MOST_LISTED, MOST_LETTERS, MOST_HEADER = 16_000_000, 500, 10_000
 MOST_BYTES = 2_000_000_000
 PIECE = 2**20
 MAGIC = b"\x93NUMPY"
-# NumPy reads this header with Python's own parser, which a damaged text can bring to anything.
-KEYS = {
-    "descr": re.compile(r"'descr': *'([^'\\]{2,20})'"),
-    "fortran_order": re.compile(r"'fortran_order': *(True|False)"),
-    "shape": re.compile(r"'shape': *\(((?:\d{1,18}L?, *){0,64}(?:\d{1,18}L?)?)\)"),
-}
+# NumPy reads this with Python's own parser, which a damaged text can bring to anything.
+HEADER = re.compile(
+    r"\{ *'descr': *'([^'\\]{2,20})', *'fortran_order': *(True|False), *'shape': *\(([\dL, ]{0,999})\),? *\}\s*"
+)
 
 
 class Entry(NamedTuple):
@@ -118,18 +116,17 @@ def _entry(archive, info):
         width = 2 if version == b"\1\0" else 4
         size = int.from_bytes(member.read(width), "little")
         text = member.read(min(size, MOST_HEADER)).decode("latin1")
-    values = {key: pattern.search(text) for key, pattern in KEYS.items()}
-    if size > MOST_HEADER or not all(values.values()):
-        found = shown(text.strip(), 80)
-        raise InputError(f"should begin with a header of plain numbers, found {found}: write it again")
-    descr, fortran, sizes = (found[1] for found in values.values())
-    dtype, shape = np.dtype(descr), tuple(map(int, re.findall(r"\d+", sizes)))
+    found = HEADER.fullmatch(text)
+    if size > MOST_HEADER or not found:
+        text = shown(text.strip(), 80)
+        raise InputError(f"should begin with a header of plain numbers, found {text}: write it again")
+    dtype, shape = np.dtype(found[1]), tuple(map(int, re.findall(r"\d+", found[3])))
     if dtype.hasobject or not dtype.itemsize:
         raise InputError("holds objects, not numbers: write it again as numbers")
     start, length = len(MAGIC) + 2 + width + size, math.prod(shape) * dtype.itemsize
     if start + length != info.file_size:
         raise InputError(f"should have the {length} bytes of its shape, found {info.file_size - start}: write it again")
-    return Entry(info, shape, dtype, "F" if fortran == "True" else "C", start, length)
+    return Entry(info, shape, dtype, "F" if found[2] == "True" else "C", start, length)
 
 
 def _unpacked(archive, entry):
