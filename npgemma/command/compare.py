@@ -8,6 +8,7 @@ import numpy as np
 from npgemma.command import BAD_INPUT, PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
 from npgemma.command.port_tables import compare_table, inputs_table, map_table
+from npgemma.files.reading import naming
 
 SUMMARY = "Find the first wrong operation of another program (a port) from its arrays; exit with 1 if it is wrong."
 DTYPES = ("float32", "bfloat16", "float64")
@@ -53,7 +54,8 @@ def run(options):
     reference, vocabulary = reference_of(options, port.get(TOKENS))
     if options.check_map:
         return _check_map(options, reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
-    report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary, options.graft)
+    with naming(options.port):
+        report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary, options.graft)
     print(json.dumps(finite(report)) if options.json else compare_table(report), flush=True)
     return 0 if report["passed"] else PAST_BOUND
 

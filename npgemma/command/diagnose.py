@@ -7,6 +7,7 @@ from npgemma.command.arguments import add_question
 from npgemma.command.compare import PROMPT, finite, read_port, reference_of
 from npgemma.command.port_tables import diagnosis_table, logits_table, mistakes_table
 from npgemma.errors import InputError
+from npgemma.files.reading import naming
 from npgemma.porting.bounds import LARGEST_OWN_ERROR
 from npgemma.porting.mistakes import MISTAKES
 
@@ -82,5 +83,6 @@ def _from_trace(options):
     def load():
         return pixels_of(prepare.image(options)[1])
 
-    replays = replays_of(reference, coverage.shown, options.dtype, load, options.prompt)
+    with naming(options.port):
+        replays = replays_of(reference, coverage.shown, options.dtype, load, options.prompt)
     return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | diagnose(replays)

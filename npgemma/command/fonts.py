@@ -49,7 +49,7 @@ def font_for(text, size, path=None):
 
 def open_font(path, size=12):
     """Open a font file that a user named; raise `InputError` if it is not a font."""
-    with reading(path, "a font", "name a font file such as DejaVuSans.ttf", f"there is no font '{path}': name a file with --font"):
+    with reading(path, "a font", "name a font file with --font", f"there is no font '{path}': name one with --font"):
         return ImageFont.truetype(path, size)
 
 

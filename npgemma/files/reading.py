@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from npgemma.files.shapes import check
 
 # What Git LFS puts in a file's place until the file itself is fetched.
 POINTER = b"version https://git-lfs.github.com/spec/"
+# How JSON writes half of a character, which is no text unless the other half follows.
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
 # Of a JSON file; read, it may take thirty times as much memory.
 MOST_BYTES = 20_000_000
 
@@ -54,6 +57,15 @@ def reading(
         raise InputError(f"{name} is not {kind} ({reason(problem)}): {advice}") from None
 
 
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name a file in an InputError of a ``with`` block that does not name it."""
+    try:
+        yield
+    except InputError as problem:
+        raise InputError(problem if str(path) in str(problem) else f"{problem} (in '{path}')") from None
+
+
 def reason(problem: Exception) -> str:
     """Return what an exception says, briefly."""
     if isinstance(problem, RecursionError):
@@ -89,10 +101,12 @@ def read_json(path: str | os.PathLike[str], shape: Any = dict, most: int = MOST_
         return parse_json(pathlib.Path(path).read_text(encoding="utf-8"), shape, f"'{path}'")
 
 
-def parse_json(text: str | bytes, shape: Any, name: str, advice: str = "download it again") -> Any:
+def parse_json(text: str, shape: Any, name: str, advice: str = "download it again") -> Any:
     """Return what a JSON text from outside holds, if it has a shape; InputError, which begins with ``name``, if not."""
     try:
         document = json.loads(text)
+        if HALF.search(text):
+            json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as problem:
         raise InputError(f"{name} is not valid JSON ({reason(problem)}): {advice}") from None
     check(document, shape, name)
