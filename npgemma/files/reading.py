@@ -80,10 +80,13 @@ def _check_regular(path, missing):
     """Refuse what is no regular file, or only a pointer of Git LFS to one."""
     if not os.path.exists(path):
         raise InputError(missing or f"there is no file '{path}'")
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
+        found = "a folder" if stat.S_ISDIR(about.st_mode) else "a pipe or a device"
         raise InputError(f"'{path}' is {found}, not a file: name a file")
+    # So are files of the system's that have no size and no end.
+    if not about.st_size:
+        raise InputError(f"'{path}' is empty: fetch or write it again")
     with open(path, "rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise InputError(f"'{path}' is only a pointer of Git LFS, not the file: run 'git lfs pull' in its folder")

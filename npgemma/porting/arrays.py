@@ -94,7 +94,7 @@ def read_manifest(path, shape=SHAPE):
 def _safetensors(path, only):
     from conversion.safetensors_file import read
 
-    tensors = [tensor for tensor in read(path) if only is None or tensor.name in only]
+    tensors = [tensor for tensor in read(path, most=10**6) if only is None or tensor.name in only]
     _check_memory(path, sum(tensor.bytes * (1 + (tensor.dtype == "BF16")) for tensor in tensors))
     return {tensor.name: tensor.wide(np.array(tensor.array)) for tensor in tensors}
 
