@@ -11,6 +11,7 @@ from npgemma.command import BAD_INPUT, COMMANDS, DEFAULT
 from npgemma.command.inputs import IMAGE_ENDINGS, with_piped_prompt
 from npgemma.fast.dtypes import DTYPES
 from npgemma.files.foreign import shown
+from npgemma.files.images import MAX_PIXELS
 
 # What other programs call these dtypes.
 OTHER_NAMES = {"bf16": "bfloat16", "fp32": "float32", "float": "float32", "fp64": "float64", "double": "float64"}
@@ -120,6 +121,11 @@ def add_question(parser, prompt="caption en", described=None):
     parser.add_argument(
         "--resize", choices=("bicubic", "bilinear"),
         help="filter that resizes images; big_vision's is bilinear (default: the checkpoint's own, mostly bicubic)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-pixels", type=positive, default=MAX_PIXELS, metavar="N",
+        help="refuse images of more pixels, or as slow to decode; the default takes up to ten seconds and three "
+        "gigabytes (default: %(default)s)",
     )  # fmt: skip
     parser.set_defaults(prompts=[])
     parser.add_argument(

@@ -24,7 +24,7 @@ def write_drawn(options, names, question, answer, passes, model):
     if options.image_as_seen:
         save("image_as_seen", views.seen_image(question.image, model))
     if options.annotate and answer.objects:
-        image = prepare.original(question.path)
+        image = prepare.original(question.path, options)
         save("annotate", annotate(image, answer.objects, options.font))
         note_missing((detection.label for detection in answer.objects), font_size(image.size), options.font)
     elif options.annotate:

@@ -36,7 +36,7 @@ def run(options):
     # Opened first, so that a file that cannot be written is reported before the work.
     with replacing(options.out) as file:
         model = prepare.load(options, progress)
-        original = prepare.original(path)
+        original = prepare.original(path, options)
         page = build(model, image, original, options.prompt, settings, _twin(options, model), progress.note).encode()
         file.write(page)
     progress.clear()

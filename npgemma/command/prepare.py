@@ -64,7 +64,7 @@ def image_reader(options):
         if isinstance(path, list):
             return [read(each) for each in path]
         with _quiet_libraries():
-            return load_image(inputs.contents(path), config.vision.image_size, preprocessing)
+            return load_image(inputs.contents(path), config.vision.image_size, preprocessing, options.max_pixels)
 
     return read
 
@@ -80,9 +80,10 @@ def image(options):
     return paths[0], image_reader(options)(paths[0])
 
 
-def original(path):
+def original(path, options):
     """Return the image of a path as it was before it was resized."""
-    return upright_rgb(open_image(inputs.contents(path)))
+    with _quiet_libraries():
+        return upright_rgb(open_image(inputs.contents(path), options.max_pixels))
 
 
 @contextlib.contextmanager

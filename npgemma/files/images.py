@@ -23,15 +23,15 @@ READ = "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF and PPM"
 KIND, ADVICE = "an image that can be decoded", "check that it is complete, or save it again, smaller"
 # Up to so many pixels, every image takes less than ten seconds and three gigabytes.
 MAX_PIXELS = 120_000_000
-# Pixels that take so many times longer to decode, by Pillow's decoder or by a TIFF's compression.
-SLOW = {"ppm": 30, "ppm_plain": 30, "bmp_rle": 6}
+# Pixels that take so many times longer to decode, by Pillow's decoder, its mode, or a TIFF's compression.
+SLOW = {"ppm": 30, "ppm_plain": 30, "bmp_rle": 6, "RGB;16B": 2, "RGBA;16B": 2}
 SLOW_TIFF = {"lzma": 4, "jpeg": 2, "tiff_jpeg": 2}
 # A JPEG of more scans, each of which goes over all pixels, counts for more; programs write about ten.
 SCANS = 50
 # Resizing takes memory by the longer side: the shorter one counts as at least so much.
 LEAST_SIDE = 256
 # How often, and of how many bytes beyond a file's size, Pillow may read: some files lead it in circles.
-MOST_READS, MOST_BYTES = 3_000_000, 1_000_000_000
+MOST_READS, MOST_BYTES = 5_000_000, 1_000_000_000
 # Chunks of a PNG that its pixels need, though they may be missing, and texts that can say which way is up.
 CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 TEXTS, KEYS = (b"tEXt", b"zTXt", b"iTXt"), {"XML:com.adobe.xmp", "Raw profile type exif"}
@@ -67,7 +67,7 @@ def open_image(image, max_pixels=MAX_PIXELS):
             raise InputError(f"{name} is not an image in a format that is read, {READ}: convert it to PNG") from None
         except Image.DecompressionBombError:
             raise InputError(
-                f"{name} has more than {max_pixels / 1e6:g} million pixels, or takes as long to decode: scale it down "
+                f"{name} has more than {max_pixels:,.0f} pixels, or takes as long to decode: scale it down "
                 "first, or allow more with --max-pixels (in Python, max_pixels of load_image)"
             ) from None
 
@@ -169,8 +169,8 @@ def _area(size):
 
 def _cost(opened, file):
     """Return how many ordinary pixels take as long to decode as an image that is not loaded yet, as measured."""
-    decoder, size = opened.tile[0][0] if opened.tile else "", opened.size
-    slow = SLOW.get(decoder, 1)
+    decoder, _, _, mode = opened.tile[0] if opened.tile else 4 * [""]
+    size, slow = opened.size, SLOW.get(decoder, SLOW.get(mode, 1))
     if opened.format == "TIFF":
         # Tiles can be larger than the image.
         tiles = [opened.tag_v2.get(tag, 1) for tag in (322, 323)]
@@ -241,7 +241,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     # Damaged EXIF data, which raise anything, say nothing of how the image should be rotated.
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        turn = TRANSPOSED.get(image.getexif().get(ORIENTATION))
+        turn = TRANSPOSED.get(image.getexif().get(ORIENTATION, 1))
     return whole if turn is None else whole.transpose(turn)
 
 
