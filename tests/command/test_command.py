@@ -268,7 +268,7 @@ def test_trace_of_given_tokens_and_steps(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("", "at least one"), ("7 x", "one token id a line"), ("9" * 5000, "digits"), ("7\n-1", "between 0 and"),
+    [("\n", "at least one"), ("7 x", "one token id a line"), ("9" * 5000, "digits"), ("7\n-1", "between 0 and"),
      ("1 " * 300, "context")],
 )  # fmt: skip
 def test_trace_of_tokens_that_cannot_be(run, tmp_path, text, said):

@@ -315,7 +315,7 @@ def header(entries, data=b""):
 
 
 DAMAGED = {
-    "empty": b"",
+    "empty": b"\0",
     "short": b"\x01\x02",
     "header longer than the file": struct.pack("<Q", 10**6) + b"{}",
     "header of all memory": struct.pack("<Q", 2**63) + b"{}",

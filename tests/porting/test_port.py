@@ -247,7 +247,7 @@ def test_all_layouts_of_a_shape():
     ("text", "says"),
     [
         ("x = 1", "double brackets"),
-        ("", "has no rule"),
+        ("# no rule\n", "has no rule"),
         ('[["x"]]', "lacks ours"),
         ('[["x"]]\nours = "a/x"', "should end in axes"),
         ('[["x"]]\nours = "a.{i}/x_BTD"', r"no \{i\}"),
