@@ -89,10 +89,10 @@ def test_a_file_that_the_library_would_believe(tmp_path, changed, says):
 
 def message(field, content):
     """Encode one field of a message of Protocol Buffers."""
-    size, length = len(content), b""
-    while size > 127:
-        size, length = size >> 7, length + bytes([size & 127 | 128])
-    return bytes([field << 3 | 2]) + length + bytes([size]) + content
+    size = len(content)
+    return (
+        bytes([field << 3 | 2, size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128, size >> 21]) + content
+    )
 
 
 def test_a_text_has_an_end(tokenizer):

@@ -1,14 +1,12 @@
-"""``tokenizer.model``, SentencePiece's file: looked through before the library, which believes everything, reads it.
-
-It is one message of Protocol Buffers: field 1 is a piece, and repeats; 3 and 5 are rules by which text is normalised
-before and after, of which field 2 are tables of replacements; 4 are texts that the library encodes as a test of itself.
-"""
+"""``tokenizer.model``, SentencePiece's file: looked through before the library, which believes everything, reads it."""
 
 import sentencepiece
 
 from npgemma.files.added_tokens import LONGEST
 from npgemma.files.reading import reading
 
+# Fields of its message of Protocol Buffers: a piece, which repeats; rules that normalise text before and after, by a
+# table of replacements; and texts that the library encodes as a test of itself.
 PIECE, RULES, SELF_TEST, TABLE = 1, (3, 5), 4, 2
 # The published file has 4 MB and 257,152 pieces.
 MOST_BYTES, MOST_PIECES = 50_000_000, 2**20

@@ -98,11 +98,10 @@ def _small_files(folder):
         entries += [{"content": content, "id": i} for content, i in read_json(path, {str: int}).items()]
     tokens = read_tokens(entries, path)
     if os.path.lexists(config):
-        entries = (read_json(config, CONFIG).get("added_tokens_decoder") or {}).items()
-        entries = [(i, entry if isinstance(entry, dict) else {"content": entry}) for i, entry in entries]
-        tokens += read_tokens(
-            [entry | {"id": int(i) if i.isdecimal() and len(i) < 9 else i} for i, entry in entries], config
-        )
+        decoder = read_json(config, CONFIG).get("added_tokens_decoder") or {}
+        ids = [int(i) if i.isdecimal() and len(i) < 9 else i for i in decoder]
+        entries = [entry if isinstance(entry, dict) else {"content": entry} for entry in decoder.values()]
+        tokens += read_tokens([entry | {"id": i} for i, entry in zip(ids, entries)], config)
     return tokens
 
 
