@@ -148,7 +148,8 @@ def note_marks(prompt):
     for mark in MARKS:
         if mark in rest:
             print(f"note: {mark} within a prompt stays as it is; only in front of it is it left out", file=sys.stderr)
-        elif mark in prompt:
+        # Where images stand, every program writes <image>; <bos> is what somebody was told to write.
+        elif mark in prompt and mark != MARKS[0]:
             print(f"note: {mark} in front of a prompt is left out, since npgemma puts it there itself", file=sys.stderr)
 
 

@@ -87,7 +87,7 @@ def test_marks_in_front_are_left_out_and_said_to_be(run, mark):
     assert plain[0] == 0
     status, out, err = run("--prompt", f"{mark}answer en how many objects")
     assert (status, out) == plain[:2]
-    expected = [f"note: {each} in front of a prompt is left out" for each in ("<image>", "<bos>") if each in mark]
+    expected = ["note: <bos> in front of a prompt is left out"] * ("<bos>" in mark)
     assert [line.split(",")[0] for line in err.splitlines()] == expected
     assert npgemma.load().generate(npgemma.example_image(), f"{mark}answer en how many objects").text + "\n" == out
 
