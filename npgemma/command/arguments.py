@@ -10,6 +10,7 @@ import npgemma
 from npgemma.command import BAD_INPUT, COMMANDS, DEFAULT
 from npgemma.fast.dtypes import DTYPES
 from npgemma.files.foreign import shown
+from npgemma.files.images import MAX_PIXELS
 
 # What other programs call these dtypes.
 OTHER_NAMES = {"bf16": "bfloat16", "fp32": "float32", "float": "float32", "fp64": "float64", "double": "float64"}
@@ -110,6 +111,10 @@ def add_question(parser, prompt="caption en", described=None):
     parser.add_argument(
         "--resize", choices=("bicubic", "bilinear"),
         help="filter that resizes images; big_vision's is bilinear (default: the checkpoint's own, mostly bicubic)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-pixels", type=positive, default=MAX_PIXELS, metavar="N",
+        help="refuse larger images; more than the default may take minutes and gigabytes (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--prompt", default=prompt, metavar="TEXT", help=f"what to do (default: {described or '%(default)s'})"

@@ -37,7 +37,7 @@ def run(options):
     # Opened first, so that a file that cannot be written is reported before the work.
     with replacing(options.out) as file:
         model = prepare.load(options, progress)
-        original = upright_rgb(open_image(path))
+        original = upright_rgb(open_image(path, options.max_pixels))
         page = build(model, image, original, options.prompt, settings, _twin(options, model), progress.note).encode()
         file.write(page)
     progress.clear()

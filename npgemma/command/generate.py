@@ -171,7 +171,7 @@ def box_line(detection):
 def _write_drawn(options, path, answer, model):
     """Write the annotated image and the masks that the options ask for, or note why there are none."""
     if options.annotate and answer.objects:
-        image = upright_rgb(open_image(path))
+        image = upright_rgb(open_image(path, options.max_pixels))
         save_image(annotate(image, answer.objects, options.font), options.annotate)
         note_missing((detection.label for detection in answer.objects), font_size(image.size), options.font)
     elif options.annotate:

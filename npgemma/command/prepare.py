@@ -5,6 +5,8 @@ import os
 import sys
 from dataclasses import fields
 
+from PIL import Image
+
 import npgemma
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
@@ -53,8 +55,11 @@ def images(options, most=None):
             f"no tokenizer in '{source.path}': a prompt needs the checkpoint's tokenizer.model or tokenizer.json, or "
             "--tokenizer FILE"
         )
+    # Pillow has a limit of its own, for the whole process.
+    Image.MAX_IMAGE_PIXELS = options.max_pixels
     with _quiet_libraries():
-        loaded = [(path, load_image(path, config.vision.image_size, preprocessing)) for path in paths]
+        size = config.vision.image_size
+        loaded = [(path, load_image(path, size, preprocessing, options.max_pixels)) for path in paths]
     if count == 1:
         return loaded
     return [tuple(map(list, zip(*loaded[first : first + count]))) for first in range(0, len(loaded), count)]
