@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shutil
 
 import numpy as np
 
@@ -144,5 +143,7 @@ def _copy_tokenizer(tokenizer, folder):
 
 
 def _copy(path, copy):
-    with reading(path, "a file that can be copied", "look at it, and at the free space"):
-        shutil.copyfile(path, copy)
+    with reading(path, "a file that can be copied", "download it again"):
+        content = pathlib.Path(path).read_bytes()
+    with replacing(copy) as file:
+        file.write(content)

@@ -59,7 +59,7 @@ def become(case, place):
     tempfile.tempdir, sys.argv, status = None, ["npgemma"], 1
     resource.setrlimit(resource.RLIMIT_FSIZE, (case.most_bytes, case.most_bytes))
     try:
-        if case.interrupt:
+        if case.words[0] == "-m":
             os.execv(sys.executable, [sys.executable, *case.words])
         status = called(case.words)
         sys.stdout.flush()

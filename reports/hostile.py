@@ -41,14 +41,14 @@ class Case:
     """A hostile input: its name, what is run, and what must become of it."""
 
     name: str
-    words: list[str]  # for npgemma; after "conversion", for that; after "python", a program
+    words: list[str]  # of npgemma; after "conversion", of that; after "python", a program; after "-m", of a new Python
     # Beside the files of `samples.make`, or in their place: bytes, text, JSON, nothing (None), or what writes a path.
     files: dict[str, Any] = field(default_factory=dict)
     must: tuple[int, ...] = EITHER
     says: str = ""  # a pattern in a refusal, and in an answer that must be given
     exact: str = ""  # the image's path in the JSON that is printed
     stdin: str = os.devnull
-    interrupt: float = 0  # of a new Python, of which the words are the arguments; 99 for none
+    interrupt: float = 0
     most_bytes: int = 10**11  # of a file: few, as on a full disk
 
     def make(self, folder):
@@ -311,7 +311,7 @@ def others(home):
         yield Case(f"a list {i}", [*image, "@a.txt"], {"a.txt": text}, REFUSED)
     for i, pattern in enumerate(("none/*", "*", "**/**/**/*", "/dev/z*", EVIL + "*", 999 * "[" + "*", 99 * "*" + "z")):
         yield Case(f"a pattern {i}", [*image, pattern], AROUND)
-    yield Case("conversion.py", ["-m", "npgemma"], {"conversion.py": ""}, REFUSED, "conversion.py", interrupt=99)
+    yield Case("conversion.py", ["-m", "npgemma"], {"conversion.py": ""}, REFUSED, "conversion.py")
     for tenths in (1, 2, 3, 5):
         for words in (["npgemma"], ["npgemma", "explain", "--out", "out"], ["conversion", "hub", "out"]):
             yield Case(f"{tenths}, {words[:2]}", ["-m", *words], {}, (0, 130, -2), interrupt=tenths / 10)
