@@ -143,8 +143,6 @@ def _decoded(opened, file, max_pixels):
     if tiles:
         _scale_transparency(opened)
     opened.load()
-    with contextlib.suppress(Exception):
-        opened.getexif()  # some formats read it only now, while the file is open
     return opened
 
 
