@@ -18,10 +18,9 @@ OPACITY = 0.5
 # A colour that another object has counts as so much nearer to what lies beneath, of 442 between black and white.
 TAKEN = 120
 LEAST_SIDE = 240
-# Letters of a label, about; heights of its letters in pixels; places near its box that are tried.
-LETTERS, LEAST_HEIGHT, PLACES = 80, 8, 100
-# Pixels beneath an object that its colour is chosen by, about.
-SAMPLES = 10_000
+# Of a label: letters, about, their least height in pixels, and places near its box that are tried; and pixels beneath
+# an object that its colour is chosen by, about.
+LETTERS, LEAST_HEIGHT, PLACES, SAMPLES = 80, 8, 100, 10_000
 # Left, top, right, bottom.
 Box = tuple[float, float, float, float]
 
@@ -94,15 +93,14 @@ def choose_colours(image, objects):
 
 def _beneath(level_YXC, detection):
     """Return the pixels (any number, 3) that an object's mask covers; without one, those of its box. Of many, some."""
-    if detection.mask is not None:
-        step = math.isqrt(np.count_nonzero(detection.mask) // SAMPLES) or 1
-        covered_PC = level_YXC[::step, ::step][detection.mask[::step, ::step]]
-        if len(covered_PC):
-            return covered_PC
-    left, top, right, bottom = (max(0, int(edge)) for edge in detection.box)
-    level_YXC = level_YXC[top : max(bottom, top + 1), left : max(right, left + 1)]
-    step = math.isqrt(level_YXC.size // 3 // SAMPLES) or 1
-    return level_YXC[::step, ::step].reshape(-1, 3)
+    mask = detection.mask
+    if mask is None or not mask.any():
+        left, top, right, bottom = (max(0, int(edge)) for edge in detection.box)
+        level_YXC = level_YXC[top : max(bottom, top + 1), left : max(right, left + 1)]
+        mask = np.ones(level_YXC.shape[:2], dtype=bool)
+    step = math.isqrt(np.count_nonzero(mask) // SAMPLES) or 1
+    beneath_PC = level_YXC[::step, ::step][mask[::step, ::step]]
+    return beneath_PC if len(beneath_PC) else level_YXC[mask]
 
 
 def _beside(colour):
@@ -180,7 +178,6 @@ def place_label(box: Box, size: tuple[int, int], image_size: tuple[int, int], ot
     tops += sorted(range(0, max(1, rows - down + 1), down), key=lambda row: abs(row - top))[:PLACES]
     places = [(left, start, left + across, start + down) for start in tops if 0 <= start <= rows - down]
     places = places or [(left, 0, left + across, down)]
-    start_P2, end_P2 = np.split(np.array(places)[:, None], 2, axis=-1)
-    other_start_N2, other_end_N2 = np.split(np.array(others).reshape(-1, 4), 2, axis=-1)
-    shared_PN2 = np.minimum(end_P2, other_end_N2) - np.maximum(start_P2, other_start_N2)
-    return places[int(shared_PN2.clip(0).prod(axis=-1).sum(axis=-1).argmin())]
+    place_P4, other_N4 = np.array(places)[:, None], np.array(others).reshape(-1, 4)
+    shared_PN2 = np.minimum(place_P4[..., 2:], other_N4[:, 2:]) - np.maximum(place_P4[..., :2], other_N4[:, :2])
+    return places[shared_PN2.clip(0).prod(axis=-1).sum(axis=-1).argmin()]

@@ -25,8 +25,6 @@ FOLDERS = (
 ENDINGS = (".ttf", ".otf", ".ttc")
 # Tried first, by how their names begin: plain upright fonts with many scripts.
 PREFERRED = ("dejavusans.", "notosans-regular", "arialuni", "arial.", "segoeui.", "helvetica", "notosans")
-
-
 # The height at which letters are looked for.
 HEIGHT = 20
 
@@ -35,18 +33,19 @@ def font_for(text, size, path=None):
     """Return a font, ``size`` pixels high, that has every letter of a text, or as many as any font, and the letters
     that it lacks. The font file ``path`` is tried before all others; raises `InputError` if it is not a font.
     """
-    best, lacks = path, missing_letters(_opened(None, HEIGHT) if path is None else open_font(path), text)
+    lacks = missing_letters(_opened(None, HEIGHT) if path is None else open_font(path), text)
+    best = _opened(path, size)
     for file in _system_fonts() if lacks else ():
         try:
-            others = missing_letters(_opened(file, HEIGHT), text)
+            font, others = _opened(file, size), missing_letters(_opened(file, HEIGHT), text)
         # Damaged font files, and bitmap fonts that have no such size.
         except (OSError, ValueError):
             continue
         if len(others) < len(lacks):
-            best, lacks = file, others
+            best, lacks = font, others
         if not lacks:
             break
-    return _opened(best, size), lacks
+    return best, lacks
 
 
 def open_font(path):

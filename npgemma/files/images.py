@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import io
+import itertools
 import math
 import os
 import re
@@ -22,13 +23,13 @@ READ = "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF and PPM"
 KIND, ADVICE = "an image that can be decoded", "check that it is complete, or save it again, smaller"
 # Up to so many pixels, every image takes less than ten seconds and three gigabytes.
 MAX_PIXELS = 120_000_000
-# How many times longer than others' pixels some take, by Pillow's decoder, its mode, or a TIFF's compression.
+# How many times longer than others' pixels some take, by Pillow's decoder, its mode, or a TIFF's compression; and how
+# many scans of a JPEG, each of which goes over all pixels, take no longer (programs write about ten).
 SLOW = {"ppm": 50, "ppm_plain": 30, "bmp_rle": 6, "RGB;16B": 2, "RGBA;16B": 2}
-SLOW_TIFF = {"lzma": 4, "jpeg": 2, "tiff_jpeg": 2}
-# Scans of a JPEG, each of which goes over all pixels, that take no longer than other images; programs write about ten.
-SCANS = 50
-# Resizing takes memory by the longer side: the shorter one counts as at least so much.
-LEAST_SIDE = 256
+SLOW_TIFF, SCANS = {"lzma": 4, "jpeg": 2, "tiff_jpeg": 2}, 50
+# Resizing takes memory by the longer side, and converting several times an image's: the shorter side counts as at least
+# so much, and squares of such a side are converted.
+LEAST_SIDE, PIECE = 256, 1024
 # How often Pillow may read of a file, which some lead in circles; and bytes of a file object, which may have no end.
 MOST_READS, MOST_BYTES = 3_000_000, 1_000_000_000
 # Chunks that pixels of a PNG need but not all have, and texts that can say which way is up.
@@ -38,8 +39,6 @@ TEXTS, KEYS = (b"tEXt", b"zTXt", b"iTXt"), {"XML:com.adobe.xmp", "Raw profile ty
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 # How an image is transposed, by the tag Orientation of its EXIF data.
 ORIENTATION, TRANSPOSED = 0x0112, dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 2))
-# Side of the squares in which an image is converted, as conversions take several times its memory.
-PIECE = 1024
 
 
 def open_image(image, max_pixels=MAX_PIXELS):
@@ -138,32 +137,31 @@ def _decoded(opened, file, max_pixels):
     if 0 in opened.size:
         raise ValueError("it has no pixels")
     tiles = getattr(opened, "tile", None)
-    if _cost(opened, tiles, file) > max_pixels:
+    size, slow = _cost(opened, tiles[0], file) if tiles else (opened.size, 1)
+    if math.prod(max(side, LEAST_SIDE) for side in size) * slow > max_pixels:
         raise Image.DecompressionBombError
     if tiles:
         _scale_transparency(opened)
     opened.load()
-    with contextlib.suppress(Exception):
-        opened.getexif()  # some formats read it only now, while the file is open
     return opened
 
 
-def _cost(opened, tiles, file):
-    """Return how many ordinary pixels take as long to decode as an image, whose tiles are in a file, as measured."""
-    decoder, _, _, mode = tiles[0] if tiles else 4 * [""]
-    size, slow, least = opened.size, SLOW.get(decoder, SLOW.get(mode, 1)), 0
-    if tiles and opened.format == "TIFF":
+def _cost(opened, tile, file):
+    """Return the size of an image as its decoder sees it, and how many times longer than others its pixels take."""
+    (decoder, _, _, mode), size = tile, opened.size
+    slow = SLOW.get(decoder, SLOW.get(mode, 1))
+    if opened.format == "TIFF":
         # Its tiles can be larger than the image.
         sides = zip(size, (opened.tag_v2.get(tag, 1) for tag in (322, 323)))
         size, slow = [-(-side // tile) * tile for side, tile in sides], SLOW_TIFF.get(opened.info["compression"], 1)
-    elif tiles and opened.format == "AVIF":
-        least = 2 * file.seek(0, io.SEEK_END)
+    elif opened.format == "AVIF":
+        size = max(size[0], 2 * file.seek(0, io.SEEK_END) // size[1]), size[1]
     elif decoder in ("jpeg", "ppm_plain"):
         file.seek(0)
         content = file.read()
         # Of a PPM in text, Pillow copies up to a megabyte for each comment.
         slow = max(slow, _scans(content) / SCANS if decoder == "jpeg" else content.count(b"#") / 10)
-    return max(least, slow * math.prod(max(side, LEAST_SIDE) for side in size))
+    return size, slow
 
 
 def _scans(content):
@@ -214,9 +212,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """
     whole = image
     if image.mode != "RGB" or image.has_transparency_data:
-        whole, full = Image.new("RGB", image.size), _full(image)
-        for piece, place in _pieces(image):
-            whole.paste(_rgb(piece, full), place)
+        whole, white = Image.new("RGB", image.size), _white(image)
+        for left, top in itertools.product(range(0, image.width, PIECE), range(0, image.height, PIECE)):
+            box = left, top, min(left + PIECE, image.width), min(top + PIECE, image.height)
+            whole.paste(_rgb(image.crop(box), white), box)
     turn = None
     # Damaged EXIF data, which raise anything, say nothing of how the image should be rotated.
     with contextlib.suppress(Exception), warnings.catch_warnings():
@@ -225,34 +224,22 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return whole if turn is None else whole.transpose(turn)
 
 
-def _pieces(image):
-    """Give the squares of an image, each with its left and top."""
-    for top in range(0, image.height, PIECE):
-        for left in range(0, image.width, PIECE):
-            right, bottom = min(left + PIECE, image.width), min(top + PIECE, image.height)
-            yield image.crop((left, top, right, bottom)), (left, top)
-
-
-def _full(image):
+def _white(image):
     """Return the value that is white in an image of more than 8 bits, otherwise None."""
     if image.mode.startswith("I;16"):
         return 65535
     if image.mode not in ("I", "F"):
         return None
     # Modes do not tell the range: take the smallest customary one that holds the values.
-    largest = max(_values(piece).max() for piece, _ in _pieces(image))
+    largest = np.nan_to_num(float(np.fmax.reduce(np.asarray(image), axis=None)))
     return next((top for top in (1, 255, 65535) if largest <= top), largest)
 
 
-def _values(piece):
-    return np.nan_to_num(np.asarray(piece, dtype=np.float64))
-
-
-def _rgb(piece, full):
-    """Convert a piece of an image; ``full`` is what `_full` says."""
-    if full is not None:
-        values_YX, single = _values(piece), piece.info.get("transparency")
-        piece = Image.fromarray((values_YX.clip(0) / full * 255).round().astype(np.uint8))
+def _rgb(piece, white):
+    """Convert a piece of an image to 8-bit RGB; ``white`` is what `_white` says."""
+    if white is not None:
+        values_YX, single = np.nan_to_num(np.asarray(piece, dtype=np.float64)), piece.info.get("transparency")
+        piece = Image.fromarray((values_YX.clip(0) / white * 255).round().astype(np.uint8))
         if isinstance(single, int):
             piece.putalpha(Image.fromarray(values_YX != single))
     if piece.mode == "La":
