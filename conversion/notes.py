@@ -18,6 +18,7 @@ NEUTRAL = {
     "do_sample": False, "num_beams": 1, "repetition_penalty": 1, "no_repeat_ngram_size": 0, "guidance_scale": 1,
     "penalty_alpha": 0, "min_length": 0, "min_new_tokens": 0, "suppress_tokens": [], "begin_suppress_tokens": [],
     "bad_words_ids": [], "sequence_bias": {}, "forced_bos_token_id": None, "forced_eos_token_id": None,
+    "max_new_tokens": None, "stop_strings": None, "exponential_decay_length_penalty": None,
 }  # fmt: skip
 ADAPTERS = "adapter_model.safetensors", "adapter_model.bin"
 
