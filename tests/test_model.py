@@ -94,6 +94,11 @@ def test_a_batch_needs_a_image_for_each_prompt(model, image, images, prompts):
         model.generate_batch([image] * images, ["ocr"] * prompts)
 
 
+def test_a_list_of_lists_is_no_image(model, image):
+    with pytest.raises(npgemma.InputError, match="found a list of lists"):
+        model.generate([[image]], "ocr")
+
+
 def test_greedy_is_argmax_of_the_logits(model, image):
     """Token by token against one pass over the whole sequence."""
     answer = model.generate(image, "caption en", max_new_tokens=6).token_ids
