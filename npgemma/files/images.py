@@ -31,7 +31,7 @@ SCANS = 50
 # Resizing takes memory by the longer side: the shorter one counts as at least so much.
 LEAST_SIDE = 256
 # How often, and of how many bytes beyond a file's size, Pillow may read: some files lead it in circles.
-MOST_READS, MOST_BYTES = 5_000_000, 1_000_000_000
+MOST_READS, MOST_BYTES = 2_000_000, 1_000_000_000
 # Chunks of a PNG that its pixels need, though they may be missing, and texts that can say which way is up.
 CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 TEXTS, KEYS = (b"tEXt", b"zTXt", b"iTXt"), {"XML:com.adobe.xmp", "Raw profile type exif"}
