@@ -31,7 +31,7 @@ SLOW_TIFF, SCANS = {"lzma": 4, "jpeg": 2, "tiff_jpeg": 2}, 50
 # so much, and squares of such a side are converted.
 LEAST_SIDE, PIECE = 256, 1024
 # How often Pillow may read of a file, which some lead in circles; and bytes of a file object, which may have no end.
-MOST_READS, MOST_BYTES = 3_000_000, 1_000_000_000
+MOST_READS, MOST_BYTES = 2_000_000, 1_000_000_000
 # Chunks that pixels of a PNG need but not all have, and texts that can say which way is up.
 CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 TEXTS, KEYS = (b"tEXt", b"zTXt", b"iTXt"), {"XML:com.adobe.xmp", "Raw profile type exif"}

@@ -145,7 +145,7 @@ def _read(path, extending):
             raise InputError(f"the map '{path}' extends itself, or nine others: leave out one 'extends' of {files}")
         if os.path.getsize(path) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         # The parser's time grows with the square of a line's.
         if max(map(len, text.splitlines()), default=0) > MOST_LINE:
             raise ValueError(f"a line of more than {MOST_LINE} letters")
