@@ -210,7 +210,7 @@ def positive(word):
     """Read a whole number above 0."""
     if not word.isdigit() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"should be a whole number above 0, found '{word}'")
-    return int(word)
+    return min(int(word), sys.maxsize)
 
 
 def mistake(word):
