@@ -128,6 +128,8 @@ def _answer(model, questions, options, settings, progress, names):
         for row, (writer, answer) in enumerate(zip(writers, answers)):
             writer.candidates = passes.candidates(row, len(answer.token_ids)) if options.top_logits else []
         for writer, answer in zip(writers, answers):
+            if not options.json:
+                writer.end(options)
             writer.files = write_drawn(options, names, writer.question, answer, passes, model)
     finally:
         progress.clear()
@@ -170,7 +172,7 @@ class _Writer:
 
     def end(self, options):
         """Print what is left: the whole answer, a line's end, and the boxes."""
-        answer, question = self.generation, self.question
+        (answer, self.generation), question = (self.generation, None), self.question
         if answer is None:
             return
         if options.json:

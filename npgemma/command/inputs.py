@@ -15,7 +15,9 @@ from npgemma.errors import InputError
 from npgemma.files.foreign import shown
 from npgemma.files.reading import reading, reason
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
+IMAGE_ENDINGS = tuple(
+    [".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".apng", ".jfif", ".jpe", ".mpo", ".avifs", ".heif", ".pbm", ".pgm", ".pnm", ".pfm"]
+)
 # What stands for stdin; the seconds that a pipe or a pattern may take; the bytes of what is piped in, and of a list.
 PIPED, SECONDS, MOST, MOST_LIST = "-", 8, {"image": 100_000_000, "prompt": 100_000}, 10_000_000
 
@@ -82,7 +84,7 @@ def _paths(word):
     else:
         return [word]
     if not found:
-        raise InputError(f"'{word}' names no image: expected {' '.join(IMAGE_ENDINGS)} in a folder, or paths in a list")
+        raise InputError(f"'{word}' names no image: expected names like a.png or a.jpg in a folder, or paths in a list")
     # A file of this name is not stdin.
     return [os.path.join(".", path) if path == PIPED else path for path in found]
 
@@ -96,7 +98,10 @@ def _listed(path):
     with reading(path, "a list of paths, one on each line, in UTF-8", "write one"):
         if os.path.getsize(path) > MOST_LIST:
             raise InputError(f"the list '{path}' has more than {MOST_LIST:,} bytes: split it")
-        return [line for line in pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+        if "\0" in text:
+            raise ValueError("it has zero bytes")
+        return [line for line in text.splitlines() if line.strip()]
 
 
 def _matching(pattern):

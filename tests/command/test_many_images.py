@@ -14,6 +14,7 @@ from test_progress import on_a_terminal
 
 import npgemma
 from npgemma.command import inputs, main, prepare
+from npgemma.files.images import FORMATS
 from npgemma.files.writing import replacing
 
 
@@ -28,6 +29,7 @@ def _folder(tmp_path, monkeypatch):
     (tmp_path / "cut.png").write_bytes((tmp_path / "b.png").read_bytes()[:60])
     (tmp_path / "list.txt").write_text("b.png\r\n\n  \ndeep/c.png\n-\n")
     (tmp_path / "notes.txt").write_text("\n")
+    (tmp_path / "zero.txt").write_text("a\0.png\n")
     os.mkfifo("pipe.png")
     os.symlink(".", "deep/loop")
 
@@ -71,6 +73,7 @@ def test_words_name_images(words, found):
         ("--image **x/*.png", "'**x/*.png' cannot be read"),
         ("--image @none.txt", "no file 'none.txt'"),
         ("--image @notes.txt", "'@notes.txt' names no image"),
+        ("--image @zero.txt", "it has zero bytes"),
         ("--image @pipe.png", "'pipe.png' is a pipe or a device"),
         ("--image b.png b.png --annotate out.png", "one answer about one image, found 2: use --out-dir DIR"),
         ("--annotate", "--annotate needs a name behind it, or --out-dir DIR"),
@@ -92,6 +95,17 @@ def test_what_cannot_be_is_refused(run, monkeypatch, line, says):  # noqa: F811
     outcome = run(*line.split(" "))
     assert_refused(outcome, says)
     assert len(outcome[2]) < 1000
+
+
+def test_an_image_in_a_folder_is_found_by_every_ending_of_its_format():
+    known = {ending for ending, name in Image.registered_extensions().items() if name in {*FORMATS, "MPO"}}
+    assert known <= {*inputs.IMAGE_ENDINGS}
+
+
+def test_a_note_begins_a_line(run, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(sys, "stderr", sys.stdout)
+    out = run("--image", "b.png", "--annotate", "x.png", "--max-new-tokens", 1)[1]
+    assert out.splitlines()[1].startswith("note: the answer names no box")
 
 
 @pytest.mark.parametrize("kind", ["--image", "--prompt"])
@@ -126,7 +140,7 @@ def test_a_bad_file_stops_no_other_and_batches_change_nothing(run, backend, draw
         for place in (0, 2, 4)
     ]
     texts = "".join(f"b.png: {each['text']}\n" for each in alone)
-    for size in ([], *(["--batch-size", size] for size in (1, 2, 3, 5))):
+    for size in ([], *(["--batch-size", size] for size in (1, 2, 3, 10**20))):
         outcome = run("--image", *names, "--json", *settings, *drawn, *size)
         found = answers(outcome, 2)
         assert [answer["image"] for answer in found] == names
