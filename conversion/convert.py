@@ -35,6 +35,8 @@ def convert(source, destination, dtype=None, progress=None):
     The hub's table has 64 rows more than big_vision's, which stand for no token. They are left out on the way there,
     and made on the way back: as the mean of the others, about which Hugging Face drew them.
     """
+    if not os.fspath(destination):
+        raise InputError("the destination has no name: name a folder, or a file in .npz")
     source, destination = Source.of(source), pathlib.Path(destination)
     config, pairs = open_folder(source)
     tokenizer = tokenizer_of(source)
