@@ -1,7 +1,9 @@
 """From anything that is read to the hub's layout, or to big_vision's: the same numbers, one weight at a time."""
 
+import contextlib
 import os
 import pathlib
+import shutil
 
 import numpy as np
 
@@ -35,7 +37,7 @@ def convert(source, destination, dtype=None, progress=None):
     and made on the way back: as the mean of the others, about which Hugging Face drew them.
     """
     if not os.fspath(destination):
-        raise InputError("the destination has no name: name a new folder, or a file in .npz")
+        raise InputError("the destination has no name: name a folder, or a file in .npz")
     source, destination = Source.of(source), pathlib.Path(destination)
     config, pairs = open_folder(source)
     tokenizer = tokenizer_of(source)
@@ -59,7 +61,20 @@ def convert(source, destination, dtype=None, progress=None):
     if destination.suffix == ".npz":
         _write_npz(destination, config, pairs, read, dtype, tokens)
     else:
-        _write_folder(destination, config, read, dtype, source, tokenizer)
+        with _whole(destination):
+            _write_folder(destination, config, read, dtype, source, tokenizer)
+
+
+@contextlib.contextmanager
+def _whole(folder):
+    """Take a folder away again that was new and could not be written whole."""
+    new = not os.path.lexists(folder)
+    try:
+        yield
+    except BaseException:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _check_new(destination):

@@ -54,6 +54,7 @@ def become(case, place):
     streams += [os.open(place / name, os.O_WRONLY | os.O_CREAT) for name in ("out", "err")]
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     os.environ |= {"TMPDIR": ".", "HF_HUB_CACHE": "cache", "PATH": f"{os.getcwd()}/bin:{os.environ['PATH']}"}
     tempfile.tempdir, sys.argv, status = None, ["npgemma"], 1

@@ -203,4 +203,6 @@ def test_what_is_there_is_left_alone(model, capsys):
         assert "is there already" in capsys.readouterr().err
     assert (folder / "a.npz").read_text() == "mine"
     assert main([str(folder / "nowhere"), str(folder / "b")]) == 2
+    assert main([str(folder), ""]) == 2
+    assert "has no name" in capsys.readouterr().err
     assert not os.path.exists(folder / "b")
