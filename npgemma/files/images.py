@@ -31,7 +31,7 @@ SCANS = 50
 # Resizing takes memory by the longer side: the shorter one counts as at least so much.
 LEAST_SIDE = 256
 # How often, and of how many bytes beyond a file's size, Pillow may read: some files lead it in circles.
-MOST_READS, MOST_BYTES = 5_000_000, 1_000_000_000
+MOST_READS, MOST_BYTES, MOST_EXIF = 5_000_000, 1_000_000_000, 500
 # Chunks of a PNG that its pixels need, though they may be missing, and texts that can say which way is up.
 CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 TEXTS, KEYS = (b"tEXt", b"zTXt", b"iTXt"), {"XML:com.adobe.xmp", "Raw profile type exif"}
@@ -55,7 +55,11 @@ def open_image(image, max_pixels=MAX_PIXELS):
             if isinstance(image, np.ndarray | Image.Image):
                 return _in_memory(image, max_pixels)
             with _Metered(io.BytesIO(_content(image)) if path is None else io.FileIO(path)) as file:
-                source = _without_bulk(file) if file.read(8) == b"\x89PNG\r\n\x1a\n" else file
+                start = file.read(8)
+                source = _without_bulk(file) if start == b"\x89PNG\r\n\x1a\n" else file
+                # Pillow copies what it has of them for each more.
+                if start[:2] == b"\xff\xd8" and file.read().count(b"Exif\0\0") > MOST_EXIF:
+                    raise ValueError("it has too many parts")
                 opened = Image.open(source, formats=[each for each in FORMATS if each != "HEIF" or each in Image.OPEN])
                 _check_pixels(_cost(opened, source), max_pixels)
                 _scale_transparency(opened)
