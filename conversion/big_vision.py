@@ -27,6 +27,8 @@ from npgemma.files.npz import entries, opening
 from npgemma.files.reading import read_json
 
 PREFIX = "params/"
+# What training saves beside the weights, and no answer uses.
+STATE = "opt/", "chrono/"
 _BLOCK = "img/Transformer/encoderblock/"
 _ATTENTION = _BLOCK + "MultiHeadDotProductAttention_0/"
 _TEXT = "llm/layers/"
@@ -133,6 +135,7 @@ def open_file(path: pathlib.Path, config_file: str | os.PathLike[str] | None = N
     """
     with opening(path, "a complete npz file", "download it again", most_listed=MOST_LISTED) as archive:
         found = entries(archive, path, prefix=PREFIX)
+        found = {name: entry for name, entry in found.items() if not name.startswith(STATE)}
         if config_file is None:
             config = _recognised(path, found)
         else:

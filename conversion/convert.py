@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shutil
 
 import numpy as np
 
@@ -35,6 +34,8 @@ def convert(source, destination, dtype=None, progress=None):
     The hub's table has 64 rows more than big_vision's, which stand for no token. They are left out on the way there,
     and made on the way back: as the mean of the others, about which Hugging Face drew them.
     """
+    if not os.fspath(destination):
+        raise InputError("the destination has no name: name a new folder, or a file in .npz")
     source, destination = Source.of(source), pathlib.Path(destination)
     config, pairs = open_folder(source)
     tokenizer = tokenizer_of(source)
@@ -142,5 +143,7 @@ def _copy_tokenizer(tokenizer, folder):
 
 
 def _copy(path, copy):
-    with reading(path, "a file that can be copied", "look at it, and at the free space"):
-        shutil.copyfile(path, copy)
+    with reading(path, "a file that can be copied", "download it again"):
+        content = pathlib.Path(path).read_bytes()
+    with replacing(copy) as file:
+        file.write(content)

@@ -15,6 +15,8 @@ def locate(path: str | os.PathLike[str]) -> pathlib.Path:
 
     ``google/paligemma2-3b-mix-224`` stands for that checkpoint in the cache; InputError if the cache does not hold it.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"a checkpoint should be a path or a hub id, found {type(path).__name__}")
     found = pathlib.Path(path)
     if os.path.exists(found) or not HUB_ID.fullmatch(os.fspath(path)):
         return found

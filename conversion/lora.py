@@ -26,7 +26,7 @@ PREFIX = "base_model.model."
 HEAD, TABLE = "lm_head.weight", "language_model.model.embed_tokens.weight"
 # A part of a product, and a module in place of the base's; in a model's own state both may carry the adapter's name.
 PART = re.compile(r"(.*)\.lora_((?:embedding_)?[AB])(?:\.(?!(?:weight|bias)$)([^.]+))?(\.weight|\.bias)?")
-IN_PLACE = re.compile(r"\.modules_to_save(?:\.([^.]+)(?=\.(?:weight|bias)$))?|\.original_module|\.base_layer")
+IN_PLACE = re.compile(r"\.modules_to_save(?:\.([^.]+)(?=\.))?|\.original_module|\.base_layer")
 DTYPES = "F64", "F32", "F16", "BF16"
 # Settings by module, and the one for all others.
 NUMBERS = ("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")

@@ -3,6 +3,7 @@
 import os
 
 from conversion import lora
+from conversion.big_vision import MOST_LISTED, STATE
 from conversion.buffers import UNUSED
 from conversion.folder import INDEX, INDEX_SHAPE, SINGLE, open_folder, read_config, read_tensors
 from conversion.head import HEADS
@@ -11,6 +12,7 @@ from conversion.preprocessing import said
 from conversion.source import SMALL, Source
 from npgemma.errors import InputError
 from npgemma.files.foreign import shown
+from npgemma.files.npz import opening
 from npgemma.files.reading import read_json
 
 # Settings of generation_config.json that change an answer, and where they change nothing.
@@ -18,6 +20,7 @@ NEUTRAL = {
     "do_sample": False, "num_beams": 1, "repetition_penalty": 1, "no_repeat_ngram_size": 0, "guidance_scale": 1,
     "penalty_alpha": 0, "min_length": 0, "min_new_tokens": 0, "suppress_tokens": [], "begin_suppress_tokens": [],
     "bad_words_ids": [], "sequence_bias": {}, "forced_bos_token_id": None, "forced_eos_token_id": None,
+    "max_new_tokens": None, "stop_strings": None, "exponential_decay_length_penalty": None,
 }  # fmt: skip
 ADAPTERS = "adapter_model.safetensors", "adapter_model.bin"
 
@@ -26,7 +29,7 @@ def notes_of(source: str | os.PathLike[str] | Source) -> list[str]:
     """Return a sentence for everything that a checkpoint, which can be read, holds or declares and nobody follows."""
     source = Source.of(source)
     notes: list[str] = []
-    for part in (_of_adapter,) if source.is_npz else (_of_adapter, _of_weights, _of_settings):
+    for part in (_of_adapter, _of_state) if source.is_npz else (_of_adapter, _of_weights, _of_settings):
         try:
             notes += part(source)
         except InputError as problem:  # of a file that is not read otherwise
@@ -37,6 +40,12 @@ def notes_of(source: str | os.PathLike[str] | Source) -> list[str]:
 def _of_adapter(source):
     if source.adapter is not None:
         yield from lora.notes(source.adapter, [leaf.stored_name for leaf, _ in open_folder(source)[1].values()])
+
+
+def _of_state(source):
+    with opening(source.weights, "a complete npz file", "download it again", most_listed=MOST_LISTED) as archive:
+        if any(name.startswith(STATE) for name in archive.namelist()):
+            yield f"'{source.weights}' holds the state of a training, which PaliGemma does not use"
 
 
 def _of_weights(source):

@@ -38,7 +38,7 @@ def read_preprocessing(source: Source, config: Config, resize: str | None = None
 
     InputError if the files ask for what npgemma does not do.
     """
-    if resize is not None and resize not in FILTERS:
+    if resize is not None and resize not in tuple(FILTERS):
         raise InputError(f"resize should be {' or '.join(FILTERS)}, found {resize!r}")
     found = next((preprocessing for _, preprocessing in said(source, config)), Preprocessing())
     return dataclasses.replace(found, resample=FILTERS[resize]) if resize else found

@@ -70,7 +70,7 @@ def refuse_without_weights(folder, expected):
     for path in sorted(folder.iterdir()):
         if path.suffix in OTHER_FILES:
             raise InputError(f"the weights in '{folder}' are in '{path.name}', {OTHER_FILES[path.suffix]}")
-    raise InputError(f"'{folder}' should hold {expected}; it holds neither")
+    raise InputError(f"'{folder}' should hold {expected}, but does not")
 
 
 def check_shards(index, tensors, folder):

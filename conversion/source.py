@@ -87,7 +87,7 @@ class Source:
             source = cls(found, None, config, tokenizer)
         else:
             source = cls(locate(base) if base is not None else _base_of(found), found, config, tokenizer)
-        if config is not None and not source.is_npz:
+        if config is not None and source.weights.suffix != ".npz":
             raise InputError(f"--config is for npz files, but '{source.weights}' has its own config.json: leave it out")
         return source
 

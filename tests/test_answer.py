@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageColor, ImageFont
+from PIL import Image, ImageChops, ImageColor, ImageFilter, ImageFont
 
 from conversion.codebook import CODES, layout, read_codebook
 from npgemma.answer import Detection, as_json, find_objects, mask_lengths, place_mask
@@ -116,6 +116,30 @@ def test_a_mask_has_an_edge_of_two_pixels_inside_and_one_outside():
     assert np.allclose(row[75], (np.array(colour) + 255) / 2, atol=1)
     column = [tuple(map(int, level)) for level in drawn[:, 75]]
     assert column[98:103] == [(255,) * 3, beside, colour, colour, row[75]]
+
+
+@pytest.mark.parametrize("thickness", [1, 2, 5, 20])
+def test_a_mask_is_drawn_as_by_filters_of_3_by_3_pixels(thickness):
+    """The largest of these makes a mask one pixel wider, the smallest one narrower."""
+    for left, share in ((0, 1), (80, 1), (80, 0.5), (0, 0.99), (80, 0)):
+        mask, drawn, expected = np.zeros((200, 250), dtype=bool), *(Image.new("RGB", (250, 200)) for _ in range(2))
+        mask[left : left + 90, left : left + 99] = np.random.default_rng(0).random((90, 99)) < share
+        narrow = wide = whole = Image.fromarray(mask).convert("L")
+        for i in range(thickness):
+            narrow = narrow.filter(ImageFilter.MinFilter(3))
+            wide = wide.filter(ImageFilter.MaxFilter(3)) if i < max(1, thickness // 2) else wide
+        expected.paste("red", (0, 0), whole.point(lambda level: level * 128 // 255))
+        expected.paste(drawing._beside("red"), (0, 0), ImageChops.subtract(wide, whole))
+        expected.paste("red", (0, 0), ImageChops.subtract(whole, narrow))
+        drawing._draw_mask(drawn, mask, "red", thickness)
+        assert drawn == expected
+
+
+def test_a_label_is_drawn_on_one_line_and_soon():
+    image = Image.new("RGB", (900, 600), "grey")
+    drawn = [annotate(image, [Detection(label, (9, 99, 800, 500))]) for label in ("a\n\x1b", r"a\u000a\u001b")]
+    assert drawn[0] == drawn[1]
+    annotate(image, [Detection("\U000f0000猫" * 50_000, (9, 99, 800, 500))])
 
 
 def test_colours_are_those_beneath_the_mask_or_the_box():

@@ -94,6 +94,11 @@ def test_a_batch_needs_a_image_for_each_prompt(model, image, images, prompts):
         model.generate_batch([image] * images, ["ocr"] * prompts)
 
 
+def test_a_list_of_lists_is_no_image(model, image):
+    with pytest.raises(npgemma.InputError, match="found a list of lists"):
+        model.generate([[image]], "ocr")
+
+
 def test_greedy_is_argmax_of_the_logits(model, image):
     """Token by token against one pass over the whole sequence."""
     answer = model.generate(image, "caption en", max_new_tokens=6).token_ids
@@ -320,6 +325,10 @@ def test_an_unknown_setting_is_refused(model, image, ask):
         (npgemma.load, {"device": "cuda"}, "NumPy runs on the CPU"),
         (npgemma.load, {"static": True}, "static shapes"),
         (npgemma.load, {"dtype": "float16"}, "float32"),
+        (npgemma.load, {"dtype": ["float32"]}, "dtype should be"),
+        (npgemma.load, {"resize": ["bicubic"]}, "resize should be"),
+        (npgemma.load, {"path": b"x"}, "should be a path or a hub id, found bytes"),
+        (npgemma.load, {"path": "no.npz", "config": "x"}, "at 'no.npz' there is nothing"),
         (torch_ref.load, {"dtype": "int8"}, "NumPy backend"),
         (torch_ref.load, {"dtype": "float16"}, "float32"),
         (torch_ref.load, {"device": "tpu"}, "cpu or cuda"),

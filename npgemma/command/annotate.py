@@ -1,5 +1,6 @@
 """Draw an answer's boxes, masks and labels on the image."""
 
+import bisect
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image, ImageColor, ImageDraw
 from npgemma.answer import Detection
 from npgemma.command.fonts import font_for
 from npgemma.files.foreign import shown
+from npgemma.files.reading import reading
 
 # Told apart by most people who see colours differently (Okabe and Ito's palette).
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -16,7 +18,9 @@ OPACITY = 0.5
 # A colour that another object has counts as so much nearer to what lies beneath, of 442 between black and white.
 TAKEN = 120
 LEAST_SIDE = 240
-LABEL_LETTERS = 80
+# Of a label: letters, about, their least height in pixels, and places near its box that are tried; and pixels beneath
+# an object that its colour is chosen by, about.
+LETTERS, LEAST_HEIGHT, PLACES, SAMPLES = 80, 8, 100, 10_000
 # Left, top, right, bottom.
 Box = tuple[float, float, float, float]
 
@@ -76,7 +80,7 @@ def choose_colours(image, objects):
     """Return one of `COLOURS` for each object: far from what lies beneath it in the RGB image, and from the other
     objects' colours.
     """
-    level_YXC, chosen = np.asarray(image).astype(np.float32), []
+    level_YXC, chosen = np.asarray(image), []
     for detection in objects:
         beneath_PC = _beneath(level_YXC, detection)
         far = {}
@@ -88,11 +92,15 @@ def choose_colours(image, objects):
 
 
 def _beneath(level_YXC, detection):
-    """Return the pixels (any number, 3) that an object's mask covers; without one, those of its box."""
-    if detection.mask is not None and detection.mask.any():
-        return level_YXC[detection.mask]
-    left, top, right, bottom = (max(0, int(edge)) for edge in detection.box)
-    return level_YXC[top : max(bottom, top + 1), left : max(right, left + 1)].reshape(-1, 3)
+    """Return the pixels (any number, 3) that an object's mask covers; without one, those of its box. Of many, some."""
+    mask = detection.mask
+    if mask is None or not mask.any():
+        left, top, right, bottom = (max(0, int(edge)) for edge in detection.box)
+        level_YXC = level_YXC[top : max(bottom, top + 1), left : max(right, left + 1)]
+        mask = np.ones(level_YXC.shape[:2], dtype=bool)
+    step = math.isqrt(np.count_nonzero(mask) // SAMPLES) or 1
+    beneath_PC = level_YXC[::step, ::step][mask[::step, ::step]]
+    return beneath_PC if len(beneath_PC) else level_YXC[mask]
 
 
 def _beside(colour):
@@ -110,45 +118,45 @@ def _beside(colour):
 
 def _draw_mask(drawn, mask, colour, thickness):
     """Cover a mask half, and draw its edge: a line of the colour, with a line of black or white around it."""
-    drawn.paste(colour, (0, 0), Image.fromarray(mask.astype(np.uint8) * round(255 * OPACITY)))
-    # The largest of the pixels around makes a mask wider, the smallest narrower.
-    narrow, wide = least_around(mask, thickness), ~least_around(~mask, max(1, thickness // 2))
-    drawn.paste(_beside(colour), (0, 0), Image.fromarray(wide & ~mask))
-    drawn.paste(colour, (0, 0), Image.fromarray(mask & ~narrow))
+    outside = max(1, thickness // 2)
+    left, top, right, bottom = Image.fromarray(mask).getbbox() or (0, 0, 0, 0)
+    left, top = max(0, left - outside), max(0, top - outside)
+    inside_YX = mask[top : bottom + outside, left : right + outside]
+    for covered_YX, level, paint in (
+        (inside_YX, round(255 * OPACITY), colour),
+        (_grown(inside_YX, outside) & ~inside_YX, 255, _beside(colour)),
+        (_grown(~inside_YX, thickness) & inside_YX, 255, colour),
+    ):
+        drawn.paste(paint, (left, top), Image.fromarray(covered_YX.astype(np.uint8) * level))
 
 
-def least_around(mask_YX, radius):
-    """Return for each pixel whether all within ``radius`` rows and columns that the image has are True.
-
-    A run of 2, of 4, of 8 pixels is two runs of half its length: so any radius takes few steps.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> least_around(np.array([[True, True, True, False, True, True]]), 1).tolist()
-    [[True, True, False, False, False, True]]
-    """
-    for _ in range(2):
-        run, width = np.pad(mask_YX, ((radius, radius), (0, 0)), constant_values=True), 1
-        while 2 * width <= 2 * radius + 1:
-            run, width = run[:-width] & run[width:], 2 * width
-        last = 2 * radius + 1 - width
-        mask_YX = (run[: len(run) - last] & run[last:]).T
-    return mask_YX
+def _grown(inside_YX, radius):
+    """Return which pixels have one that is inside within ``radius`` rows and columns."""
+    grown, width = np.pad(inside_YX, radius), 1
+    while width < 2 * radius + 1:
+        step = min(width, 2 * radius + 1 - width)
+        grown = grown[step:] | grown[:-step]
+        grown, width = grown[:, step:] | grown[:, :-step], width + step
+    return grown
 
 
 def _draw_label(drawn, detection, colour, others, font):
     """Write a label where it covers no other one; return the rectangle that it takes."""
-    label, size, pen = shown(detection.label, LABEL_LETTERS), font_size(drawn.size), ImageDraw.Draw(drawn)
-    while True:
-        chosen, _ = font_for(label, size, font)
-        across, down = (math.ceil(edge) for edge in pen.textbbox((0, 0), label, font=chosen)[2:])
-        if across <= drawn.width or size <= 8:
-            break
-        size -= 1
-    place = place_label(detection.box, (across + 2, down + 2), drawn.size, others)
-    pen.rectangle(place, fill=colour)
-    pen.text((place[0] + 1, place[1] + 1), label, font=chosen, fill=_beside(colour))
+    label, pen = shown(detection.label, LETTERS), ImageDraw.Draw(drawn)
+    sizes = range(LEAST_HEIGHT, font_size(drawn.size) + 1)
+
+    def extent(size):
+        """Return how many columns and rows the label takes."""
+        return [math.ceil(edge) for edge in pen.textbbox((0, 0), label, font=font_for(label, size, font)[0])[2:]]
+
+    # A damaged font can fail at any letter.
+    with reading(font, "a font that can draw a label", "name another one with --font"):
+        fitting = bisect.bisect_right(sizes, drawn.width, key=lambda size: extent(size)[0])
+        size = sizes[max(0, fitting - 1)]
+        across, down = extent(size)
+        place = place_label(detection.box, (across + 2, down + 2), drawn.size, others)
+        pen.rectangle(place, fill=colour)
+        pen.text((place[0] + 1, place[1] + 1), label, font=font_for(label, size, font)[0], fill=_beside(colour))
     return place
 
 
@@ -166,15 +174,10 @@ def place_label(box: Box, size: tuple[int, int], image_size: tuple[int, int], ot
     (left, top, _, bottom), (across, down), (columns, rows) = box, size, image_size
     left = max(0, min(left, columns - across))
     tops = [top - down, top, bottom, bottom - down]
-    # Then every row of labels in the image, the nearest first.
-    tops += sorted(range(0, max(1, rows - down + 1), down), key=lambda row: abs(row - top))
+    # Then rows of labels in the image, the nearest first.
+    tops += sorted(range(0, max(1, rows - down + 1), down), key=lambda row: abs(row - top))[:PLACES]
     places = [(left, start, left + across, start + down) for start in tops if 0 <= start <= rows - down]
     places = places or [(left, 0, left + across, down)]
-    return places[int(np.argmin(_covered(np.array(places), np.array(others).reshape(-1, 4))))]
-
-
-def _covered(places_PE, others_OE):
-    """Return of each rectangle the area that it shares with all others together."""
-    first_POE = np.maximum(places_PE[:, None, :2], others_OE[:, :2])
-    sides_POE = (np.minimum(places_PE[:, None, 2:], others_OE[:, 2:]) - first_POE).clip(0)
-    return sides_POE.prod(-1).sum(-1)
+    place_P4, other_N4 = np.array(places)[:, None], np.array(others).reshape(-1, 4)
+    shared_PN2 = np.minimum(place_P4[..., 2:], other_N4[:, 2:]) - np.maximum(place_P4[..., :2], other_N4[:, :2])
+    return places[shared_PN2.clip(0).prod(axis=-1).sum(axis=-1).argmin()]

@@ -208,9 +208,9 @@ def dtype(word):
 
 def positive(word):
     """Read a whole number above 0."""
-    if not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"should be a whole number above 0, found '{word}'")
-    return min(int(word), sys.maxsize)
+    if not word.isdecimal() or len(word) > 12 or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"should be a whole number above 0, found '{shown(word, 40)}'")
+    return int(word)
 
 
 def mistake(word):

@@ -1,5 +1,6 @@
 """``python cli.py compare``: find the first wrong operation of another program, from the arrays that it wrote."""
 
+import contextlib
 import json
 import math
 
@@ -114,9 +115,12 @@ def reference_of(options, token_ids):
     from npgemma.porting.reference import from_model, from_trace, with_model
 
     if options.reference is not None:
-        return with_model(from_trace(options.reference), lambda dtype: prepare.reference(options, dtype)), None
+        load, path = lambda dtype: prepare.reference(options, dtype), options.reference
+        return with_model(from_trace(path), load, path), None
     _, image = prepare.image(options)
     # NumPy loads no float16: such a port's weights are rounded from float32.
     model = prepare.reference(options, "float32" if options.dtype == "float16" else options.dtype)
-    ids = None if token_ids is None else row_of(token_ids, "the port's token_ids")
-    return from_model(model, image, prompt_ids(model, options.prompt), ids), model.tokenizer.size
+    prompt = prompt_ids(model, options.prompt)
+    with naming(options.port) if token_ids is not None else contextlib.nullcontext():
+        ids = None if token_ids is None else row_of(token_ids, "the port's token_ids")
+        return from_model(model, image, prompt, ids), model.tokenizer.size

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 from PIL import ImageFont
 
-from npgemma.errors import InputError
 from npgemma.files.foreign import shown
 from npgemma.files.reading import reading
 
@@ -26,19 +25,21 @@ FOLDERS = (
 ENDINGS = (".ttf", ".otf", ".ttc")
 # Tried first, by how their names begin: plain upright fonts with many scripts.
 PREFERRED = ("dejavusans.", "notosans-regular", "arialuni", "arial.", "segoeui.", "helvetica", "notosans")
+# The height at which letters are looked for.
+HEIGHT = 20
 
 
 def font_for(text, size, path=None):
     """Return a font, ``size`` pixels high, that has every letter of a text, or as many as any font, and the letters
     that it lacks. The font file ``path`` is tried before all others; raises `InputError` if it is not a font.
     """
-    best = ImageFont.load_default(size) if path is None else open_font(path, size)
-    lacks = missing_letters(best, text)
+    lacks = missing_letters(_opened(None, HEIGHT) if path is None else open_font(path), text)
+    best = _opened(path, size)
     for file in _system_fonts() if lacks else ():
         try:
-            others = missing_letters(font := open_font(file, size), text)
+            font, others = _opened(file, size), missing_letters(_opened(file, HEIGHT), text)
         # Damaged font files, and bitmap fonts that have no such size.
-        except (InputError, OSError, ValueError):
+        except (OSError, ValueError):
             continue
         if len(others) < len(lacks):
             best, lacks = font, others
@@ -47,10 +48,19 @@ def font_for(text, size, path=None):
     return best, lacks
 
 
-def open_font(path, size=12):
+def open_font(path):
     """Open a font file that a user named; raise `InputError` if it is not a font."""
-    with reading(path, "a font", "name a font file with --font", f"there is no font '{path}': name one with --font"):
-        return ImageFont.truetype(path, size)
+    advice = "--font should name a font file such as DejaVuSans.ttf"
+    with reading(path, "a font", advice, f"no font at '{path}': {advice}"):
+        font = _opened(path, HEIGHT)
+        missing_letters(font, "x")
+        return font
+
+
+@functools.cache
+def _opened(path, size):
+    """Open a font file, or Pillow's own font."""
+    return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
 
 
 def missing_letters(font, text):
@@ -69,9 +79,10 @@ def missing_letters(font, text):
     return "".join(letter for letter in letters if _drawn(font, letter) == nothing)
 
 
+@functools.lru_cache(100_000)
 def _drawn(font, letter):
     mask = font.getmask(letter)
-    return mask.size, bytes(mask)
+    return mask.size, hash(bytes(mask))
 
 
 @functools.cache
@@ -92,11 +103,10 @@ def _system_fonts():
 
 def note_missing(labels: Iterable[str], size: int, path: str | None = None) -> None:
     """Print on stderr the labels for which `font_for` finds no font with all letters."""
-    for label in dict.fromkeys(shown(label, 80) for label in labels):
-        _, lacks = font_for(label, size, path)
-        if lacks:
-            print(
-                f"note: no font found here has the letters '{lacks}' of the label '{label}', which is drawn with "
-                "signs in their place: name a font that has them with --font",
-                file=sys.stderr,
-            )
+    lacking = {label: lacks for label in dict.fromkeys(labels) if (lacks := font_for(label, size, path)[1])}
+    if lacking:
+        print(
+            f"note: no font found here has the letters '{shown(''.join(sorted({*''.join(lacking.values())})), 80)}' of "
+            f"'{shown('; '.join(lacking), 80)}', which are drawn as other signs: name a font that has them with --font",
+            file=sys.stderr,
+        )

@@ -15,8 +15,10 @@ from npgemma.errors import InputError
 from npgemma.files.foreign import shown
 from npgemma.files.reading import reading, reason
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
-IMAGE_ENDINGS += (".apng", ".jfif", ".jpe", ".mpo", ".avifs", ".heif", ".pbm", ".pgm", ".pnm", ".pfm")
+IMAGE_ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm"),
+    *(".apng", ".jfif", ".jpe", ".mpo", ".avifs", ".heif", ".pbm", ".pgm", ".pnm", ".pfm"),
+)
 # What stands for stdin; the seconds that a pipe or a pattern may take; the bytes of what is piped in, and of a list.
 PIPED, SECONDS, MOST, MOST_LIST = "-", 8, {"image": 100_000_000, "prompt": 100_000}, 10_000_000
 

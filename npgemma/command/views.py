@@ -47,7 +47,7 @@ def check(options, paths, answers):
     }
     if options.out_dir is not None and not given:
         raise InputError(f"--out-dir is for images to write: add {' or '.join(outputs.values())}")
-    taken = {os.path.realpath(path): "the image itself" for path in flat(paths[:1])}
+    taken = {os.path.realpath(path): "the image itself" for path in flat(paths[:1]) if "\0" not in path}
     for option, path in given.items():
         if path is True and options.out_dir is None:
             raise InputError(f"{option} needs a name behind it, or --out-dir DIR beside it")

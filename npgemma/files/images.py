@@ -3,13 +3,13 @@
 import base64
 import contextlib
 import io
+import itertools
+import math
 import os
 import re
 import struct
-import threading
 import urllib.parse
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
@@ -23,25 +23,22 @@ READ = "PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF and PPM"
 KIND, ADVICE = "an image that can be decoded", "check that it is complete, or save it again, smaller"
 # Up to so many pixels, every image takes less than ten seconds and three gigabytes.
 MAX_PIXELS = 120_000_000
-# Pixels that take so many times longer to decode, by Pillow's decoder, its mode, or a TIFF's compression.
-SLOW = {"ppm": 30, "ppm_plain": 30, "bmp_rle": 6, "RGB;16B": 2, "RGBA;16B": 2}
-SLOW_TIFF = {"lzma": 4, "jpeg": 2, "tiff_jpeg": 2}
-# A JPEG of more scans, each of which goes over all pixels, counts for more; programs write about ten.
-SCANS = 50
-# Resizing takes memory by the longer side: the shorter one counts as at least so much.
-LEAST_SIDE = 256
-# How often, and of how many bytes beyond a file's size, Pillow may read: some files lead it in circles.
-MOST_READS, MOST_BYTES, MOST_EXIF = 5_000_000, 1_000_000_000, 500
-# Chunks of a PNG that its pixels need, though they may be missing, and texts that can say which way is up.
+# How many times longer than others' pixels some take, by Pillow's decoder, its mode, or a TIFF's compression; and how
+# many scans of a JPEG, each of which goes over all pixels, take no longer (programs write about ten).
+SLOW = {"ppm": 50, "ppm_plain": 30, "bmp_rle": 6, "RGB;16B": 2, "RGBA;16B": 2}
+SLOW_TIFF, SCANS = {"lzma": 4, "jpeg": 2, "tiff_jpeg": 2}, 50
+# Resizing takes memory by the longer side, and converting several times an image's: the shorter side counts as at least
+# so much, and squares of such a side are converted.
+LEAST_SIDE, PIECE = 256, 1024
+# How often Pillow may read of a file, which some lead in circles; and bytes of a file object, which may have no end.
+MOST_READS, MOST_BYTES, MOST_EXIF = 2_000_000, 1_000_000_000, 500
+# Chunks that pixels of a PNG need but not all have, and texts that can say which way is up.
 CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 TEXTS, KEYS = (b"tEXt", b"zTXt", b"iTXt"), {"XML:com.adobe.xmp", "Raw profile type exif"}
 # What ends the data of a JPEG's scan: a marker that is neither a byte 255 nor a restart.
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 # How an image is transposed, by the tag Orientation of its EXIF data.
 ORIENTATION, TRANSPOSED = 0x0112, dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 2))
-# Side of the squares in which an image is converted, as conversions take several times its memory.
-PIECE = 1024
-_pillows_limit = threading.RLock()
 
 
 def open_image(image, max_pixels=MAX_PIXELS):
@@ -50,29 +47,26 @@ def open_image(image, max_pixels=MAX_PIXELS):
     InputError says what is wrong with it, or that it takes more time and memory than ``max_pixels`` ordinary pixels.
     """
     path, name = _path(image), image_name(image)
-    with reading(path, KIND, ADVICE, f"no image at {name}: check the path", name), _raised_limit(max_pixels):
+    with reading(path, KIND, ADVICE, f"no image at {name}: check the path", name):
         try:
-            if isinstance(image, np.ndarray | Image.Image):
-                return _in_memory(image, max_pixels)
+            if isinstance(image, np.ndarray):
+                image = _of_array(image, max_pixels)
+            if isinstance(image, Image.Image):
+                return _decoded(image, getattr(image, "fp", None), max_pixels)
             with _Metered(io.BytesIO(_content(image)) if path is None else io.FileIO(path)) as file:
                 start = file.read(8)
                 source = _without_bulk(file) if start == b"\x89PNG\r\n\x1a\n" else file
                 # Pillow copies what it has of them for each more.
                 if start[:2] == b"\xff\xd8" and file.read().count(b"Exif\0\0") > MOST_EXIF:
                     raise ValueError("it has too many parts")
-                opened = Image.open(source, formats=[each for each in FORMATS if each != "HEIF" or each in Image.OPEN])
-                _check_pixels(_cost(opened, source), max_pixels)
-                _scale_transparency(opened)
-                opened.load()
-                with contextlib.suppress(Exception):
-                    opened.getexif()  # some formats read it only now, while the file is open
-                return opened
+                formats = [each for each in FORMATS if each != "HEIF" or each in Image.OPEN]
+                return _decoded(Image.open(source, formats=formats), source, max_pixels)
         except UnidentifiedImageError:
             raise InputError(f"{name} is not an image in a format that is read, {READ}: convert it to PNG") from None
         except Image.DecompressionBombError:
             raise InputError(
                 f"{name} has more than {max_pixels:,.0f} pixels, or takes as long to decode: scale it down "
-                "first, or allow more with --max-pixels (in Python, max_pixels of load_image)"
+                "first, or allow more with --max-pixels (in Python max_pixels, and PIL.Image.MAX_IMAGE_PIXELS)"
             ) from None
 
 
@@ -106,13 +100,13 @@ def _content(image):
             image.seek(0)
         image = image.read(MOST_BYTES)
     if not isinstance(image, bytes | bytearray | memoryview):
-        found = "text" if isinstance(image, str) else type(image).__name__
+        found = type(image).__name__
         raise InputError(f"an image should be a path, a Pillow image, an array, bytes or a binary file, found {found}")
     return bytes(image)
 
 
 class _Metered(io.BufferedReader):
-    """A binary file that raises ValueError once it was read too often."""
+    """A binary file that raises ValueError once it was read too often, or several times its size."""
 
     def __init__(self, raw):
         super().__init__(raw)
@@ -128,66 +122,50 @@ class _Metered(io.BufferedReader):
         return content
 
 
-@contextlib.contextmanager
-def _raised_limit(pixels: float) -> Iterator[None]:
-    """Let Pillow, which has a limit for the whole process, open what somebody allowed explicitly."""
-    if pixels <= MAX_PIXELS:
-        yield
-        return
-    with _pillows_limit:
-        kept = Image.MAX_IMAGE_PIXELS
-        try:
-            Image.MAX_IMAGE_PIXELS = None
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = kept
-
-
-def _in_memory(image, max_pixels):
-    """Return the Pillow image of a uint8 array or of a Pillow image, loaded."""
-    if isinstance(image, np.ndarray):
-        shape = image.shape
-        if image.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (3,), (4,)) or 0 in shape:
-            raise InputError(
-                "an image given as an array should be uint8 of shape (rows, columns, 3) with values from 0 to 255, "
-                f"found {image.dtype} of shape {shape}"
-            )
-        _check_pixels(_area(shape[1::-1]), max_pixels)
-        return Image.fromarray(image)
-    if 0 in image.size:
-        raise ValueError("it has no pixels")
-    _check_pixels(_area(image.size), max_pixels)
-    image.load()
-    return image
-
-
-def _check_pixels(pixels, most):
-    if pixels > most:
+def _of_array(image, max_pixels):
+    """Return the Pillow image of a uint8 array."""
+    shape = image.shape
+    if image.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (3,), (4,)) or 0 in shape:
+        raise InputError(
+            "an image given as an array should be uint8 of shape (rows, columns, 3) with values from 0 to 255, "
+            f"found {image.dtype} of shape {shape}"
+        )
+    # Strides of 0 make any size of one byte.
+    if shape[0] * shape[1] > max_pixels:
         raise Image.DecompressionBombError
+    return Image.fromarray(image)
 
 
-def _area(size):
-    columns, rows = (max(side, LEAST_SIDE) for side in size)
-    return columns * rows
+def _decoded(opened, file, max_pixels):
+    """Decode a Pillow image, if that is still to be done, from a file."""
+    if 0 in opened.size:
+        raise ValueError("it has no pixels")
+    tiles = getattr(opened, "tile", None)
+    size, slow = _cost(opened, tiles[0], file) if tiles else (opened.size, 1)
+    if math.prod(max(side, LEAST_SIDE) for side in size) * slow > max_pixels:
+        raise Image.DecompressionBombError
+    if tiles:
+        _scale_transparency(opened)
+    opened.load()
+    return opened
 
 
-def _cost(opened, file):
-    """Return how many ordinary pixels take as long to decode as an image that is not loaded yet, as measured."""
-    decoder, _, _, mode = opened.tile[0] if opened.tile else 4 * [""]
-    size, slow = opened.size, SLOW.get(decoder, SLOW.get(mode, 1))
+def _cost(opened, tile, file):
+    """Return the size of an image as its decoder sees it, and how many times longer than others its pixels take."""
+    (decoder, _, _, mode), size = tile, opened.size
+    slow = SLOW.get(decoder, SLOW.get(mode, 1))
     if opened.format == "TIFF":
-        # Tiles can be larger than the image.
-        tiles = [opened.tag_v2.get(tag, 1) for tag in (322, 323)]
-        size = [-(-side // tile) * tile for side, tile in zip(size, tiles)]
-        slow = SLOW_TIFF.get(opened.info.get("compression"), 1)
+        # Its tiles can be larger than the image.
+        sides = zip(size, (opened.tag_v2.get(tag, 1) for tag in (322, 323)))
+        size, slow = [-(-side // tile) * tile for side, tile in sides], SLOW_TIFF.get(opened.info["compression"], 1)
     elif opened.format == "AVIF":
-        return max(_area(size), 2 * file.seek(0, io.SEEK_END))
+        size = max(size[0], 2 * file.seek(0, io.SEEK_END) // size[1]), size[1]
     elif decoder in ("jpeg", "ppm_plain"):
         file.seek(0)
         content = file.read()
-        # Pillow copies up to a megabyte for each comment.
-        slow = max(1, _scans(content) / SCANS) if decoder == "jpeg" else slow + content.count(b"#") / 10
-    return _area(size) * slow
+        # Of a PPM in text, Pillow copies up to a megabyte for each comment.
+        slow = max(slow, _scans(content) / SCANS if decoder == "jpeg" else content.count(b"#") / 10)
+    return size, slow
 
 
 def _scans(content):
@@ -223,7 +201,7 @@ def _without_bulk(file):
 
 def _scale_transparency(opened):
     """Bring the transparent value of a PNG to 8 bits as its pixels will be; Pillow leaves it as the file has it."""
-    single, stored = opened.info.get("transparency"), opened.tile[0][3] if opened.tile else None
+    single, stored = opened.info.get("transparency"), opened.tile[0][3]
     if stored in ("L;2", "L;4") and isinstance(single, int):
         opened.info["transparency"] = single * (85 if stored == "L;2" else 17)
     if stored == "RGB;16B" and isinstance(single, tuple):
@@ -238,9 +216,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """
     whole = image
     if image.mode != "RGB" or image.has_transparency_data:
-        whole, full = Image.new("RGB", image.size), _full(image)
-        for piece, place in _pieces(image):
-            whole.paste(_rgb(piece, full), place)
+        whole, white = Image.new("RGB", image.size), _white(image)
+        for left, top in itertools.product(range(0, image.width, PIECE), range(0, image.height, PIECE)):
+            box = left, top, min(left + PIECE, image.width), min(top + PIECE, image.height)
+            whole.paste(_rgb(image.crop(box), white), box)
     turn = None
     # Damaged EXIF data, which raise anything, say nothing of how the image should be rotated.
     with contextlib.suppress(Exception), warnings.catch_warnings():
@@ -249,42 +228,27 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return whole if turn is None else whole.transpose(turn)
 
 
-def _pieces(image):
-    """Give the squares of an image, each with its left and top."""
-    for top in range(0, image.height, PIECE):
-        for left in range(0, image.width, PIECE):
-            right, bottom = min(left + PIECE, image.width), min(top + PIECE, image.height)
-            yield image.crop((left, top, right, bottom)), (left, top)
-
-
-def _full(image):
+def _white(image):
     """Return the value that is white in an image of more than 8 bits, otherwise None."""
     if image.mode.startswith("I;16"):
         return 65535
     if image.mode not in ("I", "F"):
         return None
     # Modes do not tell the range: take the smallest customary one that holds the values.
-    largest = max(_values(piece).max() for piece, _ in _pieces(image))
+    largest = np.nan_to_num(float(np.fmax.reduce(np.asarray(image), axis=None)))
     return next((top for top in (1, 255, 65535) if largest <= top), largest)
 
 
-def _values(piece):
-    return np.nan_to_num(np.asarray(piece, dtype=np.float64))
-
-
-def _rgb(piece, full):
-    """Convert a piece of an image; ``full`` is what `_full` says."""
-    single, transparent_YX = piece.info.get("transparency"), None
-    if full is not None:
-        values_YX = _values(piece)
-        transparent_YX = values_YX == single if isinstance(single, int) else None
-        piece = Image.fromarray((values_YX.clip(0) / full * 255).round().astype(np.uint8))
+def _rgb(piece, white):
+    """Convert a piece of an image to 8-bit RGB; ``white`` is what `_white` says."""
+    if white is not None:
+        values_YX, single = np.nan_to_num(np.asarray(piece, dtype=np.float64)), piece.info.get("transparency")
+        piece = Image.fromarray((values_YX.clip(0) / white * 255).round().astype(np.uint8))
+        if isinstance(single, int):
+            piece.putalpha(Image.fromarray(values_YX != single))
     if piece.mode == "La":
         piece = piece.convert("LA")
     if piece.has_transparency_data:
         piece = piece.convert("RGBA")
         piece = Image.alpha_composite(Image.new("RGBA", piece.size, "white"), piece)
-    piece = piece.convert("RGB")
-    if transparent_YX is not None:
-        piece.paste("white", mask=Image.fromarray(transparent_YX))
-    return piece
+    return piece.convert("RGB")

@@ -101,7 +101,7 @@ def read_json(path: str | os.PathLike[str], shape: Any = dict, most: int = MOST_
     with reading(path, "valid JSON", "download it again", missing):
         if os.path.getsize(path) > most:
             raise InputError(f"'{path}' has more than {most // 10**6} MB: download it again")
-        return parse_json(pathlib.Path(path).read_text(encoding="utf-8"), shape, f"'{path}'")
+        return parse_json(pathlib.Path(path).read_text(encoding="utf-8-sig"), shape, f"'{path}'")
 
 
 def parse_json(text: str, shape: Any, name: str, advice: str = "download it again") -> Any:

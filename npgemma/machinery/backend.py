@@ -87,7 +87,7 @@ def looked_up(module: ModuleType, *names: str) -> dict[str, Any]:
 
 def check_dtype(dtype: str) -> None:
     """Refuse a dtype that no backend has."""
-    if dtype not in DTYPES:
+    if dtype not in tuple(DTYPES):
         raise InputError(f"dtype should be {', '.join(DTYPES)}, found {dtype!r}")
 
 

@@ -296,6 +296,8 @@ class Model:
             return image
         if isinstance(image, (list, tuple)) and image:
             loaded = [self._loaded(each) for each in image]
+            if any(each.pixels_BYXC.ndim != 4 for each in loaded):
+                raise InputError("several images of one prompt should be a list of images, found a list of lists")
             return images_of.LoadedImage(np.stack([each.pixels_BYXC for each in loaded], axis=1), loaded[0].size)
         shape = image.shape if isinstance(image, np.ndarray) and image.dtype.kind == "f" and image.size else ()
         if len(shape) in (4, 5) and shape[:1] + shape[-3:] == (1, side, side, 3):

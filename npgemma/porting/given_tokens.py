@@ -134,7 +134,7 @@ def read_ids(path: str) -> list[int]:
     with reading(path, "a list of one token id a line", "write whole numbers"):
         if os.path.getsize(path) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES} bytes")
-        return [int(line) for line in pathlib.Path(path).read_text(encoding="utf-8").split()]
+        return [int(line) for line in pathlib.Path(path).read_text(encoding="utf-8-sig").split()]
 
 
 def ids_of_trace(arrays: dict[str, np.ndarray]) -> list[int]:

@@ -13,7 +13,7 @@ from npgemma.axes import suffix
 from npgemma.errors import InputError
 from npgemma.files.foreign import shown
 from npgemma.files.npz import MOST_LETTERS
-from npgemma.files.reading import reading
+from npgemma.files.reading import naming, reading
 from npgemma.files.shapes import check
 from npgemma.porting.arrange import arrange, parse, part_of
 
@@ -145,7 +145,7 @@ def _read(path, extending):
             raise InputError(f"the map '{path}' extends itself, or nine others: leave out one 'extends' of {files}")
         if os.path.getsize(path) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         # The parser's time grows with the square of a line's.
         if max(map(len, text.splitlines()), default=0) > MOST_LINE:
             raise ValueError(f"a line of more than {MOST_LINE} letters")
@@ -163,7 +163,8 @@ def _read(path, extending):
     if base is None:
         return rules
     replaced = {rule.ours for rule in rules}
-    inherited = _read(_located(base, path.parent), (*extending, path))
+    with naming(path):
+        inherited = _read(_located(base, path.parent), (*extending, path))
     return [rule for rule in inherited if rule.ours not in replaced] + rules
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from npgemma.errors import InputError
 from npgemma.fast.dtypes import DTYPES
+from npgemma.files.reading import naming
 from npgemma.machinery.model import Model
 from npgemma.porting import given_tokens
 from npgemma.porting.arrays import read_arrays, read_manifest
@@ -68,10 +69,14 @@ def from_trace(path):
         raise InputError(f"'{path}' has {found}: make the reference with npgemma trace --out FILE")
     shapes = {name: array.shape for name, array in arrays.items()}
     entries = read_entries(manifest.pop("arrays"), shapes, f"the manifest in '{path}'")
+    with naming(path):
+        for name in entries:
+            if name.endswith("/ids_BT"):
+                given_tokens.row_of(arrays[name], name)
     return Reference(arrays, entries, manifest["answer"], manifest)
 
 
-def with_model(reference: Reference, load: Callable[[str], Model]) -> Reference:
+def with_model(reference: Reference, load: Callable[[str], Model], path: str = "the trace") -> Reference:
     """Return a stored reference with its model: ``load(dtype)``, if its weights are those of the trace and the trace
     holds the pixels; otherwise the reference as it is.
     """
@@ -83,11 +88,12 @@ def with_model(reference: Reference, load: Callable[[str], Model]) -> Reference:
     if checkpoint_hash(model.params) != reference.about["checkpoint"]:
         return reference
     prompt_ids, size = reference.about["ids"], model.config.vision.image_size
-    given_tokens.check(prompt_ids, model, "ids of the trace")
-    given_tokens.check(reference.token_ids, model, "the answer of the trace")
-    if (pixels.shape[0], *pixels.shape[-3:]) != (1, size, size, 3) or not np.isfinite(pixels).all():
-        raise InputError(f"the pixels of the trace should be finite and {size} x {size}: write the trace again")
-    given_tokens.check_room(reference.token_ids, prompt_ids, pixels, model)
+    with naming(path):
+        given_tokens.check(prompt_ids, model, "ids of the trace")
+        given_tokens.check(reference.token_ids, model, "the answer of the trace")
+        if (pixels.shape[0], *pixels.shape[-3:]) != (1, size, size, 3) or not np.isfinite(pixels).all():
+            raise InputError(f"the pixels of the trace should be finite and {size} x {size}: write the trace again")
+        given_tokens.check_room(reference.token_ids, prompt_ids, pixels, model)
     return dataclasses.replace(reference, model=model, pixels=pixels)
 
 

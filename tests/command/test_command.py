@@ -175,11 +175,11 @@ def test_what_was_asked_is_not_said_to_ask(run, tmp_path):
 
 
 def test_a_font_can_be_named(run, tmp_path):
-    out = tmp_path / "drawn.png"
-    status, _, err = run("--font", tmp_path / "none.ttf", "--annotate", out, defaults=False)
-    assert status == 2
-    assert "--font" in err
-    assert err.count("\n") == 1
+    os.mkfifo(tmp_path / "pipe.ttf")
+    (tmp_path / "damaged.ttf").write_bytes(bytes(99))
+    for name in ("none.ttf", "pipe.ttf", "damaged.ttf"):
+        refused = run("--font", tmp_path / name, "--annotate", tmp_path / "drawn.png", defaults=False)
+        assert_refused(refused, name)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def run(capsys):
         (["--image", "https://example.org/cat.png"], "download the image first"),
         (["--image", "HTTP://example.org/cat.png"], "download the image first"),
         (["--batch-size", "0"], "above 0"),
+        (["--max-pixels", "9"], "allow more with --max-pixels"),
     ],
 )
 def test_other_programs_words_are_told_in_ours(run, arguments, expected):

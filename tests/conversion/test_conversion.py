@@ -270,7 +270,7 @@ def test_missing_folder_config_and_weights(tmp_path, saved):
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", r"config\.json' is missing")
     (saved / "model.safetensors").unlink()
-    refused(saved, "holds neither")
+    refused(saved, "but does not")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[]"])

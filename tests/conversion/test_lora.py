@@ -269,6 +269,13 @@ def test_what_is_declared_and_not_held_is_noted(adapter, values, says):
     assert notes == [] if says is None else says in notes[0]
 
 
+@pytest.mark.parametrize("place", ["linear", "modules_to_save.default.linear", "linear.modules_to_save.default"])
+def test_a_saved_module_may_carry_the_adapters_name(adapter, base, place):
+    bias = np.array(conversion.read_folder(base)[0].projector.bias) + 1
+    write(adapter, {place: bias}, "base_model.model.multi_modal_projector", ending="bias")
+    assert delta(adapter, "projector.bias") == pytest.approx(1, abs=1e-5)
+
+
 def test_a_pickle_is_called_one(adapter):
     (adapter / lora.WEIGHTS).rename(adapter / "adapter_model.bin")
     with pytest.raises(InputError, match="a PyTorch pickle"):

@@ -16,6 +16,7 @@ import npgemma
 from conversion import big_vision
 from conversion.codebook import read_codebook
 from conversion.hub_config import to_hub
+from conversion.notes import notes_of
 from conversion.write import FILE_DTYPES, cast
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
@@ -151,6 +152,16 @@ def test_a_tokenizer_is_given_beside_it(checkpoint):
         npgemma.load(path, config=config, tokenizer=words)
     shutil.copy(words, path.parent)
     assert npgemma.load(path, config=config).loaded_tokenizer is None
+
+
+def test_the_state_of_a_training_is_passed_over_and_said(checkpoint):
+    config, params, config_file, path = checkpoint
+    arrays = {f"params/{name}": array for name, array in flax_arrays(params, config).items()}
+    np.savez(
+        path, **arrays, **{"opt/0/count": np.array(7), "opt/1/mu/img/head/bias": np.ones(3), "chrono/x": np.ones(1)}
+    )
+    assert read(checkpoint)[1] == config
+    assert "state of a training" in notes_of(conversion.Source.of(path, config=config_file))[0]
 
 
 def test_what_is_no_such_file_is_refused(checkpoint):

@@ -187,6 +187,8 @@ def test_a_constant_of_older_versions_is_held_against_our_own(saved, name):
         ("generation_config.json", {"do_sample": True, "num_beams": 1, "repetition_penalty": 1.2},
          "sets do_sample, repetition_penalty"),
         ("generation_config.json", {"eos_token_id": 1, "bad_words_ids": None, "max_length": 20}, None),
+        ("generation_config.json", {"stop_strings": ["cat"], "max_new_tokens": 3}, "sets max_new_tokens, stop_strings"),
+        ("config.json", "\ufeff", None),
         ("config.json", {"auto_map": {"AutoModel": "x.py"}}, "names code of its own"),
         ("config.json", {"tie_word_embeddings": False}, "declares an output head of its own"),
         ("config.json", {"attention_dropout": 0.1, "torch_dtype": "float16"}, None),
@@ -200,7 +202,7 @@ def test_what_is_declared_or_held_and_not_followed_is_said(saved, capsys, name, 
     path = saved / name
     if isinstance(content, dict):
         content = json.dumps((json.loads(path.read_text()) if path.exists() else {}) | content)
-    path.write_text(content)
+    path.write_text(content + path.read_text() if content == "\ufeff" else content)
     assert cli.main(["inspect", "--checkpoint", str(saved)]) == 0
     printed = [line for line in capsys.readouterr().out.split("\n") if line.startswith("note ")]
     assert len(printed) == (says is not None)

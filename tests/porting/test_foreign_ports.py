@@ -12,7 +12,7 @@ from npgemma.command import main
 from npgemma.errors import InputError
 from npgemma.image import load_image
 from npgemma.porting import Rule, compare, from_model, from_trace, read_arrays, read_map
-from npgemma.porting.arrays import read_manifest
+from npgemma.porting.arrays import read_manifest, read_metadata
 from npgemma.porting.coverage import cover
 
 IDS, X, POSITION = "prefill.0/ids_BT", "prefill.0/x_BSD", "prefill.0/run_blocks.0/positions.0/position_BT"
@@ -106,9 +106,21 @@ def test_a_manifest_that_is_none(trace, tmp_path, change, says):
 
 
 @pytest.mark.parametrize("change", [{"ids": [-1]}, {"ids": []}, {"answer": [10**6]}, {"answer": 300 * [5]}])
-def test_a_manifest_that_its_checkpoint_cannot_follow(trace, tmp_path, change):
+def test_a_manifest_that_its_checkpoint_cannot_follow(trace, tmp_path, capsys, change):
     path = rewritten(trace, tmp_path / "x.safetensors", change)
     assert main(["compare", str(trace), "--reference", str(path)]) == 2
+    assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("row", [[-1], [10**6], [1.5], 300 * [5]])
+def test_tokens_that_the_checkpoint_cannot_take_name_their_file(trace, tmp_path, capsys, row):
+    np.savez(tmp_path / "x.npz", token_ids=np.array(row))
+    assert main(["compare", str(tmp_path / "x.npz")]) == 2
+    assert str(tmp_path / "x.npz") in capsys.readouterr().err
+    arrays = load_file(trace)
+    save_file(arrays | {IDS: arrays[IDS] + 0.5}, tmp_path / "x.safetensors", read_metadata(trace))
+    with pytest.raises(InputError, match=r"ids_BT should be a row of token ids, found 2.5 .*x\.safetensors"):
+        from_trace(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("text", ['"abc"', "null", "[[1], [2, 3]]", "[1e999]", f"[{5000 * '9'}]", "[]"])

@@ -22,6 +22,7 @@ OURS = {
     "npgemma/files/reading.py": "the gate itself",
     "npgemma/files/writing.py": "writes",
     "npgemma/command/__init__.py": "opens the null device",
+    "npgemma/command/fonts.py": "keeps a font that was opened, which open_font does inside of the gate",
     "npgemma/benchmarks/machine.py": "asks the system",
     "npgemma/benchmarks/runs.py": "brings a file that is read next into the system's cache",
     "npgemma/command/parity.py": "what it has written itself",
