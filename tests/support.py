@@ -144,9 +144,11 @@ def bad_files(folder):
     (folder / "damaged.png").write_bytes(good[:60] + b"\xff" * 40 + good[100:])
     bomb(folder / "bomb.png")
     (folder / "folder.png").mkdir()
+    (folder / "exif.jpg").write_bytes(b"\xff\xd8" + 600 * b"\xff\xe1\0\x08Exif\0\0")
     return {
         "empty.png": "is empty", "text.png": "not an image", "truncated.png": "decoded", "damaged.png": "decoded",
         "bomb.png": "more than 120,000,000 pixels", "folder.png": "folder", "missing.png": "no image",
+        "exif.jpg": "too many parts",
     }  # fmt: skip
 
 

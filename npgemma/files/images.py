@@ -31,7 +31,7 @@ SLOW_TIFF, SCANS = {"lzma": 4, "jpeg": 2, "tiff_jpeg": 2}, 50
 # so much, and squares of such a side are converted.
 LEAST_SIDE, PIECE = 256, 1024
 # How often Pillow may read of a file, which some lead in circles; and bytes of a file object, which may have no end.
-MOST_READS, MOST_BYTES = 2_000_000, 1_000_000_000
+MOST_READS, MOST_BYTES, MOST_EXIF = 2_000_000, 1_000_000_000, 500
 # Chunks that pixels of a PNG need but not all have, and texts that can say which way is up.
 CHUNKS = (b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 TEXTS, KEYS = (b"tEXt", b"zTXt", b"iTXt"), {"XML:com.adobe.xmp", "Raw profile type exif"}
@@ -54,7 +54,11 @@ def open_image(image, max_pixels=MAX_PIXELS):
             if isinstance(image, Image.Image):
                 return _decoded(image, getattr(image, "fp", None), max_pixels)
             with _Metered(io.BytesIO(_content(image)) if path is None else io.FileIO(path)) as file:
-                source = _without_bulk(file) if file.read(8) == b"\x89PNG\r\n\x1a\n" else file
+                start = file.read(8)
+                source = _without_bulk(file) if start == b"\x89PNG\r\n\x1a\n" else file
+                # Pillow copies what it has of them for each more.
+                if start[:2] == b"\xff\xd8" and file.read().count(b"Exif\0\0") > MOST_EXIF:
+                    raise ValueError("it has too many parts")
                 formats = [each for each in FORMATS if each != "HEIF" or each in Image.OPEN]
                 return _decoded(Image.open(source, formats=formats), source, max_pixels)
         except UnidentifiedImageError:

@@ -140,7 +140,7 @@ def test_a_bad_file_stops_no_other_and_batches_change_nothing(run, backend, draw
         for place in (0, 2, 4)
     ]
     texts = "".join(f"b.png: {each['text']}\n" for each in alone)
-    for size in ([], *(["--batch-size", size] for size in (1, 2, 3, 10**20))):
+    for size in ([], *(["--batch-size", size] for size in (1, 2, 3, 5))):
         outcome = run("--image", *names, "--json", *settings, *drawn, *size)
         found = answers(outcome, 2)
         assert [answer["image"] for answer in found] == names
