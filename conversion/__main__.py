@@ -12,6 +12,7 @@ from conversion.vocabulary import write_tokenizer
 from conversion.write import FILE_DTYPES, initial, write_folder
 from npgemma.command import STOPPED, guarded
 from npgemma.command.arguments import Parser
+from npgemma.command.prepare import print_notes
 from npgemma.command.progress import Progress
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
@@ -67,6 +68,8 @@ def _converter():
         source = Source.of(options.source, options.base, options.config, options.tokenizer)
         report = partial(progress.report, "converting")
         convert(source, options.destination, options.dtype, report)
+        progress.clear()
+        print_notes(source)
 
     return parser, run
 

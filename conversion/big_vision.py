@@ -4,25 +4,27 @@ Everything else reads the hub's layout, in which a product can use a weight as i
 once, when it is read: one at a time, from a file that is mapped.
 """
 
-import ast
 import dataclasses
-import math
 import mmap
 import os
 import pathlib
 import re
+import shutil
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from conversion import hub_config
 from conversion.layout import StoredLeaf, stored_leaves, with_rows
 from conversion.safetensors_file import Stored
+from conversion.source import SMALL
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
-from npgemma.files.reading import read_json, reading
+from npgemma.files.npz import entries, opening
+from npgemma.files.reading import read_json
 
 PREFIX = "params/"
 _BLOCK = "img/Transformer/encoderblock/"
@@ -68,6 +70,12 @@ STORED = {
     "text.blocks.*.mlp.down": (_TEXT + "mlp/linear", (), "FD"),
     "text.norm": ("llm/final_norm/scale", (), "D"),
 }
+# Dtypes by NumPy's words, in those of safetensors; bfloat16 comes as its bits.
+WORDS = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "|V2": "BF16"}
+# Weights hardly compress; a file that unpacks to more would fill the disk.
+MOST_RATIO = 100
+# Bytes of the list of its arrays, of which there are 37.
+MOST_LISTED = 100_000
 # Arrays with two parts per layer, or one axis of a single entry.
 PARTS = {_TEXT + "attn/kv_einsum/w": 2, _TEXT + "mlp/gating_einsum": 2, "img/pos_embedding": 1}
 
@@ -121,75 +129,48 @@ def open_file(path: pathlib.Path, config_file: str | os.PathLike[str] | None = N
     """Return the sizes of a checkpoint in an ``.npz``, and by our names every `StoredLeaf` with its `Slice`.
 
     Without a hub ``config.json`` the sizes are those of the published variant whose shapes the arrays have. InputError
-    if the file is damaged, or its arrays are not those of the configuration.
+    if the file is damaged, or its arrays are not those of the configuration; nothing has been unpacked then.
     """
-    arrays = read_arrays(path)
-    if config_file is None:
-        config = _recognised(path, arrays)
-    else:
-        config = _with_rows_of(hub_config.from_hub(read_json(pathlib.Path(config_file))), arrays)
-    leaves, shapes = layout(config)
-    _check(path, arrays, shapes)
+    with opening(path, "a complete npz file", "download it again", most_listed=MOST_LISTED) as archive:
+        found = entries(archive, path, prefix=PREFIX)
+        if config_file is None:
+            config = _recognised(path, found)
+        else:
+            document = read_json(config_file, most=SMALL)
+            config = _with_rows_of(hub_config.from_hub(document, f"'{config_file}'"), found)
+        leaves, shapes = layout(config)
+        _check(path, found, shapes)
+        file: Any = archive.fp
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        arrays = {name: _mapped(archive, entry, content) for name, entry in found.items()}
     pairs = {}
     for name, there in stored_leaves(config).items():
         here, place = leaves[name]
-        array, dtype = arrays[here.stored_name]
-        pairs[name] = there, Slice(here.stored_name, dtype, array, place, here, there)
+        stored = here.stored_name
+        pairs[name] = there, Slice(stored, WORDS[found[stored].dtype.str], arrays[stored], place, here, there)
     return config, pairs
 
 
-def read_arrays(path: pathlib.Path) -> dict[str, tuple[np.ndarray, str]]:
-    """Map the arrays of an ``.npz``: by names without ``params/``, each with its dtype in the words of safetensors.
-
-    bfloat16 comes as its bits. InputError if the file is not an ``.npz`` of floating-point arrays, or is damaged.
-    """
-    found = {}
-    with (
-        reading(path, "a complete npz file", "download it again"),
-        zipfile.ZipFile(path) as archive,
-        open(path, "rb") as file,
-    ):
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        for entry in archive.infolist():
-            name = entry.filename.removesuffix(".npy").removeprefix(PREFIX)
-            if name in found:
-                raise InputError(f"'{path}' holds the array {name} twice")
-            found[name] = _array(archive, entry, content, path)
-    return found
-
-
-def _array(archive, entry, content, path):
+def _mapped(archive, entry, content):
     """Map one member of the archive; one that is compressed is unpacked into an unnamed file first."""
-    with archive.open(entry) as member:
-        version = np.lib.format.read_magic(member)
-        size = int.from_bytes(member.read(2 if version == (1, 0) else 4), "little")
-        header = ast.literal_eval(member.read(min(size, 10_000)).decode("latin1"))
-        start = 8 + (2 if version == (1, 0) else 4) + size
-        shape, kind = tuple(header["shape"]), np.dtype(header["descr"])
-        words = {"float32": "F32", "float16": "F16", "float64": "F64", "void16": "BF16"}
-        if kind.name not in words or kind.byteorder == ">" or (header["fortran_order"] and len(shape) > 1):
-            raise InputError(f"array {entry.filename} in '{path}' should be float32, float16 or bfloat16, found {kind}")
-        kind = np.dtype("uint16") if kind.name == "void16" else kind
-        if start + math.prod(shape) * kind.itemsize != entry.file_size:
-            raise InputError(f"array {entry.filename} in '{path}' is not as long as its shape says: download it again")
-        if entry.compress_type != zipfile.ZIP_STORED:
-            with tempfile.TemporaryFile() as unpacked:
-                while piece := member.read(2**24):
-                    unpacked.write(piece)
-                unpacked.flush()
-                return np.memmap(unpacked, kind, "r", 0, shape), words[np.dtype(header["descr"]).name]
+    kind = np.dtype("uint16") if entry.dtype.kind == "V" else entry.dtype
+    if entry.info.compress_type != zipfile.ZIP_STORED:
+        with tempfile.TemporaryFile() as unpacked, archive.open(entry.info) as member:
+            shutil.copyfileobj(member, unpacked, 2**20)
+            unpacked.flush()
+            return np.memmap(unpacked, kind, "r", entry.start, entry.shape, entry.order)
     # Behind the archive's own header of the member, whose last two lengths may differ from those of its directory.
-    head = content[entry.header_offset : entry.header_offset + 30]
-    start += entry.header_offset + 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
-    return np.ndarray(shape, kind, content, start), words[np.dtype(header["descr"]).name]
+    head = entry.info.header_offset
+    lengths = np.frombuffer(content, "<u2", 2, head + 26)
+    return np.ndarray(entry.shape, kind, content, head + 30 + int(lengths.sum()) + entry.start, order=entry.order)
 
 
-def _recognised(path, arrays):
+def _recognised(path, found):
     """Return the published variant that has these shapes."""
-    found = {name: array.shape for name, (array, _) in arrays.items()}
+    shapes = {name: entry.shape for name, entry in found.items()}
     for config in PUBLISHED.values():
-        fitting = _with_rows_of(config, arrays)
-        if layout(fitting)[1] == found:
+        fitting = _with_rows_of(config, found)
+        if layout(fitting)[1] == shapes:
             return fitting
     raise InputError(
         f"'{path}' has the shapes of no published PaliGemma, and an npz file does not say its sizes: pass the "
@@ -197,26 +178,28 @@ def _recognised(path, arrays):
     )
 
 
-def _with_rows_of(config, arrays):
+def _with_rows_of(config, found):
     """Return a configuration with as many rows in the table as the file has: the hub adds 64."""
-    table = arrays.get("llm/embedder/input_embedding")
-    if table is None or table[0].ndim != 2 or not 0 < table[0].shape[0] < 2**24:
+    table = found.get("llm/embedder/input_embedding")
+    if table is None or len(table.shape) != 2 or not 0 < table.shape[0] < 2**24:
         return config
-    return with_rows(config, table[0].shape[0])
+    return with_rows(config, table.shape[0])
 
 
-def _check(path, arrays, shapes):
-    missing, foreign = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
+def _check(path, found, shapes):
+    missing, foreign = sorted(shapes.keys() - found.keys()), sorted(found.keys() - shapes.keys())
     if missing or foreign:
         what = f"lacks {missing[0]}" if missing else f"holds {foreign[0]}, which PaliGemma does not have"
         raise InputError(f"'{path}' {what}: is this a checkpoint of big_vision's PaliGemma, and this its config.json?")
     for name, shape in shapes.items():
-        array, dtype = arrays[name]
-        if array.shape != shape or dtype == "F64":
+        entry = found[name]
+        if entry.shape != shape or entry.dtype.str not in WORDS:
             raise InputError(
-                f"array {name} in '{path}' should be float32, float16 or bfloat16 of shape {shape} by its "
-                f"configuration, found {dtype} of shape {array.shape}"
+                f"array {name} in '{path}' should be float64, float32, float16 or bfloat16 of shape {shape} by its "
+                f"configuration, found {entry.dtype} of shape {entry.shape}"
             )
+        if entry.bytes > MOST_RATIO * entry.info.compress_size:
+            raise InputError(f"array {name} in '{path}' unpacks to over {MOST_RATIO} times its size: download it again")
 
 
 def write_file(file, config, arrays, dtype):

@@ -9,11 +9,13 @@ import os
 import numpy as np
 
 from npgemma.errors import InputError
-from npgemma.files.reading import reading
+from npgemma.files.npz import read_npz
 from npgemma.params import ConvolutionParams, MaskBlockParams, MaskParams
 
 FILE = "vae-oid.npz"
 CODES = 128
+# The published one has 34 MB, and its list of arrays 4 kB.
+MOST_BYTES, MOST_LISTED = 100_000_000, 100_000
 
 
 def layout(width, channels):
@@ -64,7 +66,8 @@ def read_codebook(path: str | os.PathLike[str], dtype: str = "float32") -> MaskP
     InputError
         If an array is missing, left over, or of another shape, or the file is damaged.
     """
-    arrays = _read(path)
+    missing = f"no mask codebook at '{path}'"
+    arrays = read_npz(path, "an npz file", "fetch it again", missing, None, MOST_BYTES, MOST_LISTED)
     width, channels = (arrays.get(name, np.empty((0, 0))).shape for name in ("_vq_vae._embedding", "decoder.0.weight"))
     expected = layout(width[1] if len(width) == 2 else 0, channels[0] if channels else 0)
     _check(path, arrays, expected)
@@ -83,14 +86,6 @@ def read_codebook(path: str | os.PathLike[str], dtype: str = "float32") -> MaskP
         doublings=tuple(convolution(f"decoder.{i}", (0, 2, 3, 1)) for i in (4, 6, 8, 10)),
         last=convolution("decoder.12"),
     )
-
-
-def _read(path):
-    with (
-        reading(path, "an npz file", "fetch it again", f"no mask codebook at '{path}'"),
-        np.load(path, allow_pickle=False) as file,
-    ):
-        return {name: file[name] for name in file.files}
 
 
 def _check(path, arrays, expected):

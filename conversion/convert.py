@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import shutil
 
 import numpy as np
 
@@ -13,11 +12,14 @@ from conversion.preprocessing import read_preprocessing
 from conversion.source import Source
 from conversion.write import FILE_DTYPES, cast, write_folder, write_json
 from npgemma.errors import InputError
+from npgemma.files.reading import reading
 from npgemma.files.tokenizer_files import JSON, MODEL
 from npgemma.files.writing import replacing
 from npgemma.tokenizer import open_tokenizer
 
 TOKENIZER_FILES = MODEL, JSON, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+# The least number that rounds to infinity in each dtype.
+PAST = {"float16": 65520.0, "bfloat16": 2.0**128 - 2.0**119, "float32": 2.0**128 - 2.0**103, "float64": np.inf}
 # Hugging Face gives the table a row for the image token and one more, and then whole groups of rows.
 IMAGE_ROWS, GROUP = 2, 64
 
@@ -32,21 +34,25 @@ def convert(source, destination, dtype=None, progress=None):
     The hub's table has 64 rows more than big_vision's, which stand for no token. They are left out on the way there,
     and made on the way back: as the mean of the others, about which Hugging Face drew them.
     """
+    if not os.fspath(destination):
+        raise InputError("the destination has no name: name a new folder, or a file in .npz")
     source, destination = Source.of(source), pathlib.Path(destination)
     config, pairs = open_folder(source)
     tokenizer = tokenizer_of(source)
     tokens = open_tokenizer(tokenizer, config.text.vocabulary).size if tokenizer else 0
     dtype = dtype or {word: name for name, word in FILE_DTYPES.items()}[pairs["text.embedding"][1].dtype]
+    _check_new(destination)
+    _check_range(pairs, dtype, source.path)
     done, total = 0, sum(tensor.bytes for _, tensor in pairs.values())
 
     def read(name):
-        """Return a stored array in float32, which holds every number of a file exactly."""
+        """Return a stored array in a dtype that holds every number of the file exactly."""
         nonlocal done
         tensor = pairs[name][1]
         done += tensor.bytes
         if progress:
             progress(done, total)
-        array = tensor.wide(tensor.array).astype(np.float32, copy=False)
+        array = tensor.wide(tensor.array)
         tensor.release(0, tensor.size)
         return array
 
@@ -56,9 +62,30 @@ def convert(source, destination, dtype=None, progress=None):
         _write_folder(destination, config, read, dtype, source, tokenizer)
 
 
+def _check_new(destination):
+    """Refuse to write over a file, or into a folder that holds a checkpoint."""
+    is_file = destination.suffix == ".npz"
+    held = os.path.exists(destination / "config.json") or os.path.isfile(destination)
+    if os.path.lexists(destination) if is_file else held:
+        raise InputError(f"'{destination}' is there already: name a {'file' if is_file else 'folder'} that is not")
+
+
+def _check_range(pairs, dtype, folder):
+    """Refuse weights that the file's dtype cannot hold; where it is their own, they need not be read for that."""
+    for _, tensor in pairs.values():
+        if tensor.dtype == FILE_DTYPES[dtype]:
+            continue
+        array = tensor.wide(tensor.array)
+        largest = max(array.max(), -array.min())
+        tensor.release(0, tensor.size)
+        if not largest < PAST[dtype]:
+            advice = "--dtype bfloat16 holds it" if largest < PAST["bfloat16"] else "download the checkpoint again"
+            raise InputError(
+                f"tensor {tensor.name} in '{folder}' holds {largest:g}, which {dtype} does not hold: {advice}"
+            )
+
+
 def _write_npz(path, config, pairs, read, dtype, tokens):
-    if os.path.lexists(path):
-        raise InputError(f"'{path}' is there already: name a file that is not")
     rows = min(config.text.vocabulary, max(config.image_token, tokens))
     smaller = with_rows(config, rows)
 
@@ -72,8 +99,6 @@ def _write_npz(path, config, pairs, read, dtype, tokens):
 
 
 def _write_folder(folder, config, read, dtype, source, tokenizer):
-    if (folder / "config.json").exists() or (folder.exists() and not folder.is_dir()):
-        raise InputError(f"'{folder}' is there already: name a folder that is not")
     preprocessing = read_preprocessing(source, config)
     rows = config.text.vocabulary
     if rows == config.image_token:
@@ -85,15 +110,15 @@ def _write_folder(folder, config, read, dtype, source, tokenizer):
         stored = read(leaf.name)
         if leaf.name != "text.embedding" or len(stored) == rows:
             return stored
-        mean = stored.mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean = stored.mean(axis=0, dtype=np.float64).astype(stored.dtype)
         return np.concatenate([stored, np.broadcast_to(mean, (rows - len(stored), len(mean)))])
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _copy_tokenizer(tokenizer, folder)
         path = source.file(codebook.FILE)
-        if path.exists():
-            shutil.copyfile(path, folder / codebook.FILE)
+        if os.path.lexists(path):
+            _copy(path, folder / codebook.FILE)
     except OSError as problem:
         raise InputError(f"cannot write '{folder}': {problem.strerror or problem}") from None
     ends = list(config.eos_tokens)
@@ -110,8 +135,15 @@ def _copy_tokenizer(tokenizer, folder):
         return
     tokenizer = pathlib.Path(tokenizer)
     if tokenizer.is_file():
-        shutil.copyfile(tokenizer, folder / (JSON if tokenizer.suffix == ".json" else MODEL))
+        _copy(tokenizer, folder / (JSON if tokenizer.suffix == ".json" else MODEL))
         return
     for name in TOKENIZER_FILES:
-        if (tokenizer / name).exists():
-            shutil.copyfile(tokenizer / name, folder / name)
+        if os.path.exists(tokenizer / name):
+            _copy(tokenizer / name, folder / name)
+
+
+def _copy(path, copy):
+    with reading(path, "a file that can be copied", "download it again"):
+        content = pathlib.Path(path).read_bytes()
+    with replacing(copy) as file:
+        file.write(content)

@@ -8,25 +8,27 @@ from collections.abc import Callable
 import numpy as np
 
 from conversion import big_vision, codebook, hub_config, lora, refusals, safetensors_file
+from conversion.buffers import without_buffers
 from conversion.head import table_of
 from conversion.layout import canonical, stored_leaves
 from conversion.memory import available_memory
 from conversion.preprocessing import read_preprocessing
-from conversion.source import Source
+from conversion.source import SMALL, Source
 from npgemma.config import Config
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import BFloat16Weight, narrow, widen_in_pieces
 from npgemma.fast.dtypes import DTYPES
 from npgemma.fast.int8 import quantize
 from npgemma.files.reading import read_json
-from npgemma.files.tokenizer_files import has_tokenizer
+from npgemma.files.tokenizer_files import check_other, has_tokenizer
 from npgemma.image import Preprocessing
 from npgemma.params import MaskParams, Params, build
 from npgemma.tokenizer import Tokenizer, open_tokenizer
 
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+INDEX_SHAPE = {"weight_map": {str: str}, "metadata": ({"total_size": object}, None)}
 # A tensor's dtype, in the file's words.
-ACCEPTED = ("F32", "F16", "BF16")
+ACCEPTED = ("F64", "F32", "F16", "BF16")
 
 
 def read_checkpoint(
@@ -61,10 +63,9 @@ def read_checkpoint(
     """
     source = Source.of(folder)
     config, _ = open_folder(source)
-    words = tokenizer_of(source)
-    tokenizer = open_tokenizer(words, config.text.vocabulary) if words else None
+    tokenizer = open_words(source, config)
     path = source.file(codebook.FILE)
-    mask_params = codebook.read_codebook(path) if path.exists() else None
+    mask_params = codebook.read_codebook(path) if os.path.lexists(path) else None
     preprocessing = read_preprocessing(source, config, resize)
     return *read_folder(source, dtype, progress), mask_params, tokenizer, preprocessing
 
@@ -98,17 +99,18 @@ def read_folder(
     InputError
         If anything about the folder is not as expected; no weight has been read then.
     """
-    config, tensors = open_folder(Source.of(folder))
-    _check_memory(tensors, dtype, folder)
+    source = Source.of(folder)
+    config, tensors = open_folder(source)
+    _check_memory(tensors, dtype, source.path)
     total, done = sum(tensor.bytes for _, tensor in tensors.values()), 0
 
     def make(leaf):
         nonlocal done
         stored, tensor = tensors[leaf.name]
         if dtype == "int8" and leaf.kind == "weight":
-            array = quantize(tensor.array, stored.view, tensor.wide, tensor.release)
+            array = quantize(tensor.array, stored.view, tensor.single, tensor.release)
         elif dtype == "bfloat16" and leaf.kind == "weight":
-            bits = tensor.array if tensor.dtype == "BF16" else narrow(tensor.array)
+            bits = tensor.array if tensor.dtype == "BF16" else narrow(tensor.single(tensor.array))
             array = BFloat16Weight(stored.view(bits))
         else:
             array = stored.view(plain(tensor, DTYPES[dtype].activations))
@@ -127,7 +129,8 @@ def open_folder(folder):
         config, pairs = big_vision.open_file(source.weights, source.config)
         return lora.merge(config, pairs, source.adapter) if source.adapter else (config, pairs)
     config = read_config(source)
-    pairs = match(stored_leaves(config), read_tensors(source.weights), source.weights)
+    tensors = without_buffers(read_tensors(source.weights), config, source.weights)
+    pairs = match(stored_leaves(config), tensors, source.weights)
     return lora.merge(config, pairs, source.adapter) if source.adapter else (config, pairs)
 
 
@@ -138,19 +141,30 @@ def tokenizer_of(source):
     return next((folder for folder in (source.adapter, source.weights) if folder and has_tokenizer(folder)), None)
 
 
+def open_words(source, config):
+    """Open a checkpoint's tokenizer, if it has one; InputError if an adapter's contradicts its base's."""
+    place = tokenizer_of(source)
+    tokenizer = open_tokenizer(place, config.text.vocabulary) if place else None
+    if tokenizer and source.adapter and source.tokenizer is None:
+        check_other(tokenizer, source.weights if place == source.adapter else source.adapter)
+    return tokenizer
+
+
 def read_config(folder):
     """Read ``config.json``, and the end tokens of ``generation_config.json``, which a folder need not have."""
     source = Source.of(folder)
     folder = source.weights
     if not os.path.isdir(folder):
-        found = "a file" if os.path.isfile(folder) else "nothing"
+        found = "a file" if os.path.exists(folder) else "nothing"
         raise InputError(f"a checkpoint should be a folder; at '{folder}' there is {found}")
-    document = read_json(folder / "config.json")
+    path = folder / "config.json"
+    document = read_json(path, most=SMALL)
+    config = hub_config.from_hub(document, f"'{path}'")
     refusals.check_config(document, folder)
-    config = hub_config.from_hub(document)
     path = source.file("generation_config.json")
-    if path.exists():
-        config = hub_config.with_end_tokens(config, read_json(path))
+    if os.path.lexists(path):
+        document = read_json(path, hub_config.GENERATION_SHAPE, SMALL)
+        config = hub_config.with_end_tokens(config, document, f"'{path}'")
     return config
 
 
@@ -161,21 +175,18 @@ def read_tensors(folder):
     does not hold.
     """
     folder = pathlib.Path(folder)
-    if (folder / "model.safetensors").exists():
-        return {tensor.name: tensor for tensor in safetensors_file.read(folder / "model.safetensors")}
-    if not (folder / INDEX).exists():
-        refusals.refuse_without_weights(folder, f"model.safetensors, or shards with {INDEX}")
-    index = read_json(folder / INDEX)
-    places = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(places, dict) or not places:
-        raise InputError(f"'{folder / INDEX}' should hold an object 'weight_map': download it again")
-    tensors, shards = {}, {}
-    for shard in sorted(set(map(str, places.values()))):
+    if os.path.lexists(folder / SINGLE):
+        return {tensor.name: tensor for tensor in safetensors_file.read(folder / SINGLE)}
+    if not os.path.lexists(folder / INDEX):
+        refusals.refuse_without_weights(folder, f"{SINGLE}, or shards with {INDEX}")
+    index = read_json(folder / INDEX, INDEX_SHAPE, SMALL)
+    places, tensors, shards = index["weight_map"], {}, {}
+    for shard in sorted(set(places.values())):
         if pathlib.PurePath(shard).name != shard or "\\" in shard or shard in ("", ".", ".."):
             raise InputError(f"'{folder / INDEX}' names '{shard}', which is not a file name inside the folder")
         shards[shard] = safetensors_file.read(folder / shard)
         for tensor in shards[shard]:
-            if str(places.get(tensor.name)) != shard:
+            if places.get(tensor.name) != shard:
                 raise InputError(
                     f"'{folder / shard}' holds {tensor.name}, which {INDEX} does not place there: are these the shards "
                     "of two checkpoints? Download them again"
@@ -231,10 +242,12 @@ def match(leaves, tensors, folder):
                 "this checkpoint's?"
             )
         if tensor.dtype not in ACCEPTED:
-            raise InputError(f"tensor {tensor.name} should be {', '.join(ACCEPTED)}, found {tensor.dtype}")
+            expected = ", ".join(ACCEPTED)
+            raise InputError(f"tensor {tensor.name} in '{folder}' should be {expected}, found {tensor.dtype}")
         if tensor.shape != leaf.stored_shape:
             raise InputError(
-                f"tensor {tensor.name} should have the shape {leaf.stored_shape} by config.json, found {tensor.shape}"
+                f"tensor {tensor.name} in '{folder}' should have the shape {leaf.stored_shape} by config.json, found "
+                f"{tensor.shape}"
             )
         pairs[leaf.name] = leaf, tensor
     if by_name:
@@ -248,8 +261,9 @@ def plain(tensor, dtype):
     """Read a tensor as float32 or float64, without a copy where the file has that dtype."""
     if tensor.dtype == "BF16" and dtype == "float32":
         return widen_in_pieces(tensor.array, tensor.release)
+    array = tensor.single(tensor.array) if dtype == "float32" else tensor.wide(tensor.array).astype(dtype, copy=False)
     # A file may place a tensor at an odd address, which NumPy can read but BLAS and torch cannot.
-    return np.require(tensor.wide(tensor.array).astype(dtype, copy=False), requirements="A")
+    return np.require(array, requirements="A")
 
 
 def _check_memory(tensors, dtype, folder):
@@ -274,6 +288,6 @@ def _bytes(tensors, dtype, in_place):
     total = 0
     for leaf, tensor in tensors.values():
         held = DTYPES[dtype if leaf.kind == "weight" else DTYPES[dtype].activations].bytes
-        mapped = tensor.mapped and (held, tensor.dtype) in ((2, "BF16"), (4, "F32"))
+        mapped = tensor.mapped and (held, tensor.dtype) in ((2, "BF16"), (4, "F32"), (8, "F64"))
         total += (in_place if mapped else 1) * tensor.size * held
     return total

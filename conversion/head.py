@@ -51,8 +51,8 @@ def _equal_rows(head, table, count):
 
 def _rounded(head, table, rows):
     """Return some rows of both, rounded to the narrower dtype of the two."""
-    parts = [tensor.wide(tensor.array[rows]).astype(np.float32, copy=False) for tensor in (head, table)]
     dtypes = {head.dtype, table.dtype}
+    parts = [(tensor.wide if dtypes == {"F64"} else tensor.single)(tensor.array[rows]) for tensor in (head, table)]
     if len(dtypes) > 1 and "F16" in dtypes:
         with np.errstate(over="ignore"):
             parts = [part.astype(np.float16).astype(np.float32) for part in parts]

@@ -5,8 +5,9 @@ import pathlib
 import re
 
 from npgemma.errors import InputError
+from npgemma.files.reading import reading
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def locate(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -31,11 +32,11 @@ def cache():
     """Return the folder of Hugging Face's cache, by the variables that its library reads."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(name):
-            return pathlib.Path(os.environ[name]).expanduser()
+            return pathlib.Path(os.path.expanduser(os.environ[name]))
     home = os.environ.get("HF_HOME")
     if not home:
         home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return pathlib.Path(home).expanduser() / "hub"
+    return pathlib.Path(os.path.expanduser(home)) / "hub"
 
 
 def cache_of(name):
@@ -44,9 +45,10 @@ def cache_of(name):
         return None
     folder = cache() / f"models--{name.replace('/', '--')}"
     main = folder / "refs" / "main"
-    if main.is_file():
-        snapshot = folder / "snapshots" / main.read_text(encoding="utf-8", errors="replace").strip()
-        if snapshot.is_dir() and snapshot.parent == folder / "snapshots":
+    if os.path.exists(main):
+        with reading(main, "the name of a snapshot", "run 'hf download' again"), open(main, encoding="ascii") as file:
+            snapshot = folder / "snapshots" / file.read(100).strip()
+        if os.path.isdir(snapshot) and snapshot.parent == folder / "snapshots":
             return snapshot
     found = sorted((folder / "snapshots").glob("*/config.json"), key=os.path.getmtime)
     return found[-1].parent if found else None

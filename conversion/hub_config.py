@@ -6,10 +6,13 @@ are read from ``text_config`` alone: at the top level PaliGemma 2's files repeat
 """
 
 import dataclasses
+from typing import Any
 
 from conversion.refusals import family_of
 from npgemma.config import FULL, IMAGE_TOKEN, SLIDING, Config, Gemma2Config, TextConfig, VisionConfig, alternating
 from npgemma.errors import InputError
+from npgemma.files.foreign import shown
+from npgemma.files.shapes import check
 
 # No published model comes near; a larger figure is a damaged file, and believing it would cost all memory.
 LARGEST_SIZE = 2**24
@@ -44,7 +47,7 @@ TEXT_2 = TEXT | {
     "layers": ("num_hidden_layers", 26),
     "query_heads": ("num_attention_heads", 8),
     "key_value_heads": ("num_key_value_heads", 4),
-    "query_pre_attn_scalar": ("query_pre_attn_scalar", 256),
+    "query_pre_attn_scalar": ("query_pre_attn_scalar", 256.0),
     "attention_softcap": ("attn_logit_softcapping", 50.0),
     "final_softcap": ("final_logit_softcapping", 30.0),
     "sliding_window": ("sliding_window", 4096),
@@ -54,27 +57,55 @@ TEXT_2 = TEXT | {
 FAMILIES = {"gemma": (TextConfig, TEXT), "gemma2": (Gemma2Config, TEXT_2)}
 
 
-def from_hub(document):
-    """Read the contents of a hub ``config.json``; InputError for another model, or sizes that no model has."""
-    if not isinstance(document, dict):
-        raise InputError(f"config.json should hold an object, found {type(document).__name__}")
-    _check_family(document)
-    vision_part, text_part = document.get("vision_config"), document.get("text_config")
-    for name, part in (("vision_config", vision_part), ("text_config", text_part)):
-        if not isinstance(part, dict):
-            raise InputError(f"config.json should hold an object '{name}', found {part!r}: is this PaliGemma's file?")
+# The shape of the file. Of another family only the first part is looked at.
+FAMILY: dict[str, Any] = {"model_type": (str, None), "text_config": ({"model_type": (str, None)}, None)}
+_IDS = (int, [int], None)
+_ROTARY = {"rope_type": (str, None), "type": (str, None), "rope_theta": (float, None)}
+
+
+def _shapes(kind, names, **others):
+    """Return the shapes of one tower's part, in which null stands for the default."""
+    types = {entry.name: entry.type if entry.type in (int, float) else [str] for entry in dataclasses.fields(kind)}
+    return {hub: (shape, None) for hub, shape in ({names[name][0]: types[name] for name in names} | others).items()}
+
+
+SHAPE: dict[str, Any] = {
+    "vision_config": _shapes(VisionConfig, VISION, model_type=str, hidden_act=str, num_channels=int),
+    "text_config": _shapes(
+        Gemma2Config, TEXT_2, hidden_act=str, hidden_activation=str, attention_bias=bool, rope_scaling=_ROTARY,
+        rope_parameters=_ROTARY, use_bidirectional_attention=bool,
+    ) | {"eos_token_id": _IDS},
+    **dict.fromkeys(("image_token_index", "image_token_id", "projection_dim"), (int, None)),
+    **dict.fromkeys(("pad_token_id", "bos_token_id"), (int, None)),
+    "eos_token_id": _IDS,
+    "quantization_config": ({"quant_method": (str, None)}, None),
+}  # fmt: skip
+
+
+def from_hub(document: Any, name: str = "config.json") -> Config:
+    """Read a parsed ``config.json``, called ``name`` in errors; InputError for another model or an impossible one."""
+    check(document, FAMILY, name)
+    _check_family(document, name)
+    check(document, SHAPE, name)
+    try:
+        return _read_parts(document, document["vision_config"], document["text_config"])
+    except InputError as problem:
+        raise InputError(f"{name}: {problem}") from None
+
+
+def _read_parts(document, vision_part, text_part):
     _check_variants(vision_part, text_part)
-    rotary = text_part.get("rope_parameters") or {}
-    text_part = {**text_part, **({"rope_theta": rotary["rope_theta"]} if "rope_theta" in rotary else {})}
-    image_token = document.get("image_token_index", document.get("image_token_id", IMAGE_TOKEN))
+    image_token = _special(document, "image_token_index", _special(document, "image_token_id", IMAGE_TOKEN))
     kind, names = FAMILIES[text_part.get("model_type") or "gemma"]
-    text = _read(kind, names, text_part, "text_config")
+    # Newer files have this base in a part of its own.
+    base = (text_part.get("rope_parameters") or {}).get("rope_theta")
+    text = _read(kind, names, text_part if base is None else text_part | {"rope_theta": base}, "text_config")
     if kind is Gemma2Config and text["layer_types"] is None:
         text["layer_types"] = alternating(text["layers"])
     config = Config(
         VisionConfig(**_read(VisionConfig, VISION, vision_part, "vision_config")),
         kind(**text),
-        image_token=_integer(image_token, "image_token_index"),
+        image_token=image_token,
         pad_token=_special(document, "pad_token_id", 0),
         eos_tokens=_end_tokens(document, text_part),
         bos_token=_special(document, "bos_token_id", 2),
@@ -90,6 +121,9 @@ def to_hub(config, dtype="float32"):
     text = {hub: getattr(config.text, name) for name, (hub, _) in names.items()}
     if "layer_types" in text:
         text["layer_types"] = list(text["layer_types"])
+        # A whole number to Hugging Face, which every published one is.
+        scalar = config.text.query_pre_attn_scalar
+        text["query_pre_attn_scalar"] = int(scalar) if scalar == int(scalar) else scalar
     if len(config.eos_tokens) > 1:
         text["eos_token_id"] = list(config.eos_tokens)
     return {
@@ -120,44 +154,44 @@ def to_hub(config, dtype="float32"):
     }
 
 
-def _check_family(document):
+def _check_family(document, name):
     """Accept PaliGemma 1 and 2; refuse any other model by name."""
-    family = document.get("model_type")
-    text_part = document.get("text_config")
-    text_family = text_part.get("model_type") if isinstance(text_part, dict) else None
-    if family != "paligemma" or (text_family or "gemma") not in FAMILIES:
-        found = family_of(document) if family != "paligemma" else f"paligemma with a {text_family!r} decoder"
-        raise InputError(f"config.json should describe a 'paligemma' model, found {found}: pass PaliGemma's folder")
+    family, decoder = document.get("model_type"), (document.get("text_config") or {}).get("model_type") or "gemma"
+    if family != "paligemma" or decoder not in FAMILIES:
+        found = family_of(document) if family != "paligemma" else f"paligemma with a {decoder!r} decoder"
+        raise InputError(f"{name} should describe a 'paligemma' model, found {found}: pass PaliGemma's folder")
 
 
 def _check_variants(vision_part, text_part):
     """Refuse settings that change the arithmetic from PaliGemma's."""
     # Gemma's "gelu" has always meant the tanh form (transformers PR 29402), so that name is accepted for the decoder.
     allowed = {
+        "vision_config.model_type": (vision_part.get("model_type"), ("siglip_vision_model",)),
         "vision_config.hidden_act": (vision_part.get("hidden_act"), ("gelu_pytorch_tanh",)),
         "vision_config.num_channels": (vision_part.get("num_channels"), (3,)),
         "text_config.hidden_act": (text_part.get("hidden_act"), ("gelu_pytorch_tanh", "gelu")),
         "text_config.hidden_activation": (text_part.get("hidden_activation"), ("gelu_pytorch_tanh", "gelu")),
         "text_config.attention_bias": (text_part.get("attention_bias"), (False,)),
-        "text_config.rope_scaling": (text_part.get("rope_scaling"), ()),
+        # PaliGemma's prefix is bidirectional, whether a file says so or, as most, nothing.
+        "text_config.use_bidirectional_attention": (text_part.get("use_bidirectional_attention"), (True,)),
+        "text_config.rope_scaling": (_rope_type(text_part.get("rope_scaling")), ("default",)),
         "text_config.rope_parameters": (_rope_type(text_part.get("rope_parameters")), ("default",)),
     }
     # Here null is no default: to Hugging Face it means no cap or no window, and no such Gemma 2 was published.
     for name in ("attn_logit_softcapping", "final_logit_softcapping", "sliding_window", "query_pre_attn_scalar"):
         if text_part.get("model_type") == "gemma2" and name in text_part and text_part[name] is None:
-            raise InputError(f"config.json's text_config.{name} should be a number, found null: this is not PaliGemma")
+            raise InputError(f"text_config.{name} should be a number, found null: this is not PaliGemma")
     for name, (found, known) in allowed.items():
         if found is not None and found not in known:
-            expected = " or ".join(map(repr, known)) or "nothing"
-            raise InputError(f"config.json's {name} should be {expected}, found {found!r}: this is not PaliGemma")
+            expected = " or ".join(map(repr, known))
+            raise InputError(f"{name} should be {expected}, found {shown(repr(found), 80)}: this is not PaliGemma")
 
 
 def _rope_type(parameters):
-    if parameters is None:
-        return None
-    if not isinstance(parameters, dict):
-        raise InputError(f"config.json's text_config.rope_parameters should be an object, found {parameters!r}")
-    return parameters.get("rope_type", "default")
+    """Return the kind of rotary positions, of which PaliGemma has one for all layers."""
+    parts = [key for key, value in (parameters or {}).items() if isinstance(value, dict)]
+    named = parameters and (parameters.get("rope_type") or parameters.get("type") or "default")
+    return f"one for {parts[0]}" if parts else named
 
 
 def _read(kind, names, part, where):
@@ -171,17 +205,16 @@ def _read(kind, names, part, where):
 
 
 def _integer(value, name, least=1):
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST_SIZE:
-        raise InputError(
-            f"config.json's {name} should be a whole number from {least} to {LARGEST_SIZE}, found {value!r}"
-        )
+    most = MOST_LAYERS if name.endswith("num_hidden_layers") else LARGEST_SIZE
+    if not least <= value <= most:
+        raise InputError(f"{name} should be a whole number from {least} to {most}, found {value}")
     return value
 
 
 def _layer_types(value, name):
-    known = SLIDING, FULL
-    if not isinstance(value, list) or any(word not in known for word in value):
-        raise InputError(f"config.json's {name} should be a list of {' and '.join(known)}, found {value!r}")
+    other = next((word for word in value if word not in (SLIDING, FULL)), None)
+    if other is not None:
+        raise InputError(f"{name} should be a list of {SLIDING} and {FULL}, found {shown(repr(other), 80)} in it")
     return tuple(value)
 
 
@@ -192,30 +225,33 @@ def _end_tokens(document, text_part):
     Hugging Face wrote out, and counts only where the file has none of its own.
     """
     own, decoders = document.get("eos_token_id"), text_part.get("eos_token_id")
-    found = own if isinstance(own, list) else [] if own is None else [own]
-    if isinstance(decoders, list) or (decoders is not None and not found):
-        found = found + (decoders if isinstance(decoders, list) else [decoders])
+    found = _listed(own)
+    if isinstance(decoders, list) or not found:
+        found = found + _listed(decoders)
     return tuple(dict.fromkeys(_integer(token, "eos_token_id", least=0) for token in found)) or (1,)
 
 
-def with_end_tokens(config: Config, document) -> Config:
+GENERATION_SHAPE: dict[str, Any] = {"eos_token_id": _IDS}
+
+
+def with_end_tokens(config: Config, document: Any, name: str = "generation_config.json") -> Config:
     """Return the configuration with the end tokens of a parsed ``generation_config.json`` beside its own.
 
     Hugging Face takes those of this file alone. An answer that goes on past ``<eos>`` is never wanted, so those of
     ``config.json`` stay. InputError if an end token is no id of this vocabulary.
     """
-    if not isinstance(document, dict):
-        raise InputError(f"generation_config.json should hold an object, found {type(document).__name__}")
-    found = document.get("eos_token_id")
-    found, most = found if isinstance(found, list) else [found], config.text.vocabulary - 1
-    for token in found if found != [None] else []:
-        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token <= most:
+    found, most = _listed(document.get("eos_token_id")), config.text.vocabulary - 1
+    for token in found:
+        if not 0 <= token <= most:
             raise InputError(
-                f"generation_config.json's eos_token_id should be ids from 0 to {most}, found {token!r}: is this the "
-                "checkpoint's own file?"
+                f"{name}: eos_token_id should be ids from 0 to {most}, found {token}: is this the checkpoint's own "
+                "file?"
             )
-    found = [] if found == [None] else found
     return dataclasses.replace(config, eos_tokens=tuple(dict.fromkeys([*found, *config.eos_tokens])))
+
+
+def _listed(ids):
+    return ids if isinstance(ids, list) else [] if ids is None else [ids]
 
 
 def _special(document, name, default):
@@ -224,18 +260,16 @@ def _special(document, name, default):
 
 
 def _positive(value, name):
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < LARGEST_NUMBER:
-        raise InputError(f"config.json's {name} should be a number above 0 and below {LARGEST_NUMBER}, found {value!r}")
+    if not 0 < value < LARGEST_NUMBER:
+        raise InputError(f"{name} should be a number above 0 and below {LARGEST_NUMBER}, found {value}")
     return float(value)
 
 
 def _check_sizes(config, document):
     """Refuse sizes that contradict each other."""
     vision, text = config.vision, config.text
-    projected = document.get("projection_dim", text.width)
+    projected = text.width if document.get("projection_dim") is None else document["projection_dim"]
     checks = [
-        (vision.layers <= MOST_LAYERS, f"num_hidden_layers of vision_config is {vision.layers}, over {MOST_LAYERS}"),
-        (text.layers <= MOST_LAYERS, f"num_hidden_layers of text_config is {text.layers}, over {MOST_LAYERS}"),
         (
             vision.width % vision.heads == 0,
             f"vision_config has {vision.width} channels, which {vision.heads} heads cannot share evenly",
@@ -264,4 +298,4 @@ def _check_sizes(config, document):
         checks.append((count == text.layers, f"layer_types names {count} layers, num_hidden_layers {text.layers}"))
     for good, problem in checks:
         if not good:
-            raise InputError(f"config.json describes an impossible model: {problem}")
+            raise InputError(f"this model is impossible: {problem}")

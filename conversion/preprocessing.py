@@ -5,18 +5,32 @@ deviation or factor is followed; another way to reach the model's square is refu
 """
 
 import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 from PIL import Image
 
-from conversion.source import Source
+from conversion.source import SMALL, Source
 from npgemma.config import Config
 from npgemma.errors import InputError
+from npgemma.files.foreign import shown
 from npgemma.files.reading import read_json
 from npgemma.image import Preprocessing
 
+LARGEST = 1e6
 FILTERS = {"bicubic": int(Image.Resampling.BICUBIC), "bilinear": int(Image.Resampling.BILINEAR)}
 # The steps of the published files; any other that is on is refused.
 FOLLOWED = "do_resize", "do_rescale", "do_normalize", "do_convert_rgb"
+_CHANNELS = (float, [float], None)
+# The shape of what is read, where null stands for what was published.
+SHAPE: dict[str, Any] = dict.fromkeys(FOLLOWED, (bool, None)) | {
+    "image_processor_type": (str, None), "size": (int, {str: (int, None)}, None), "image_seq_length": (int, None),
+    "resample": (int, None), "rescale_factor": (float, None), "image_mean": _CHANNELS, "image_std": _CHANNELS,
+}  # fmt: skip
+# Newer versions of transformers write the first file, and read it first.
+FILES = {"processor_config.json": {"image_processor": (SHAPE, None)}, "preprocessor_config.json": SHAPE}
 
 
 def read_preprocessing(source: Source, config: Config, resize: str | None = None) -> Preprocessing:
@@ -26,32 +40,27 @@ def read_preprocessing(source: Source, config: Config, resize: str | None = None
     """
     if resize is not None and resize not in FILTERS:
         raise InputError(f"resize should be {' or '.join(FILTERS)}, found {resize!r}")
-    found = _from_files(source, config)
+    found = next((preprocessing for _, preprocessing in said(source, config)), Preprocessing())
     return dataclasses.replace(found, resample=FILTERS[resize]) if resize else found
 
 
-def _from_files(source, config):
-    for name, part in (("processor_config.json", "image_processor"), ("preprocessor_config.json", None)):
+def said(source: Source, config: Config) -> Iterator[tuple[pathlib.Path, Preprocessing]]:
+    """Yield the path of each file that says something of images, and what: the one that is followed comes first."""
+    for name, shape in FILES.items():
         path = source.file(name)
-        if not path.exists():
-            continue
-        document = read_json(path)
-        document = document.get(part) if part and isinstance(document, dict) else document
-        if document is None:  # a processor_config.json may say nothing of images
-            continue
-        if not isinstance(document, dict):
-            raise InputError(f"'{path}' should hold an object, found {type(document).__name__}: download it again")
-        return _read(document, config, path)
-    return Preprocessing()
+        document = read_json(path, shape, SMALL) if os.path.lexists(path) else {}
+        document = document.get("image_processor") if "image_processor" in shape else document
+        if document:
+            yield path, _read(document, config, path)
 
 
 def _read(document, config, path):
     def refuse(name, expected):
-        found = f"{document.get(name)!r:.80}"
-        raise InputError(f"'{path}' has {name} {found}, but npgemma prepares images with {expected}")
+        found = shown(repr(document.get(name)), 80)
+        raise InputError(f"'{path}' has {shown(name, 80)} {found}, but npgemma prepares images with {expected}")
 
     kind, side = document.get("image_processor_type"), config.vision.image_size
-    if kind is not None and not (isinstance(kind, str) and kind.startswith("Siglip")):
+    if kind is not None and not kind.startswith("Siglip"):
         refuse("image_processor_type", "SiglipImageProcessor's steps")
     for name in document:
         if name.startswith("do_") and name not in FOLLOWED and document[name]:
@@ -59,6 +68,7 @@ def _read(document, config, path):
     if document.get("do_resize") is False:
         refuse("do_resize", f"a resize to {side} x {side} pixels")
     size = document.get("size")
+    size = {key: value for key, value in size.items() if value is not None} if isinstance(size, dict) else size
     if size is not None and size not in ({"height": side, "width": side}, side):
         refuse("size", f"a resize to the {side} x {side} pixels of config.json")
     tokens = document.get("image_seq_length")
@@ -67,14 +77,14 @@ def _read(document, config, path):
     filters = [resample.value for resample in Image.Resampling]
     resample = document.get("resample", Preprocessing.resample)
     resample = Preprocessing.resample if resample is None else resample
-    if isinstance(resample, bool) or resample not in filters:
+    if resample not in filters:
         refuse("resample", f"one of Pillow's filters, {min(filters)} to {max(filters)}")
     factor = 1.0 if document.get("do_rescale") is False else document.get("rescale_factor")
     factor = Preprocessing.factor if factor is None else factor
-    if not _is_number(factor) or factor == 0:
-        refuse("rescale_factor", "a factor that is a number")
+    if not 1 / LARGEST < abs(factor) < LARGEST:
+        refuse("rescale_factor", f"a factor up to {LARGEST:.0f}, and not 0")
     mean, deviation = (_channels(document, name, refuse) for name in ("image_mean", "image_std"))
-    if 0 in deviation:
+    if min(deviation) < 1 / LARGEST:
         refuse("image_std", "standard deviations above 0")
     if document.get("do_normalize") is False:
         mean, deviation = (0.0,) * 3, (1.0,) * 3
@@ -83,11 +93,7 @@ def _read(document, config, path):
 
 def _channels(document, name, refuse):
     value = document.get(name)
-    value = [0.5] * 3 if value is None else [value] * 3 if _is_number(value) else value
-    if not isinstance(value, list) or len(value) != 3 or not all(map(_is_number, value)):
+    value = [0.5] * 3 if value is None else value if isinstance(value, list) else [value] * 3
+    if len(value) != 3 or max(map(abs, value)) > LARGEST:
         refuse(name, "a number for each of three channels")
     return tuple(map(float, value))
-
-
-def _is_number(value):
-    return not isinstance(value, bool) and isinstance(value, (int, float)) and abs(value) < 1e6

@@ -13,8 +13,8 @@ FAMILIES = {
     "llama": "Llama", "t5gemma": "T5Gemma", "recurrent_gemma": "RecurrentGemma",
 }  # fmt: skip
 QUANTISED = re.compile(
-    r"\.(qweight|qzeros|scales|g_idx|SCB|weight_format|weight_scale|(weight\.)?(nested_)?(absmax|quant_map)|"
-    r"(weight\.)?quant_state\..*)$"
+    r"\.(?:(?:qweight|qzeros|scales|g_idx|SCB|weight_format|weight_scale|(?:weight\.)?(?:nested_)?(?:absmax|quant_map))"
+    r"\Z|(?:weight\.)?quant_state\.)"
 )
 # What other programs store instead of safetensors, by the end of the file's name.
 PICKLE = "a PyTorch pickle: load it with transformers and save it with save_pretrained"
@@ -29,12 +29,10 @@ OTHER_FILES = dict.fromkeys((".bin", ".pt", ".pth", ".ckpt"), PICKLE) | {
 
 def check_config(document, folder):
     """Refuse a ``config.json`` whose weights are stored in a way that npgemma does not read, by name (InputError)."""
-    if not isinstance(document, dict):
-        return
     quantised = document.get("quantization_config")
     if quantised is not None:
-        method = quantised.get("quant_method") if isinstance(quantised, dict) else None
-        _refuse_quantised(folder, f"quantised by {method}" if isinstance(method, str) else "quantised")
+        method = quantised.get("quant_method")
+        _refuse_quantised(folder, f"quantised by {method}" if method else "quantised")
     # MLX writes this beside its own key, and alone in older versions.
     if document.get("quantization") is not None:
         _refuse_quantised(folder, "quantised by MLX")
@@ -77,8 +75,7 @@ def refuse_without_weights(folder, expected):
 
 def check_shards(index, tensors, folder):
     """Refuse shards of two checkpoints: their dtypes differ from file to file, and their size is not the index's."""
-    metadata = index.get("metadata")
-    expected = metadata.get("total_size") if isinstance(metadata, dict) else None
+    expected = (index.get("metadata") or {}).get("total_size")
     found = sum(tensor.bytes for shard in tensors.values() for tensor in shard)
     dtypes = {name: {tensor.dtype for tensor in shard} for name, shard in tensors.items() if shard}
     if isinstance(expected, int) and expected != found and len(set(map(frozenset, dtypes.values()))) > 1:
@@ -92,7 +89,7 @@ def check_shards(index, tensors, folder):
 def family_of(document: dict) -> str:
     """Return the name that people call a model by, for a ``config.json`` of another family."""
     kind = document.get("model_type")
-    name = FAMILIES.get(kind) if isinstance(kind, str) else None
+    name = FAMILIES.get(kind or "")
     return f"{name} ({kind!r})" if name else repr(kind)
 
 

@@ -7,6 +7,7 @@ because the library copies each tensor and its NumPy side does not know bfloat16
 import json
 import math
 import mmap
+import os
 import pathlib
 import tempfile
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from conversion.refusals import check_metadata
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import widen
 from npgemma.files.reading import reading
-from npgemma.files.writing import replacing
+from npgemma.files.writing import check_writable, replacing
 
+# Of a checkpoint's file; the largest has 1,500. A parser takes in all of their list at once.
+MOST_TENSORS, LONGEST_ENTRY, MOST_LETTERS = 30_000, 500, 500
 # The file's words for dtypes. bfloat16 is held as its bits: see npgemma/fast/bfloat16.py.
 NUMPY = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "uint16", "BOOL": "bool", "U8": "uint8", "I8": "int8",
@@ -41,6 +44,11 @@ class Stored:
     def wide(self, part):
         """Return a part of the array as numbers that NumPy can calculate with: bfloat16 as float32."""
         return widen(part) if self.dtype == "BF16" else part
+
+    def single(self, part):
+        """Return a part of the array as float32; what that cannot hold, of float64, is infinite."""
+        with np.errstate(over="ignore"):
+            return self.wide(part).astype(np.float32, copy=False)
 
     def release(self, start, stop):
         """Give back the memory into which entries ``start`` to ``stop`` were read, if they can be read again."""
@@ -72,30 +80,33 @@ class Tensor(Stored):
         return self.array.nbytes
 
 
-def read(path):
+def read(path, most=MOST_TENSORS):
     """Map a file and return its tensors; InputError if it is missing, truncated, or not a safetensors file."""
     path = pathlib.Path(path)
     missing = f"the weights '{path}' are missing: download the checkpoint again"
-    with (
-        reading(path, "a complete safetensors file", "copy it again", missing),
-        safetensors.safe_open(path, framework="numpy") as file,
-    ):
-        check_metadata(file.metadata() or {}, path)
-        entries = [(name, file.get_slice(name)) for name in file.offset_keys()]
-        entries = [(name, entry.get_dtype(), tuple(entry.get_shape())) for name, entry in entries]
-    with open(path, "rb") as file:
+    with reading(path, "a complete safetensors file", "copy it again", missing), open(path, "rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
+        if most * LONGEST_ENTRY < start <= os.path.getsize(path):
+            raise InputError(f"'{path}' has a list of tensors of {start} bytes, too many for {most}: copy it again")
+        checked = safetensors.safe_open(path, framework="numpy")
+        names = checked.offset_keys()
+        if len(names) > most:
+            raise InputError(f"'{path}' holds {len(names)} tensors: no checkpoint has more than {most}")
+        check_metadata(checked.metadata() or {}, path)
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    tensors = []
-    for name, dtype, shape in entries:
-        if dtype not in NUMPY:
-            raise InputError(f"tensor {name} in '{path}' is {dtype}; npgemma reads float32, float16 and bfloat16")
-        try:
+        tensors = []
+        for name in names:
+            entry = checked.get_slice(name)
+            dtype, shape = entry.get_dtype(), tuple(entry.get_shape())
+            if dtype not in NUMPY:
+                raise InputError(
+                    f"tensor {name} in '{path}' is {dtype}; npgemma reads float64, float32, float16 and bfloat16"
+                )
+            if len(name) > MOST_LETTERS:
+                raise InputError(f"tensor {name} in '{path}' has a name of more than {MOST_LETTERS} letters")
             array = np.ndarray(shape, NUMPY[dtype], content, start)
-        except ValueError:  # a shape of a hundred axes, or of no entries but huge ones beside
-            raise InputError(f"tensor {name} in '{path}' has an invalid shape, {shape}") from None
-        tensors.append(Tensor(name, dtype, shape, array, content, start))
-        start += array.nbytes
+            tensors.append(Tensor(name, dtype, shape, array, content, start))
+            start += array.nbytes
     return tensors
 
 
@@ -125,9 +136,7 @@ class Spool:
 
     def __init__(self, path):
         self.path, self.entries = pathlib.Path(path), []
-        # The finished file takes the place of what has its name, which must not be a device or a folder.
-        if not self.path.name or (self.path.exists() and not self.path.is_file()):
-            raise InputError(f"cannot write '{path}': it is not the name of a file")
+        check_writable(path)
         try:
             self.waiting = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 closed by close()
         except OSError as problem:

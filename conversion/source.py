@@ -9,6 +9,8 @@ from npgemma.errors import InputError
 from npgemma.files.reading import read_json
 
 ADAPTER = "adapter_config.json"
+# The most bytes of a file of settings; the index of 28 billion weights has 0.2 MB.
+SMALL = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Source:
     def file(self, name: str) -> pathlib.Path:
         """Return the path of a small file: the adapter's own, or that of the folder of the weights."""
         own = self.adapter and self.adapter / name
-        return own if own and own.exists() else self.weights / name
+        return own if own and os.path.lexists(own) else self.weights / name
 
     @classmethod
     def of(
@@ -92,12 +94,10 @@ class Source:
 
 def _base_of(folder: pathlib.Path) -> pathlib.Path:
     """Return the checkpoint that an adapter was trained on, where it can be found."""
-    document = read_json(folder / ADAPTER)
-    name = document.get("base_model_name_or_path") if isinstance(document, dict) else None
-    name = name if isinstance(name, str) and name and "\0" not in name else None
+    name = read_json(folder / ADAPTER, {"base_model_name_or_path": (str, None)}, SMALL).get("base_model_name_or_path")
     # Beside it: in the same folder, or in the next one.
     places = [folder]
-    if name:
+    if name and "\0" not in name:
         last = pathlib.PurePath(name.replace("\\", "/")).name
         places += [pathlib.Path(name), folder / name, folder.parent / last, cache_of(name)]
     for place in places:

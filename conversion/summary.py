@@ -7,11 +7,12 @@ import re
 from conversion import folder as reading
 from conversion.hub_config import FAMILIES
 from conversion.memory import available_memory
+from conversion.notes import notes_of
 from conversion.source import Source
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
 from npgemma.fast.dtypes import DTYPES
-from npgemma.tokenizer import open_tokenizer
+from npgemma.files.foreign import shown
 
 NAMES = {"gemma": "PaliGemma 1", "gemma2": "PaliGemma 2"}
 # How names begin in each generation of transformers' files.
@@ -44,6 +45,7 @@ def summarize(source: str | os.PathLike[str] | Source) -> dict:
         "adapter": None if source.adapter is None else f"LoRA, merged at load onto {source.weights}",
         "memory": {dtype: reading._bytes(pairs, dtype, in_place=1) for dtype in DTYPES},
         "free": available_memory(),
+        "notes": notes_of(source),
     }
 
 
@@ -71,14 +73,13 @@ def _generation(names):
 
 def _tokenizer(source, config):
     """Return what encodes text, how many ids it has, and what is to be said of it."""
-    words = reading.tokenizer_of(source)
-    if words is None:
-        return "none: text needs tokenizer.model or tokenizer.json, --tokenizer FILE"
     try:
-        tokenizer = open_tokenizer(words, config.text.vocabulary)
+        tokenizer = reading.open_words(source, config)
     except InputError as problem:
         return f"unusable: {problem}"
-    added = [token.content for token in tokenizer.added.values()]
+    if tokenizer is None:
+        return "none: text needs tokenizer.model or tokenizer.json, --tokenizer FILE"
+    added = [shown(token.content, 80) for token in tokenizer.added.values()]
     more = f", {len(added)} added ({', '.join(added[:3])}{', ...' if len(added) > 3 else ''})" if added else ""
     notes = "".join(f"; note: {note}" for note in tokenizer.notes[:3])
     return f"{tokenizer.path}, {tokenizer.size} ids{more}{notes}"

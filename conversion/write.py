@@ -16,7 +16,7 @@ from npgemma.files.writing import replacing
 from npgemma.image import PUBLISHED
 from npgemma.params import Params, build, leaves
 
-FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+FILE_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 SHARD_BYTES = 5_000_000_000  # the hub's customary size
 
 

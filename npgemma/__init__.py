@@ -1,5 +1,8 @@
 """PaliGemma in NumPy, to be read. Start with ``axes.py`` and ``ops.py``; the README has the whole path."""
 
+import npgemma.machinery.starting  # noqa: F401, first of all
+
+# isort: split
 from npgemma.errors import InputError
 from npgemma.machinery import renamed
 from npgemma.machinery.loading import embedded_checkpoint, example_image, load

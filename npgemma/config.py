@@ -46,7 +46,7 @@ class Gemma2Config(TextConfig):
     """Sizes of the Gemma 2 decoder, the text model of PaliGemma 2: those of Gemma, and what ``gemma2.py`` adds."""
 
     # Scores are divided by its square root: the head width in 3B and 10B, width / query_heads in 28B.
-    query_pre_attn_scalar: int = 256
+    query_pre_attn_scalar: float = 256.0
     attention_softcap: float = 50.0
     final_softcap: float = 30.0
     sliding_window: int = 4096  # tokens that a layer with `SLIDING` attention looks back on, the newest one included

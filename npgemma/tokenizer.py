@@ -15,8 +15,11 @@ import os
 from collections.abc import Iterable, Sequence
 
 from npgemma.errors import InputError
-from npgemma.files.added_tokens import Matcher
+from npgemma.files.added_tokens import LONGEST, Matcher
 from npgemma.files.tokenizer_files import JSON, MODEL, read_pieces
+
+# Steps that cutting a text may take, where each of its letters takes as many as the longest piece has letters.
+MOST_STEPS = 2**23
 
 
 class Tokenizer:
@@ -46,6 +49,11 @@ class Tokenizer:
         if self.pieces.unk_id() in (self.bos, self.eos):
             raise InputError(f"'{self.path}' has no pieces <bos> and <eos>: this is not PaliGemma's tokenizer")
         self.matcher = Matcher(self.added.values())
+        longest = max(map(len, [*self.pieces.all_pieces().values(), *self.matcher.tokens]))
+        if longest > LONGEST:
+            raise InputError(f"'{self.path}' has a piece of {longest} letters: this is not PaliGemma's tokenizer")
+        # Letters; no published model's context holds a text as long.
+        self.most = MOST_STEPS // max(64, round(longest * self.pieces.growth))
 
     @property
     def size(self) -> int:
@@ -62,7 +70,18 @@ class Tokenizer:
         Returns
         -------
         list of int
+
+        Raises
+        ------
+        InputError
+            If the text is far too long for a prompt.
         """
+        # A command line can carry bytes that are no text; they become a question mark.
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        if len(text) > self.most:
+            raise InputError(
+                f"a text of {len(text)} letters is too long for a prompt: shorten it to {self.most} at most"
+            )
         parts = self.matcher.split(text)
         return [i for part in parts for i in ([part] if isinstance(part, int) else self.pieces.encode(part))]
 
@@ -98,8 +117,6 @@ class Tokenizer:
         >>> [tokenizer.pieces.id_to_piece(i) for i in tokenizer.encode("detect red cat")]
         ['detect', '▁red', '▁', 'c', 'a', 't']
         """
-        # A command line can carry bytes that are no text; they become the replacement character.
-        text = text.encode("utf-8", "replace").decode("utf-8")
         return [self.bos, *self.encode(text), *self.encode("\n")]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -114,14 +131,11 @@ class Tokenizer:
         str
         """
         text = []
-        try:
-            for known, group in itertools.groupby(map(int, ids), lambda i: i < self.pieces.get_piece_size()):
-                run = list(group)
-                # An id between the last piece and an added token stands for nothing.
-                text += [self.pieces.decode(run)] if known else [self.added[i].content for i in run if i in self.added]
-            return "".join(text)
-        except UnicodeDecodeError:
-            raise InputError(f"'{self.path}' holds pieces that are no text: download it again") from None
+        for known, group in itertools.groupby(map(int, ids), lambda i: 0 <= i < self.pieces.get_piece_size()):
+            run = list(group)
+            # An id that no piece and no added token has stands for nothing.
+            text += [self.pieces.decode(run)] if known else [self.added[i].content for i in run if i in self.added]
+        return "".join(text)
 
     def decode_complete(self, ids: Sequence[int]) -> str:
         """Return the text of ids up to the last character that is complete.
@@ -142,7 +156,7 @@ class Tokenizer:
         return self.decode(ids[:end])
 
     def _is_byte(self, i: int) -> bool:
-        return i < self.pieces.get_piece_size() and bool(self.pieces.is_byte(i))
+        return 0 <= i < self.pieces.get_piece_size() and bool(self.pieces.is_byte(i))
 
 
 def open_tokenizer(path: str | os.PathLike[str], rows: int) -> Tokenizer:

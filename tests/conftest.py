@@ -1,5 +1,6 @@
 """What all tests share: small models with every axis of another size, and the checkpoint the suite runs on."""
 
+import contextlib
 import pathlib
 import shutil
 import sys
@@ -12,17 +13,17 @@ from PIL import Image
 # The rooms of tests/ are named like the packages they test: the packages come first.
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent / folder) for folder in (".", "tests", "reports")]
 
-import plugin
 from support import CONFIGS, GEMMA_2, write_random_folder
 
 import npgemma
+import npgemma_pytest
 from npgemma.fast import blas
 
 
-def pytest_addoption(parser, pluginmanager):
+def pytest_addoption(parser):
     """Declare the options where the project is not installed; `--checkpoint DIR` must be one word, with `=`, then."""
-    if not pluginmanager.has_plugin("npgemma"):
-        plugin.pytest_addoption(parser)
+    with contextlib.suppress(ValueError):  # they are known
+        npgemma_pytest.declare(parser)
 
 
 def pytest_configure(config):

@@ -145,8 +145,8 @@ def bad_files(folder):
     bomb(folder / "bomb.png")
     (folder / "folder.png").mkdir()
     return {
-        "empty.png": "not an image", "text.png": "not an image", "truncated.png": "decoded", "damaged.png": "decoded",
-        "bomb.png": "million pixels", "folder.png": "folder", "missing.png": "no image",
+        "empty.png": "is empty", "text.png": "not an image", "truncated.png": "decoded", "damaged.png": "decoded",
+        "bomb.png": "more than 120,000,000 pixels", "folder.png": "folder", "missing.png": "no image",
     }  # fmt: skip
 
 

@@ -216,20 +216,21 @@ def test_letters_that_no_font_has_are_named(capsys, monkeypatch):
 
 def test_a_font_of_the_system_is_used_where_it_has_more(monkeypatch, tmp_path):
     """Pillow's own font as a file of the system's, after a file that is no font."""
-    broken = tmp_path / "broken.ttf"
-    broken.write_bytes(b"no font")
+    broken, other = tmp_path / "broken.ttf", tmp_path / "other.ttf"
+    for path in (broken, other):
+        path.write_bytes(b"no font")
     tried, real = [], ImageFont.truetype
-    monkeypatch.setattr(fonts, "_system_fonts", lambda: (str(broken), "other.ttf"))
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: (str(broken), str(other)))
     monkeypatch.setattr(fonts, "missing_letters", lambda font, text: "" if font == "other" else "x")
 
     def opened(file, *size, **settings):
         if isinstance(file, str):
             tried.append(file)
-        return "other" if file == "other.ttf" else real(file, *size, **settings)
+        return "other" if file == str(other) else real(file, *size, **settings)
 
     monkeypatch.setattr(ImageFont, "truetype", opened)
     assert fonts.font_for("x", 20) == ("other", "")
-    assert tried == [str(broken), "other.ttf"]
+    assert tried == [str(broken), str(other)]
 
 
 @pytest.fixture

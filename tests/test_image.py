@@ -140,8 +140,8 @@ def test_an_image_in_any_form_is_the_same(tmp_path):
         (np.zeros((4, 4, 2), np.uint8), "uint8"),
         (np.zeros(4, np.uint8), "uint8"),
         (np.zeros((0, 4, 3), np.uint8), "uint8"),
-        (np.broadcast_to(np.uint8(0), (10**6, 10**6, 3)), "million pixels"),
-        (Image.new("RGB", (10**6, 1)), "million pixels"),  # Pillow resizes it with gigabytes
+        (np.broadcast_to(np.uint8(0), (10**6, 10**6, 3)), "120,000,000 pixels"),
+        (Image.new("RGB", (10**6, 1)), "120,000,000 pixels"),  # Pillow resizes it with gigabytes
         (Image.new("RGB", (0, 5)), "no pixels"),
         (None, "found NoneType"),
         (io.StringIO("x"), "found str"),
@@ -163,10 +163,10 @@ def hostile():
     progressive = stored(Image.new("RGB", (1500, 1500)), "JPEG", progressive=True)
     tags = {256: 10, 257: 10, 258: 8, 259: 8, 262: 1, 277: 1, 322: 65536, 323: 65536, 324: 8, 325: 8}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    yield "scans.jpg", progressive[:-2] + progressive[progressive.rindex(b"\xff\xda") : -2] * 4000, "million pixels"
-    yield "tiles.tif", b"II*\0" + struct.pack("<IQH", 16, 0, len(tags)) + entries + bytes(4), "million pixels"
-    yield "text.ppm", b"P3 2500 2500 255\n", "million pixels"
-    yield "comments.ppm", b"P1 900 900\n" + b"#\n" * 20_000, "million pixels"
+    yield "scans.jpg", progressive[:-2] + progressive[progressive.rindex(b"\xff\xda") : -2] * 4000, "120,000,000 pixels"
+    yield "tiles.tif", b"II*\0" + struct.pack("<IQH", 16, 0, len(tags)) + entries + bytes(4), "120,000,000 pixels"
+    yield "text.ppm", b"P3 2500 2500 255\n", "120,000,000 pixels"
+    yield "comments.ppm", b"P1 900 900\n" + b"#\n" * 20_000, "120,000,000 pixels"
     yield "comment.ppm", b"P6\n#" + b"x" * 9999, "too many parts"
     yield "program.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "PNG, JPEG, WebP"
     yield "icon.png", stored(Image.new("RGB", (16, 16)), "ICO"), "PNG, JPEG, WebP"

@@ -1,9 +1,13 @@
 """model.py: what people call, on both backends."""
 
 import concurrent.futures
+import copy
 import dataclasses
+import functools
 import itertools
 import json
+import multiprocessing
+import pickle
 import typing
 
 import numpy as np
@@ -15,7 +19,7 @@ from support import rewrite
 import npgemma
 import torch_ref
 from npgemma.answer import find_objects
-from npgemma.image import load_image, load_pixels
+from npgemma.image import Preprocessing, load_image, load_pixels
 from npgemma.machinery.backend import to_numpy
 from npgemma.machinery.sampling import Sampling, Settings
 
@@ -324,3 +328,27 @@ def test_an_unknown_setting_is_refused(model, image, ask):
 def test_what_a_backend_cannot_do_is_refused(load, arguments, says):
     with pytest.raises(npgemma.InputError, match=says):
         load(**arguments)
+
+
+def test_a_model_works_in_another_process(random_folder, image):
+    """So do its errors. A process that is spawned begins with nothing but what is pickled."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        ask = functools.partial(npgemma.load(random_folder).generate, max_new_tokens=3)
+        assert pool.submit(ask, image).result().token_ids == ask(image).token_ids
+        assert "none.png" in str(pool.submit(ask, "none.png").exception())
+
+
+@pytest.mark.parametrize(("load", "static"), [(npgemma.load, False), (torch_ref.load, True)], ids=LOADERS)
+def test_a_pickled_model_is_opened_again_unless_it_was_changed(load, static, random_folder, image):
+    model = load(random_folder, dtype="float64", static=static, resize="bilinear")
+    again = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    for one in (model, again):
+        assert (one.backend.make_cache is load().backend.make_cache) != static
+    assert (again.backend.dtype, again.preprocessing) == ("float64", model.preprocessing)
+    with torch.no_grad():
+        (written := copy.deepcopy(model)).params.text.embedding[5, 3] += 1
+    made = npgemma.Model(model.params, model.config, model.backend)
+    for changed in (written, made, dataclasses.replace(model, preprocessing=Preprocessing(resample=0))):
+        with pytest.raises(npgemma.InputError, match="was changed since, or did not come from load"):
+            pickle.dumps(changed)
+    assert pickle.loads(pickle.dumps(model)).generate(image).token_ids == model.generate(image).token_ids

@@ -64,13 +64,41 @@ def test_a_broken_file(tmp_path, content):
         Tokenizer(tmp_path / "tokenizer.model")
 
 
-def test_pieces_that_are_no_text(tmp_path):
-    """Some are found when the file is read, some only when they are written out."""
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (lambda content: content.replace(b"<loc0007>", b"<loc\xf3007>"), "can't decode byte 0xf3"),
+        (lambda content: content + message(1, message(1, b"a" * 10**6)), "one of more than 256 letters"),
+        (lambda content: content + message(1, message(1, b"a" * 257)), "a piece of 257 letters"),
+        (lambda content: content + message(3, message(2, bytes(9))), "normalises text"),
+        (lambda content: content + message(5, message(2, bytes(9))), "normalises text"),
+        (lambda content: content[:-2], "cut off"),
+        (lambda content: content + bytes(50_000_000), "more than 50 MB"),
+    ],
+)
+def test_a_file_that_the_library_would_believe(tmp_path, changed, says):
     content = (npgemma.embedded_checkpoint() / "tokenizer.model").read_bytes()
-    (tmp_path / "tokenizer.model").write_bytes(content.replace(b"<loc0007>", b"<loc\xf3007>"))
-    with pytest.raises(InputError, match=r"tokenizer\.model"):  # noqa: PT012 either may raise
-        tokenizer = Tokenizer(tmp_path / "tokenizer.model")
-        tokenizer.decode([tokenizer.size - 1152 + 7])
+    (tmp_path / "tokenizer.model").write_bytes(changed(content))
+    with pytest.raises(InputError, match=says):
+        Tokenizer(tmp_path / "tokenizer.model")
+    # The library tests itself with a text that would take it hours.
+    tested = message(4, message(1, message(1, b"a" * 10**7)))
+    (tmp_path / "tokenizer.model").write_bytes(content + message(1, message(1, b"a" * 250)) + tested)
+    assert Tokenizer(tmp_path / "tokenizer.model").encode("cat")
+
+
+def message(field, content):
+    """Encode one field of a message of Protocol Buffers."""
+    size = len(content)
+    return (
+        bytes([field << 3 | 2, size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128, size >> 21]) + content
+    )
+
+
+def test_a_text_has_an_end(tokenizer):
+    assert len(tokenizer.encode("x" * 100_000)) == 100_000
+    with pytest.raises(InputError, match="a text of 50000000 letters is too long for a prompt"):
+        tokenizer.prompt("x" * 50_000_000)
 
 
 def test_a_path_that_is_no_text(tmp_path):

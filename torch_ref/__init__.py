@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import npgemma
+from npgemma.machinery.loading import check_neighbour, opened_by
 from npgemma.machinery.model import Model
 from npgemma.probe.following import catch_up
 from torch_ref.backend import memory_errors, to_torch, torch_backend
@@ -50,6 +51,8 @@ def load(
     InputError
         As `npgemma.load`; and if there is no such device.
     """
+    given = dict(locals())
+    check_neighbour("conversion")
     import conversion
 
     backend = torch_backend(dtype, device, static)
@@ -60,4 +63,5 @@ def load(
     with memory_errors():
         params = to_torch(params, dtype, device)
     seconds = time.perf_counter() - start
-    return Model(params, sizes, backend, source.path, mask_params, seconds, loaded_tokenizer, preprocessing, source)
+    model = Model(params, sizes, backend, source.path, mask_params, seconds, loaded_tokenizer, preprocessing, source)
+    return opened_by(load, given, model)

@@ -4,6 +4,8 @@ import importlib
 import os
 import sys
 
+from npgemma.machinery import starting
+
 # The commands; without one of these words a command line is `generate`'s.
 COMMANDS = ("generate", "inspect", "trace", "explain", "parity", "compare", "conformance", "diagnose", "bench")
 DEFAULT = COMMANDS[0]
@@ -30,6 +32,7 @@ def guarded(run):
     # A closed stdout or stderr is None in Python.
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     try:
+        starting.stage = "working"
         # Imported here, so that an interrupt during the imports ends as quietly as any other.
         from npgemma.command.streams import escaped_streams
 
@@ -41,14 +44,19 @@ def guarded(run):
         # Python would try to write the rest once more while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    finally:
+        starting.stage = "ending"
 
 
 def _run(run):
     import numpy as np
 
     from npgemma.errors import InputError
+    from npgemma.files.foreign import shown
+    from npgemma.machinery.loading import check_neighbour
 
     try:
+        check_neighbour("conversion")
         # The model itself looks for what is not finite, and names where it comes from.
         with np.errstate(all="ignore"):
             return run()
@@ -58,7 +66,8 @@ def _run(run):
         raise
     except OSError as problem:
         # Whoever opens a file reports its errors; what is left is the output, on a full disk mostly.
-        print(f"error: cannot write {problem.filename or 'the output'}: {problem.strerror}", file=sys.stderr)
+        what = shown(problem.filename or "the output")
+        print(f"error: cannot write {what}: {problem.strerror}", file=sys.stderr)
     except MemoryError:
         print(
             "error: not enough memory for this model here; --dtype bfloat16 needs half, int8 a quarter", file=sys.stderr

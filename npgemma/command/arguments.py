@@ -8,6 +8,7 @@ import sys
 
 import npgemma
 from npgemma.command import BAD_INPUT, COMMANDS, DEFAULT
+from npgemma.command.inputs import IMAGE_ENDINGS, with_piped_prompt
 from npgemma.fast.dtypes import DTYPES
 from npgemma.files.foreign import shown
 from npgemma.files.images import MAX_PIXELS
@@ -23,18 +24,17 @@ prompts that PaliGemma was trained on (the mix checkpoints know all, others thos
   detect cat ; dog      boxes around things
   segment cat           boxes and masks
 """
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence that guesses what was meant."""
 
     def parse_args(self, args=None, namespace=None):
-        """Return the options; end if a word is none of them, and say what could be meant."""
+        """Return the options, with what is piped in; end if a word is none of them, and say what could be meant."""
         options, others = self.parse_known_args(args, namespace)
         if others:
             self.error(f"'{others[0]}' is no option: {self._meant(others[0])}")
-        return options
+        return with_piped_prompt(options)
 
     def error(self, message):
         """Print the sentence and end."""
@@ -99,11 +99,21 @@ def _overview():
     return "\n".join([*lines, "", PROMPTS])
 
 
+class _Prompts(argparse.Action):
+    """Keeps the last prompt, and a list of all."""
+
+    def __call__(self, parser, options, values, option_string=None):
+        """Take a prompt."""
+        options.prompt, options.prompts = values, [*options.prompts, values]
+
+
 def add_question(parser, prompt="caption en", described=None):
     """Add the image and prompt arguments; the help describes the default prompt by ``described``, or else quotes it."""
     parser.add_argument(
-        "--image", "--image_file_path", nargs="+", metavar="FILE", help="images (default: the example image)"
-    )
+        "--image", "--image_file_path", nargs="+", metavar="FILE",
+        help="images: files, folders, quoted patterns (\"pics/*.jpg\", \"pics/**/*.jpg\"), @list.txt (a path on each "
+        "line, seen from the current folder), or - for stdin (default: the example image)",
+    )  # fmt: skip
     parser.add_argument(
         "--images-per-prompt", type=positive, default=1, metavar="N",
         help="ask about N images at once, in order, as checkpoints fine-tuned on several expect (default: %(default)s)",
@@ -114,11 +124,14 @@ def add_question(parser, prompt="caption en", described=None):
     )  # fmt: skip
     parser.add_argument(
         "--max-pixels", type=positive, default=MAX_PIXELS, metavar="N",
-        help="refuse larger images; more than the default may take minutes and gigabytes (default: %(default)s)",
+        help="refuse images of more pixels, or as slow to decode; the default takes up to ten seconds and three "
+        "gigabytes (default: %(default)s)",
     )  # fmt: skip
+    parser.set_defaults(prompts=[])
     parser.add_argument(
-        "--prompt", default=prompt, metavar="TEXT", help=f"what to do (default: {described or '%(default)s'})"
-    )
+        "--prompt", action=_Prompts, default=prompt, metavar="TEXT",
+        help=f"what to do, or - for a prompt from stdin (default: {described or prompt})",
+    )  # fmt: skip
 
 
 def add_backend(parser):
@@ -173,7 +186,10 @@ def add_sampling(parser, max_new_tokens):
         "--top-p", "--top_p", type=float, default=1.0, metavar="P",
         help="draw among the fewest most probable tokens whose probabilities together reach P",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, metavar="S", help="the same seed draws the same tokens")
+    parser.add_argument(
+        "--seed", type=int, metavar="S",
+        help="the same seed draws the same tokens; the answers of one run draw with S, S + 1, ..., in their order",
+    )  # fmt: skip
 
 
 def dtype(word):
@@ -192,8 +208,8 @@ def dtype(word):
 
 def positive(word):
     """Read a whole number above 0."""
-    if not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"should be a whole number above 0, found '{word}'")
+    if not word.isdecimal() or len(word) > 12 or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"should be a whole number above 0, found '{shown(word, 40)}'")
     return int(word)
 
 

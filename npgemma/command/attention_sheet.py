@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw
 from npgemma.command.fonts import font_for
 from npgemma.explain.attention_maps import PARTS, Attention
 from npgemma.explain.token_names import text_of
+from npgemma.files.foreign import shown
 
 # Height of a map in pixels, of the letters, between cells, and the width of the tokens' column.
 MAP, LETTERS, GAP, WORDS = 128, 12, 8, 120
@@ -83,6 +84,7 @@ def _shares(sheet, shares, place, width):
 
 
 def write(sheet, place, text, colour="black"):
-    """Write a text, in a font that has its letters."""
+    """Write a text, as `npgemma.files.foreign.shown` shows it, in a font that has its letters."""
+    text = shown(text, 80)
     font, _ = font_for(text, LETTERS)
     ImageDraw.Draw(sheet).text(place, text, font=font, fill=colour)

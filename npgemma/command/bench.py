@@ -4,6 +4,7 @@ import json
 
 import npgemma
 from npgemma.benchmarks.speed import measure
+from npgemma.benchmarks.stages import PROMPT_TOKENS
 from npgemma.command import prepare
 from npgemma.command.arguments import add_backend, add_static, positive
 from npgemma.command.progress import Progress
@@ -12,6 +13,9 @@ from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
 
 SUMMARY = "Measure a model's speed beside the limits of this machine."
+
+# Of a batch; a published model's keys and values of so many take more memory than most machines have.
+MOST_ROWS = 4096
 
 
 def add_arguments(parser):
@@ -36,6 +40,9 @@ def run(options):
     if options.size and options.checkpoint:
         raise InputError("pass either --size or --checkpoint")
     model = _stand_in(options.size, backend) if options.size else prepare.load(options, progress)
+    context = model.config.text.context_length
+    if model.config.image_tokens + PROMPT_TOKENS + options.tokens > context or max(options.batches) > MOST_ROWS:
+        raise InputError(f"--tokens should fit the model's context of {context}, --batches be {MOST_ROWS} at most")
     report = measure(model, options.batches, options.tokens, progress=lambda what: progress.note(f"measuring {what}"))
     progress.clear()
     about = {"checkpoint": options.size or str(model.folder), "backend": backend.name, "device": backend.device}

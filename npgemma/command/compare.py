@@ -8,6 +8,7 @@ import numpy as np
 from npgemma.command import BAD_INPUT, PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
 from npgemma.command.port_tables import compare_table, inputs_table, map_table
+from npgemma.files.reading import naming
 
 SUMMARY = "Find the first wrong operation of another program (a port) from its arrays; exit with 1 if it is wrong."
 DTYPES = ("float32", "bfloat16", "float64")
@@ -46,36 +47,40 @@ def run(options):
     from npgemma.porting.comparing import TOKENS, compare
     from npgemma.porting.name_map import read_map
 
-    rules = read_map(options.map) if options.map else []
-    if options.inputs:
+    rules = read_map(options.map) if options.map is not None else []
+    if options.inputs is not None:
         return _check_inputs(options, read_arrays(options.port))
     port = read_port(options)
     reference, vocabulary = reference_of(options, port.get(TOKENS))
     if options.check_map:
         return _check_map(options, reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
-    report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary, options.graft)
-    print(json.dumps(_finite(report)) if options.json else compare_table(report), flush=True)
+    with naming(options.port):
+        report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary, options.graft)
+    print(json.dumps(finite(report)) if options.json else compare_table(report), flush=True)
     return 0 if report["passed"] else PAST_BOUND
 
 
 def read_port(options):
     """Return a port's arrays, ``token_ids`` among them where it gives any; note the prompt that its trace gives."""
-    from npgemma.porting.arrays import read_arrays, read_manifest, read_metadata
+    from npgemma.files.reading import parse_json
+    from npgemma.porting.arrays import AGAIN, read_arrays, read_manifest, read_metadata
     from npgemma.porting.comparing import TOKENS
 
     port = read_arrays(options.port)
-    options.prompt = options.prompt or (read_manifest(options.port) or {}).get("prompt") or PROMPT
-    if TOKENS not in port and TOKENS in (about := read_metadata(options.port)):
-        port[TOKENS] = np.array(json.loads(about[TOKENS]))  # where npgemma trace writes them
+    about = read_manifest(options.port, {"prompt": (None, str)}) or {}
+    options.prompt = options.prompt or about.get("prompt") or PROMPT
+    told = read_metadata(options.port).get(TOKENS)  # where npgemma trace writes them
+    if TOKENS not in port and told is not None:
+        port[TOKENS] = np.array(parse_json(told, [int], f"{TOKENS} in '{options.port}'", AGAIN), np.int64)
     return port
 
 
-def _finite(report):
+def finite(report):
     """Return a report that JSON can hold, with null where a number is infinite, as the distance of unequal ids is."""
     if isinstance(report, dict):
-        return {key: _finite(value) for key, value in report.items()}
+        return {key: finite(value) for key, value in report.items()}
     if isinstance(report, list):
-        return [_finite(value) for value in report]
+        return [finite(value) for value in report]
     return None if isinstance(report, float) and not math.isfinite(report) else report
 
 
@@ -105,13 +110,13 @@ def _check_map(options, reference, port, rules):
 
 def reference_of(options, token_ids):
     """Return what to compare with, and how many rows of the vocabulary belong to tokens (None if unknown)."""
-    from npgemma.porting.given_tokens import prompt_ids
+    from npgemma.porting.given_tokens import prompt_ids, row_of
     from npgemma.porting.reference import from_model, from_trace, with_model
 
-    if options.reference:
+    if options.reference is not None:
         return with_model(from_trace(options.reference), lambda dtype: prepare.reference(options, dtype)), None
-    [(_, image)] = prepare.images(options, most=1)
+    _, image = prepare.image(options)
     # NumPy loads no float16: such a port's weights are rounded from float32.
     model = prepare.reference(options, "float32" if options.dtype == "float16" else options.dtype)
-    ids = None if token_ids is None else [int(token) for token in token_ids.reshape(-1)]
+    ids = None if token_ids is None else row_of(token_ids, "the port's token_ids")
     return from_model(model, image, prompt_ids(model, options.prompt), ids), model.tokenizer.size

@@ -4,9 +4,10 @@ import json
 
 from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
-from npgemma.command.compare import PROMPT, read_port, reference_of
+from npgemma.command.compare import PROMPT, finite, read_port, reference_of
 from npgemma.command.port_tables import diagnosis_table, logits_table, mistakes_table
 from npgemma.errors import InputError
+from npgemma.files.reading import naming
 from npgemma.porting.bounds import LARGEST_OWN_ERROR
 from npgemma.porting.mistakes import MISTAKES
 
@@ -41,9 +42,9 @@ def run(options):
         return 0
     if (options.port is None) == (options.logits is None):
         raise InputError("diagnose takes the trace of a port, or --logits FILE, or --list")
-    report = _from_logits(options) if options.logits else _from_trace(options)
-    table = logits_table if options.logits else diagnosis_table
-    print(json.dumps(report) if options.json else table(report), flush=True)
+    report = _from_logits(options) if options.logits is not None else _from_trace(options)
+    table = logits_table if options.logits is not None else diagnosis_table
+    print(json.dumps(finite(report)) if options.json else table(report), flush=True)
     return 0 if report["verdict"] == "right" else PAST_BOUND
 
 
@@ -52,10 +53,9 @@ def _from_logits(options):
     from npgemma.porting.logits import Question, diagnose, read_answer
 
     def load():
-        [(_, image)] = prepare.images(options, most=1)
-        return image
+        return prepare.image(options)[1]
 
-    [(path, _)] = prepare.images(options, most=1)
+    path, _ = prepare.image(options)
     model = prepare.reference(options, "float32")
     answer, prompt = read_answer(options.logits, model), options.prompt or PROMPT
     question = Question(model, load, prompt, answer.token_ids)
@@ -72,7 +72,7 @@ def _from_trace(options):
     from npgemma.porting.recalculated import replays_of
     from npgemma.porting.reference import traced
 
-    arrays, rules = read_port(options), read_map(options.map) if options.map else []
+    arrays, rules = read_port(options), read_map(options.map) if options.map is not None else []
     given = arrays.pop(TOKENS, None)
     reference, _ = reference_of(options, given)
     coverage = cover(reference, arrays, rules)
@@ -81,8 +81,8 @@ def _from_trace(options):
         coverage = cover(reference, arrays, rules)
 
     def load():
-        [(_, image)] = prepare.images(options, most=1)
-        return pixels_of(image)
+        return pixels_of(prepare.image(options)[1])
 
-    replays = replays_of(reference, coverage.shown, options.dtype, load, options.prompt)
+    with naming(options.port):
+        replays = replays_of(reference, coverage.shown, options.dtype, load, options.prompt)
     return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | diagnose(replays)

@@ -7,7 +7,6 @@ from npgemma.command import prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
-from npgemma.files.images import open_image, upright_rgb
 from npgemma.files.writing import replacing
 
 SUMMARY = "Write one HTML page that lays an answer open: what the model saw, where it looked, what it chose among."
@@ -33,11 +32,11 @@ def run(options):
     settings = prepare.sampling(options, seed=0 if options.seed is None else options.seed)
     prepare.backend_of(options)
     progress = Progress()
-    [(path, image)] = prepare.images(options, most=1)
+    path, image = prepare.image(options)
     # Opened first, so that a file that cannot be written is reported before the work.
     with replacing(options.out) as file:
         model = prepare.load(options, progress)
-        original = upright_rgb(open_image(path, options.max_pixels))
+        original = prepare.original(path, options)
         page = build(model, image, original, options.prompt, settings, _twin(options, model), progress.note).encode()
         file.write(page)
     progress.clear()

@@ -1,23 +1,21 @@
-"""``npgemma generate``, the default: answer a prompt about images."""
+"""``npgemma generate``, the default: answer prompts about images."""
 
 import contextlib
 import dataclasses
 import json
 import sys
 
-from npgemma.answer import MASK_TOKENS, mask_lengths
 from npgemma.answer import as_json as object_as_json
-from npgemma.command import prepare, views
-from npgemma.command.annotate import annotate, font_size
+from npgemma.command import BAD_INPUT, prepare, views
 from npgemma.command.arguments import add_backend, add_question, add_sampling, add_static, mistake, positive
-from npgemma.command.fonts import note_missing, open_font
-from npgemma.command.image_files import check_mask_folder, save_image, write_masks
+from npgemma.command.drawings import write_drawn
+from npgemma.command.fonts import open_font
+from npgemma.command.image_files import Names, check_folder
+from npgemma.command.inputs import batches, flat
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
-from npgemma.files.images import open_image, upright_rgb
-from npgemma.machinery.model import IMAGE_MARK, without_image_marks
 
-SUMMARY = "Answer a prompt about images."
+SUMMARY = "Answer prompts about images."
 
 
 def add_arguments(parser):
@@ -27,80 +25,114 @@ def add_arguments(parser):
     add_static(parser)
     add_sampling(parser, max_new_tokens=100)
     parser.add_argument(
-        "--batch-size", type=positive, default=1, metavar="N",
-        help="answer about N images at once: faster together, but printed only once complete (default: %(default)s)",
+        "--batch-size", type=positive, metavar="N",
+        help="give N answers at once: faster together, but printed only once complete (default: all of an image to 8)",
     )  # fmt: skip
     parser.add_argument("--boxes", action="store_true", help="print boxes in pixels after an answer, as on a terminal")
-    parser.add_argument("--annotate", metavar="FILE", help="image to write, with the answer's boxes and masks")
+    optional = {"nargs": "?", "const": True}
+    parser.add_argument("--annotate", **optional, metavar="FILE", help="image to write with boxes and masks")
     parser.add_argument("--font", metavar="FILE", help="font of the labels that --annotate writes")
     parser.add_argument(
         "--mistake", type=mistake, metavar="ID",
         help="answer with a known mistake of ports made on purpose; diagnose --list names them",
     )  # fmt: skip
-    parser.add_argument("--mask-dir", metavar="DIR", help="folder to write the answer's masks to, as images")
+    parser.add_argument("--mask-dir", **optional, metavar="DIR", help="folder for the answer's masks, as images")
+    parser.add_argument(
+        "--out-dir", metavar="DIR",
+        help="folder for what --annotate, --mask-dir, --show-attention and --save-image-as-seen, without a name behind "
+        "them, write about each of several answers: photo-annotated.png, photo-prompt2-1-cat.png",
+    )  # fmt: skip
     views.add_arguments(parser)
 
 
 def run(options):
-    """Print the answer for every image."""
-    progress = Progress()
-    views.check(options)
+    """Print all answers; return a status that says whether every image could be read."""
+    progress, options.prompts = Progress(), options.prompts or [options.prompt]
+    paths = prepare.image_paths(options)
+    views.check(options, paths, len(paths) * len(options.prompts))
     if options.font is not None:
         open_font(options.font)
-    if options.mask_dir is not None:
-        check_mask_folder(options.mask_dir, options.image or [])
+    for folder in {options.mask_dir, options.out_dir} - {None, True}:
+        check_folder(folder)
     if options.images_per_prompt > 1 and (options.annotate is not None or options.mask_dir is not None):
         raise InputError("--annotate and --mask-dir draw on one image: leave out --images-per-prompt")
     settings = prepare.sampling(options)
     prepare.backend_of(options)
-    with prepare.mistake(options):
-        _answer_all(options, settings, progress)
+    try:
+        with prepare.mistake(options):
+            status = _answer_all(options, paths, settings, progress)
+    finally:
+        progress.clear()
     _note_unused(options)
-    return 0
+    return status
 
 
-def _answer_all(options, settings, progress):
-    """Print the answers about all images."""
-    images = prepare.images(options, most=1 if views.one_image_only(options) else None)
-    model = prepare.load(options, progress)
-    if options.image_as_seen is not None:
-        save_image(views.seen_image(images[0][1], model), options.image_as_seen)
-    for first in range(0, len(images), options.batch_size):
-        _answer(model, images[first : first + options.batch_size], len(images) > 1, options, settings, progress)
+def _answer_all(options, paths, settings, progress):
+    """Print the answers to all prompts about all images, in their order, and the errors of images in their places."""
+    read, status, model = prepare.image_reader(options), 0, None
+    names = Names(flat(paths) if options.out_dir or options.mask_dir else [])
+
+    def read_or_tell(path):
+        """Return an image, or the error that it cannot be read."""
+        try:
+            return read(path)
+        except InputError as problem:
+            progress.clear()
+            print(f"error: {problem}", file=sys.stderr, flush=True)
+            return problem
+
+    # The attention is seen of answers that are given alone.
+    size = 1 if options.show_attention else options.batch_size or min(len(options.prompts), 8)
+    total = len(paths) * len(options.prompts)
+    for questions in batches(paths, options.prompts, read_or_tell, size):
+        if isinstance(questions[0].image, InputError):
+            status = BAD_INPUT
+            for question in questions * options.json:
+                about = {"image": question.path, "prompt": question.prompt, "error": str(question.image)}
+                print(json.dumps(about), flush=True)
+            continue
+        model = model or prepare.load(options, progress)
+        progress.count(questions[0].number, total)
+        _answer(model, questions, options, settings, progress, names)
+        progress.count(questions[-1].number + 1, total)
+    return status
 
 
-def _answer(model, images, several, options, settings, progress):
-    """Print the answers about some images; after an interrupt, the part that is complete.
+def _answer(model, questions, options, settings, progress, names):
+    """Print the answers to some questions; after an interrupt, the part that is complete.
 
     One answer is printed while it grows, several once they are complete.
     """
-    writers = []
-    for path, _ in images:
-        name = path if isinstance(path, str) else ", ".join(path)
-        writers.append(_Writer(f"{name}: " if several else "", progress, options.json, streams=len(images) == 1))
+    streams = len(questions) == 1 and not options.json
+    writers = [_Writer(question, progress, streams) for question in questions]
 
     def watch(generations):
         """Hand every answer to its writer."""
+        if not streams:
+            progress.note(f"{max(len(generation.token_ids) for generation in generations)} tokens")
         for writer, generation in zip(writers, generations):
             writer.watch(generation)
 
+    # The answer with the number i of a run draws alike in a batch of any size.
+    seed = None if options.seed is None else options.seed + questions[0].number
+    images, prompts = [question.image for question in questions], [question.prompt for question in questions]
+    if all(image is images[0] for image in images):
+        images = images[:1]
     try:
-        prompts = [options.prompt] * len(images)
         # A compiled step runs no Python that could report its blocks.
         blocks = contextlib.nullcontext() if options.static else progress.layers(model.config)
         with views.watching(options, model) as passes, blocks:
-            answers = model.generate_batch([image for _, image in images], prompts, watch=watch, **settings)
+            answers = model.generate_batch(images, prompts, watch=watch, **settings | {"seed": seed})
         watch(answers)
+        progress.end()
         for row, (writer, answer) in enumerate(zip(writers, answers)):
             writer.candidates = passes.candidates(row, len(answer.token_ids)) if options.top_logits else []
-        for (path, image), answer in zip(images, answers):
-            _write_drawn(options, path, answer, model)
-            if options.show_attention is not None:
-                views.write_attention(options, image, answer, passes, model)
+        for writer, answer in zip(writers, answers):
+            writer.files = write_drawn(options, names, writer.question, answer, passes, model)
     finally:
         progress.clear()
-        for (path, _), writer in zip(images, writers):
-            writer.end(path, options)
+        for writer in writers:
+            writer.end(options)
 
 
 def as_json(path, prompt, answer):
@@ -119,15 +151,15 @@ def as_json(path, prompt, answer):
 class _Writer:
     """Prints an answer after its label: while it grows, if it streams; or keeps it to the end."""
 
-    def __init__(self, label, progress, quiet, streams):
-        self.label, self.progress, self.streams = label, progress, streams and not quiet
-        self.generation, self.printed, self.candidates = None, 0, []
+    def __init__(self, question, progress, streams):
+        self.question, self.progress, self.streams = question, progress, streams
+        self.generation, self.printed, self.candidates, self.files = None, 0, [], []
 
     def watch(self, generation):
         """Take the answer so far, and print what is new."""
-        if self.generation is None:
+        if self.generation is None and self.streams:
             self.progress.end()
-            self._print(self.label)
+            self._print(self.question.label)
         self.generation = generation
         self._print(generation.text[self.printed :])
         self.printed = len(generation.text)
@@ -136,18 +168,20 @@ class _Writer:
         if self.streams:
             print(text, end="", flush=True)
 
-    def end(self, path, options):
+    def end(self, options):
         """Print what is left: the whole answer, a line's end, and the boxes."""
-        answer = self.generation
+        answer, question = self.generation, self.question
         if answer is None:
             return
         if options.json:
-            report = as_json(path, options.prompt, answer)
+            report = as_json(question.path, question.prompt, answer)
             if options.top_logits:
                 report["top_logits"] = [[dataclasses.asdict(token) for token in place] for place in self.candidates]
+            if options.out_dir is not None:
+                report["files"] = self.files
             print(json.dumps(report), flush=True)
             return
-        print("" if self.streams else self.label + answer.text, flush=True)
+        print("" if self.streams else question.label + answer.text, flush=True)
         if options.boxes or sys.stdout.isatty():
             for detection in answer.objects:
                 print(box_line(detection), flush=True)
@@ -168,41 +202,8 @@ def box_line(detection):
     return f"  {detection.label or 'something'}: left {left}, top {top}, right {right}, bottom {bottom} (pixels)"
 
 
-def _write_drawn(options, path, answer, model):
-    """Write the annotated image and the masks that the options ask for, or note why there are none."""
-    if options.annotate and answer.objects:
-        image = upright_rgb(open_image(path, options.max_pixels))
-        save_image(annotate(image, answer.objects, options.font), options.annotate)
-        note_missing((detection.label for detection in answer.objects), font_size(image.size), options.font)
-    elif options.annotate:
-        print(f"note: the answer names no box, so no image was written{_hint(options, 'detect')}", file=sys.stderr)
-    if options.mask_dir and not write_masks(options.mask_dir, path, answer.objects):
-        print(f"note: {_why_no_mask(options, answer, model)}", file=sys.stderr)
-
-
-def _hint(options, task):
-    """Return what to ask instead, unless just that was asked."""
-    return "" if options.prompt.startswith((task, "segment")) else f": ask '{task} ...'"
-
-
-def _why_no_mask(options, answer, model):
-    """Say why an answer has no mask that could be written."""
-    from conversion.codebook import FILE
-
-    lengths = mask_lengths(answer.text)
-    if not lengths:
-        return f"the answer has no mask, so none was written{_hint(options, 'segment')}"
-    if MASK_TOKENS not in lengths:
-        cut = answer.finish_reason == "length"
-        reason = "the answer was cut off: raise --max-new-tokens" if cut else f"a mask takes {MASK_TOKENS}"
-        return f"the answer has {lengths[-1]} of the {MASK_TOKENS} tokens of a mask, so none was written; {reason}"
-    if model.mask_params is None:
-        return f"the answer has a mask that cannot be decoded: the checkpoint's folder has no {FILE}"
-    return "the answer has a mask without a box, or with codes that are not in the codebook, so none was written"
-
-
 def _note_unused(options):
-    """Note settings of sampling that do not matter, and an ``<image>`` in the prompt that only other programs read."""
+    """Note settings of sampling that do not matter."""
     tuned = {
         "--temperature": options.temperature not in (0, 1),
         "--top-p": options.top_p != 1,
@@ -214,8 +215,3 @@ def _note_unused(options):
         print(f"note: {', '.join(ignored)} only matter with --do-sample; decoding greedily", file=sys.stderr)
     elif ignored and options.temperature == 0:
         print(f"note: {', '.join(ignored)} do not matter at --temperature 0; decoding greedily", file=sys.stderr)
-    if IMAGE_MARK in without_image_marks(options.prompt):
-        print(
-            f"note: {IMAGE_MARK} within a prompt is read as text; in front of it, it stands for the image",
-            file=sys.stderr,
-        )

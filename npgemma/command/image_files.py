@@ -1,4 +1,4 @@
-"""Images that the command writes: their formats, the names of masks, and early checks of both."""
+"""Images that the command writes: their formats and names, and early checks of both."""
 
 import io
 import os
@@ -8,23 +8,49 @@ from PIL import Image
 
 from npgemma.answer import Detection
 from npgemma.errors import InputError
-from npgemma.files.writing import replacing
+from npgemma.files.reading import reason
+from npgemma.files.writing import check_writable, replacing
 
 # Bytes of a file name that come from its label, and of a whole name: file systems allow 255, some fewer.
 LABEL_BYTES, NAME_BYTES = 80, 180
 
 
-def write_masks(folder: str, path: str, objects: list[Detection]) -> list[str]:
+class Names:
+    """Gives every file of a run a path of its own, which no image has that the run reads."""
+
+    def __init__(self, images):
+        self.taken = {_place(path) for path in images}
+
+    def free(self, folder, name):
+        """Return a path in a folder: with a number behind the name where it is taken."""
+        path, number = os.path.join(folder, name), 1
+        while _place(path) in self.taken:
+            number += 1
+            path = f"-{number}".join(os.path.splitext(os.path.join(folder, name)))
+        self.taken.add(_place(path))
+        return path
+
+
+def _place(path):
+    """Return what a path leads to; on some systems, names in capitals are the same names."""
+    return os.path.realpath(path).casefold()
+
+
+def write_masks(folder, path, objects: list[Detection], free=os.path.join) -> list[str]:
     """Write each mask as an image, white inside, and return the files: ``example-1-red-circle.png`` after the image
-    ``path``, the place in its answer, and the label. The folder is made if it does not exist and there is a mask.
+    ``path``, the place in its answer, and the label; ``free`` makes a path of folder and name.
     """
     written = []
     for i, detection in enumerate(objects, 1):
         if detection.mask is not None:
-            os.makedirs(folder, exist_ok=True)
-            written.append(os.path.join(folder, mask_name(path, i, detection.label)))
+            written.append(free(folder, mask_name(path, i, detection.label)))
             save_image(Image.fromarray(detection.mask), written[-1])
     return written
+
+
+def drawn_name(path, kind):
+    """Return the file name of an image that shows something about another: ``cats-annotated.png``."""
+    return f"{_shortened(_stem(path), NAME_BYTES - LABEL_BYTES)}-{kind}.png"
 
 
 def mask_name(path, place, label):
@@ -50,14 +76,8 @@ def _stem(path):
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def check_mask_folder(path, images):
-    """Refuse early a folder that cannot be written to, and images whose masks would have the same file name."""
-    names = [_stem(image) for image in images]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise InputError(
-            f"masks are named after their images, and two of these are called '{twice}': give each its own --mask-dir"
-        )
+def check_folder(path):
+    """Refuse early a folder that cannot be written to."""
     nearest = path
     while nearest and not os.path.lexists(nearest):
         nearest = os.path.dirname(nearest)
@@ -75,12 +95,22 @@ def check_image_name(path):
     # Formats that Pillow can only read raise one thing, those that need other images another.
     except Exception:
         raise InputError(f"an image to write should be named like out.png or out.jpg, found '{path}'") from None
+    check_writable(path)
 
 
 def save_image(image, path):
-    """Write an image in the format its name asks for; the file appears only once it is complete."""
-    with replacing(path) as file:
-        image.save(file, _format(path))
+    """Write an image in the format its name asks for; the file appears only once it is complete. A folder that does not
+    exist is made.
+    """
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with replacing(path) as file:
+            image.save(file, _format(path))
+    except InputError:
+        raise
+    # Pillow refuses sizes that a format cannot have in different ways.
+    except Exception as problem:
+        raise InputError(f"cannot write '{path}' ({reason(problem)}): name another, or one that ends in .png") from None
 
 
 def _format(path):

@@ -36,7 +36,7 @@ def run(options):
     # Both backends must draw alike.
     settings = prepare.sampling(options, seed=0 if options.seed is None else options.seed)
     twin_backend.check_device(device)
-    [(path, image)] = prepare.images(options, most=1)
+    path, image = prepare.image(options)
     model = prepare.reference(options, options.dtype)
     twin = twin_of(model, device)
     with npgemma.record() as expected:

@@ -1,11 +1,16 @@
 """Reports on a port, of ``compare`` and ``diagnose``, laid out for reading."""
 
+import collections
+import json
 import re
 
+from npgemma.files.foreign import shown
 from npgemma.porting.mistakes import MISTAKES
 
 # Statements between a wrong array and its inputs that are printed.
 MOST_STEPS = 12
+# Letters of a name and of a path or a statement, whoever wrote them.
+NAME, PATH = 80, 300
 
 
 def compare_table(report):
@@ -13,7 +18,7 @@ def compare_table(report):
     counts = report["coverage"]
     lines = [
         f"coverage: {counts['compared']} arrays of {counts['kinds']} kinds compared; {counts['known_kinds']} more kinds"
-        f" are other names of these; {counts['unseen_kinds']} kinds are not in {report['port']}",
+        f" are other names of these; {counts['unseen_kinds']} kinds are not in {shown(report['port'], PATH)}",
         f"          {counts['unknown']} of its {counts['port_arrays']} arrays are unknown (--check-map lists them)",
         *_prompt(report["other_prompt"]),
         *_tokens(report["tokens"]),
@@ -92,7 +97,7 @@ def _tokens(tokens):
 def _first(first):
     """Say what is wrong first, what it was made from, and what to look at."""
     shapes, operation = first["shapes"], first["operation"]
-    lines = [f"first wrong operation: {first['name']}", f"  the port's {first['port']}"]
+    lines = [f"first wrong operation: {first['name']}", f"  the port's {shown(first['port'], NAME)}"]
     if first["relative_l2"] is not None:
         lines.append(f"  relative L2 {first['relative_l2']:.2g}, budget {first['budget']:g}")
     if shapes["expected"] != shapes["found"]:
@@ -110,7 +115,8 @@ def _first(first):
         lines.append(f"    {hidden} statements before these, whose arrays the port does not show either")
     for step in [*first["between"][hidden:], operation]:
         weights = f" with {', '.join(step['weights'])}" if step["weights"] else ""
-        lines.append(f"    {step['file']}  {step['formula']}{weights}" if step["file"] else "    what goes in")
+        told = shown(f"{step['file']}  {step['formula']}{weights}", PATH)
+        lines.append(f"    {told}" if step["file"] else "    what goes in")
     return lines
 
 
@@ -119,7 +125,7 @@ def inputs_table(report):
     lines = []
     for row in report["inputs"]:
         outcome = "right" if row["right"] else "WRONG"
-        lines.append(f"{row['name']:28} {outcome}  {row['says']}".rstrip())
+        lines.append(f"{shown(row['name'], NAME):28} {outcome}  {row['says']}".rstrip())
     right = sum(row["right"] for row in report["inputs"])
     lines.append(f"{right} of {len(report['inputs'])} inputs right: {'passed' if report['passed'] else 'FAILED'}")
     return "\n".join(lines)
@@ -138,10 +144,11 @@ def map_table(report):
         kinds = _kinds(report[key])
         lines.append(f"{title}: {len(report[key])} arrays of {len(kinds)} kinds")
         lines += [f"  {count:4} {name}" for name, count in kinds.items()]
-    lines += [f"does not fit: {name}: {why}" for name, why in report["misfits"].items()]
+    lines += [f"does not fit: {name}: {shown(why, PATH)}" for name, why in report["misfits"].items()]
     lines.append("suggestions, to be put into the map:" if report["suggestions"] else "no suggestions")
     for rule in report["suggestions"]:
-        lines.append(f'  [["{rule["port"]}"]]  # by {rule["by"]}' + ", the values differ" * (rule["by"] == "shape"))
+        port = json.dumps(rule["port"], ensure_ascii=False)
+        lines.append(f"  [[{port}]]  # by {rule['by']}" + ", the values differ" * (rule["by"] == "shape"))
         lines.append(f'  ours = "{rule["ours"]}"\n  axes = "{rule["axes"]}"')
     return "\n".join(lines)
 
@@ -149,11 +156,8 @@ def map_table(report):
 def _kinds(names):
     """Count names that differ in the numbers of blocks and steps only."""
     pairs = names.items() if isinstance(names, dict) else ((name, "") for name in names)
-    counts = {}
-    for name, port in pairs:
-        shown = re.sub(r"\b(block|step|layers|layer|blk)\.\d+", r"\1.*", f"{name}  <-  {port}" if port else name)
-        counts[shown] = counts.get(shown, 0) + 1
-    return counts
+    lines = (shown(name, NAME) + (f"  <-  {shown(port, NAME)}" if port else "") for name, port in pairs)
+    return collections.Counter(re.sub(r"\b(block|step|layers|layer|blk)\.\d+", r"\1.*", line) for line in lines)
 
 
 def mistakes_table(report):

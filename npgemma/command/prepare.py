@@ -8,9 +8,13 @@ from dataclasses import fields
 from PIL import Image
 
 import npgemma
+from npgemma.command import inputs
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
+from npgemma.files.images import open_image, upright_rgb
 from npgemma.image import load_image
+from npgemma.machinery.loading import check_neighbour
+from npgemma.machinery.model import MARKS, without_marks
 from npgemma.machinery.sampling import Sampling
 
 
@@ -34,19 +38,21 @@ def device(options):
     return "cpu" if options.only_cpu else options.device
 
 
-def images(options, most=None):
-    """Read the images at the size of the checkpoint's model, and return (path, `npgemma.image.LoadedImage`) of each;
-    with several images per prompt, (paths, images) of each prompt. More than ``most`` prompts are an error.
+def image_paths(options):
+    """Return the path of every image that the options name; with several per prompt, the paths of each prompt."""
+    paths, count = inputs.image_paths(options.image or [str(npgemma.example_image())]), options.images_per_prompt
+    if len(paths) % count:
+        raise InputError(f"--images-per-prompt {count} should divide the number of images, found {len(paths)}")
+    return paths if count == 1 else [paths[first : first + count] for first in range(0, len(paths), count)]
+
+
+def image_reader(options):
+    """Return the function that reads the image of a path as `npgemma.image.LoadedImage`, at the size of the
+    checkpoint's model, or a list of such images.
     """
     from conversion.folder import open_folder, tokenizer_of
     from conversion.preprocessing import read_preprocessing
 
-    paths = options.image or [str(npgemma.example_image())]
-    count = options.images_per_prompt
-    if most and len(paths) > most * count:
-        raise InputError(f"this command takes {'one image' if count == 1 else f'{count} images'}, found {len(paths)}")
-    if len(paths) % count:
-        raise InputError(f"--images-per-prompt {count} should divide the number of images, found {len(paths)}")
     source = checkpoint(options)
     config, _ = open_folder(source)
     preprocessing = read_preprocessing(source, config, options.resize)
@@ -57,12 +63,31 @@ def images(options, most=None):
         )
     # Pillow has a limit of its own, for the whole process.
     Image.MAX_IMAGE_PIXELS = options.max_pixels
+
+    def read(path):
+        if isinstance(path, list):
+            return [read(each) for each in path]
+        with _quiet_libraries():
+            return load_image(inputs.contents(path), config.vision.image_size, preprocessing, options.max_pixels)
+
+    return read
+
+
+def image(options):
+    """Return the one image that a command takes, or the images of the one prompt, behind the path or paths."""
+    paths, count = image_paths(options), options.images_per_prompt
+    if len(options.prompts) > 1:
+        raise InputError(f"this command takes one prompt, found {len(options.prompts)}")
+    if len(paths) > 1:
+        takes = "one image" if count == 1 else f"{count} images"
+        raise InputError(f"this command takes {takes}, found {len(paths) * count}")
+    return paths[0], image_reader(options)(paths[0])
+
+
+def original(path, options):
+    """Return the image of a path as it was before it was resized."""
     with _quiet_libraries():
-        size = config.vision.image_size
-        loaded = [(path, load_image(path, size, preprocessing, options.max_pixels)) for path in paths]
-    if count == 1:
-        return loaded
-    return [tuple(map(list, zip(*loaded[first : first + count]))) for first in range(0, len(loaded), count)]
+        return upright_rgb(open_image(inputs.contents(path), options.max_pixels))
 
 
 @contextlib.contextmanager
@@ -115,7 +140,21 @@ def load(options, progress):
 
         package = torch_ref
     static = getattr(options, "static", False)
-    return _load(package, options, progress, dtype=options.dtype, device=device(options), static=static)
+    model = _load(package, options, progress, dtype=options.dtype, device=device(options), static=static)
+    for prompt in getattr(options, "prompts", []) or [getattr(options, "prompt", None) or ""]:
+        note_marks(prompt)
+    return model
+
+
+def note_marks(prompt):
+    """Note what other programs read in a prompt: what stands in front of it is left out, elsewhere it stays."""
+    rest = without_marks(prompt)
+    for mark in MARKS:
+        if mark in rest:
+            print(f"note: {mark} within a prompt stays as it is; only in front of it is it left out", file=sys.stderr)
+        # Where images stand, every program writes <image>; <bos> is what somebody was told to write.
+        elif mark in prompt and mark != MARKS[0]:
+            print(f"note: {mark} in front of a prompt is left out, since npgemma puts it there itself", file=sys.stderr)
 
 
 def reference(options, dtype):
@@ -135,11 +174,21 @@ def _load(package, options, progress, **settings):
         **settings,
     )
     progress.clear()
+    print_notes(model.source)
     return model
+
+
+def print_notes(source):
+    """Say on stderr what a checkpoint holds or declares that is not followed."""
+    from conversion.notes import notes_of
+
+    for note in notes_of(source):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def import_twin():
     """Import the torch backend, or say what is missing."""
+    check_neighbour("torch_ref")
     try:
         import torch_ref.backend
 

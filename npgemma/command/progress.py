@@ -16,7 +16,11 @@ class Progress:
 
     def __init__(self):
         self.start, self.shown = time.monotonic(), False
-        self.active = sys.stderr.isatty()
+        self.active = self.terminal = sys.stderr.isatty()
+        self.counted, self.first = (
+            "",
+            None,
+        )  # how many answers are done; when the first were, and how many
 
     def report(self, what, done, total):
         """Say how much of ``what`` is done."""
@@ -25,8 +29,20 @@ class Progress:
     def note(self, what):
         """Say what is going on."""
         if self.active and time.monotonic() - self.start > 1:
-            print(f"\r\033[K{shown(what, 100)}", end="", file=unescaped(sys.stderr), flush=True)
+            print(f"\r\033[K{self.counted}{shown(what, 100)}", end="", file=unescaped(sys.stderr), flush=True)
             self.shown = True
+
+    def count(self, done, total):
+        """Say how many of several answers are done and how long the others will take, before all that is reported."""
+        if not self.terminal or total == 1 or done == total:
+            return
+        self.active, now = True, time.monotonic()
+        began, before = self.first = self.first or (now, done)
+        self.counted = f"{done} of {total}"
+        if done > before:
+            self.counted += f", {(now - began) / (done - before) * (total - done):.0f} s left"
+        self.note("")
+        self.counted += ": "
 
     def clear(self):
         """Take the line away, before anything else is printed."""
@@ -56,5 +72,7 @@ class _Blocks(Probe):
         """Count a call of a block."""
         if self.progress.active and source.name == "block":
             tower = self.towers[pathlib.PurePath(source.file).stem]
-            self.progress.report(tower[0], tower[2], tower[1])
+            # Those of the steps after the prompt are not counted.
+            if tower[2] < tower[1]:
+                self.progress.report(tower[0], tower[2], tower[1])
             tower[2] += 1

@@ -2,6 +2,8 @@
 
 import re
 
+from npgemma.files.foreign import shown
+
 
 def parity_table(report):
     """Lay out a parity report for reading."""
@@ -38,7 +40,7 @@ def summary_table(report):
     """Lay out on one screen what a checkpoint is, and what it needs."""
     facts, size = report["summary"], report["summary"]["resolution"]
     tokens, free = report["config"]["image_tokens"], facts["free"]
-    ids = ", ".join(map(str, facts["end_tokens"]))
+    ids = shown(", ".join(map(str, facts["end_tokens"])), 80)
     lines = [
         f"{'checkpoint':14} {report['checkpoint']}",
         f"{'family':14} {facts['family']}",
@@ -51,6 +53,7 @@ def summary_table(report):
         f"{'tokenizer':14} {facts['tokenizer']}",
         f"{'end tokens':14} {ids}",
         f"{'adapter':14} {facts['adapter'] or 'none'}",
+        *(f"{'note':14} {note}" for note in facts["notes"]),
         "",
         "memory for the weights" + (f" ({free / 1e9:.1f} GB are free here)" if free is not None else ""),
     ]

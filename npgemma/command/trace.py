@@ -64,7 +64,7 @@ def run(options):
     _check_outputs(options)
     settings = prepare.sampling(options)
     prepare.backend_of(options)
-    ids = given_tokens.read_ids(options.force_ids) if options.force_ids else None
+    ids = given_tokens.read_ids(options.force_ids) if options.force_ids is not None else None
     spool, progress = _Listing() if options.list else Spool(options.out), Progress()
     first, last = options.steps
 
@@ -74,7 +74,7 @@ def run(options):
             spool.add(name, array)
 
     with prepare.mistake(options):
-        [(path, image)] = prepare.images(options, most=1)
+        path, image = prepare.image(options)
         model = prepare.load(options, progress)
         manifest = Manifest(model.params)
         with record(options.only, sink, manifest.watch):
@@ -98,7 +98,7 @@ def run(options):
         answer=answer.token_ids,
     )
     with contextlib.ExitStack() as files:
-        if options.manifest:
+        if options.manifest is not None:
             files.enter_context(replacing(options.manifest)).write(text.encode())
         spool.close({**about, "token_ids": json.dumps(answer.token_ids), "manifest": text})
     print(f"{len(spool.entries)} arrays of '{answer.text}' written to {options.out}", file=sys.stderr)

@@ -8,15 +8,17 @@ from PIL import Image
 
 from npgemma.command.arguments import positive
 from npgemma.command.attention_sheet import HEADS, attention_sheet
-from npgemma.command.image_files import check_image_name, save_image
+from npgemma.command.image_files import check_image_name
+from npgemma.command.inputs import flat
 from npgemma.errors import InputError
 from npgemma.explain.attention_maps import attention_of
 from npgemma.explain.passes import Candidate, watched
 from npgemma.explain.seen_image import as_seen
 from npgemma.porting.given_tokens import pixels_of, prompt_ids
 
-# Every option of the command that names an image to write.
+# Every option of the command that names an image to write, and what is behind the image's name in --out-dir.
 FILES = {"annotate": "--annotate", "show_attention": "--show-attention", "image_as_seen": "--save-image-as-seen"}
+KINDS = {"annotate": "annotated", "show_attention": "attention", "image_as_seen": "seen"}
 
 
 def add_arguments(parser):
@@ -26,35 +28,41 @@ def add_arguments(parser):
         help="print the N most probable tokens at each place of the answer, with their probabilities",
     )  # fmt: skip
     parser.add_argument(
-        "--show-attention", metavar="FILE",
+        "--show-attention", nargs="?", const=True, metavar="FILE",
         help="image to write, with the attention of each token of the answer onto the image: of the "
         f"{HEADS} heads of the decoder, in whichever layers, that look at the image most sharply; beneath, the shares "
         "of the image, <bos>, the prompt and the answer so far",
     )  # fmt: skip
     parser.add_argument(
-        "--save-image-as-seen", metavar="FILE", dest="image_as_seen",
+        "--save-image-as-seen", nargs="?", const=True, metavar="FILE", dest="image_as_seen",
         help="image to write: the square that the model sees",
     )  # fmt: skip
 
 
-def check(options):
-    """Refuse early what cannot be written or watched."""
-    taken = {os.path.realpath(path): "the image itself" for path in options.image or []}
-    for field, name in FILES.items():
-        path = getattr(options, field)
-        if path is None:
+def check(options, paths, answers):
+    """Refuse early what cannot be written, or not about so many answers, and what cannot be watched."""
+    outputs = FILES | {"mask_dir": "--mask-dir"}
+    given = {
+        option: getattr(options, field) for field, option in outputs.items() if getattr(options, field) is not None
+    }
+    if options.out_dir is not None and not given:
+        raise InputError(f"--out-dir is for images to write: add {' or '.join(outputs.values())}")
+    taken = {os.path.realpath(path): "the image itself" for path in flat(paths[:1]) if "\0" not in path}
+    for option, path in given.items():
+        if path is True and options.out_dir is None:
+            raise InputError(f"{option} needs a name behind it, or --out-dir DIR beside it")
+        if path is not True and options.out_dir is not None:
+            raise InputError(f"--out-dir names files after their images: leave out '{path}' behind {option}")
+        if path is True or option == "--mask-dir":
             continue
+        if answers > 1:
+            raise InputError(f"{option} FILE is for one answer about one image, found {answers}: use --out-dir DIR")
         check_image_name(path)
-        owner = taken.setdefault(os.path.realpath(path), name)
-        if owner != name:
-            raise InputError(f"{name} would overwrite {owner} at '{path}': name another file")
+        owner = taken.setdefault(os.path.realpath(path), option)
+        if owner != option:
+            raise InputError(f"{option} would overwrite {owner} at '{path}': name another file")
     if options.static and (options.top_logits or options.show_attention):
         raise InputError("--top-logits and --show-attention watch each step, which --static compiles: leave it out")
-
-
-def one_image_only(options):
-    """Return whether an option writes one file, which can show one image only."""
-    return any(getattr(options, field) is not None for field in FILES)
 
 
 def watching(options, model):
@@ -71,13 +79,13 @@ def seen_image(image, model):
     return Image.fromarray(as_seen(np.concatenate(squares, axis=1), model.preprocessing))
 
 
-def write_attention(options, image, answer, passes, model):
-    """Write the sheet of an answer's attention."""
+def attention_sheet_of(question, answer, passes, model):
+    """Return the sheet of the attention of an answer that was given alone."""
     if not passes.weights:
         raise InputError("no attention weights were seen, as a mistake took their place: leave out --show-attention")
-    images, prompt = len(image) if isinstance(image, list) else 1, len(prompt_ids(model, options.prompt))
-    attention = attention_of(passes, answer, images, prompt)
-    save_image(attention_sheet(seen_image(image, model), attention, answer, model.tokenizer), options.show_attention)
+    image, prompt = question.image, len(prompt_ids(model, question.prompt))
+    attention = attention_of(passes, answer, len(image) if isinstance(image, list) else 1, prompt)
+    return attention_sheet(seen_image(image, model), attention, answer, model.tokenizer)
 
 
 def candidate_lines(places: list[list[Candidate]]) -> list[str]:

@@ -4,6 +4,8 @@ import json
 import pathlib
 import re
 
+from npgemma.files.foreign import escaped
+
 WEB = pathlib.Path(__file__).parent / "web"
 FIRST = "main.js"
 _IMPORT = re.compile(r"^import (\{[^}]*\}) from \"\./([\w-]+\.js)\";$", re.M)
@@ -27,11 +29,20 @@ def bundle(facts, data):
     parts = {
         "style": _text("style.css"),
         "texts": as_json(json.loads(_text("texts.json"))),
-        "facts": as_json(facts),
+        "facts": as_json(shown(facts)),
         "data": data,
         "script": script(),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _text("page.html"))
+
+
+def shown(value):
+    """Return plain values with every text in them `escaped`: prompts and tokens are from outside."""
+    if isinstance(value, dict):
+        return {key: shown(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown(each) for each in value]
+    return escaped(value, kept="\n\t") if isinstance(value, str) else value
 
 
 def as_json(value):

@@ -11,7 +11,7 @@ from npgemma.axes import suffix
 from npgemma.explain.attention_maps import WEIGHTS
 from npgemma.explain.attention_mask import MASKS
 from npgemma.explain.thumbnails import thumbnail
-from npgemma.machinery.model import without_image_marks
+from npgemma.machinery.model import without_marks
 
 # The arrays that the sections of the page are made from.
 WHOLE = (
@@ -170,5 +170,5 @@ def infer(model, image, prompt, settings):
     recording = Recording()
     with record(sink=recording.sink, watch=recording.watch):
         answer = model.generate(image, prompt, **settings)
-    ids = model.tokenizer.prompt(without_image_marks(prompt))
+    ids = model.tokenizer.prompt(without_marks(prompt))
     return Inference(model, image, prompt, ids, answer, settings, recording)

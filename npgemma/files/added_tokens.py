@@ -8,11 +8,16 @@ import re
 from dataclasses import dataclass
 
 from npgemma.errors import InputError
+from npgemma.files.foreign import shown
 
 # Hugging Face's placeholder for an image's vectors: no token of the text, so it stays plain text in a prompt.
 IMAGE = "<image>"
-LARGEST_ID = 2**24
+LARGEST_ID, MOST_TOKENS = 2**24, 2**16
+# Letters of a piece or an added token; cutting a text into pieces takes that many steps a letter.
+LONGEST = 256
 FLAGS = "single_word", "lstrip", "rstrip", "normalized"
+# An added token in a JSON file, but for its id.
+TOKEN = {"content": str} | dict.fromkeys(FLAGS, (bool, None))
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,10 @@ class Matcher:
             start, place = place, place + len(token.content)
             if token.single_word and _touched(text, start, place):
                 continue
-            if token.lstrip:
-                start = max(done, len(text[:start].rstrip()))
-            if token.rstrip:
-                place = len(text) - len(text[place:].lstrip())
+            while token.lstrip and start > done and text[start - 1].isspace():
+                start -= 1
+            while token.rstrip and place < len(text) and text[place].isspace():
+                place += 1
             if start > done:
                 yield text[done:start]
             yield token.id
@@ -69,18 +74,21 @@ class Matcher:
 
 
 def _touched(text, start, stop):
-    return bool(re.search(r"\w$", text[:start]) or re.match(r"\w", text[stop:]))
+    return re.search(r"\w", text[max(start - 1, 0) : start] + text[stop : stop + 1]) is not None
 
 
 def read_tokens(entries, name) -> list[AddedToken]:
-    """Read the list ``added_tokens`` of a ``tokenizer.json``, less the image token; InputError if it is malformed."""
+    """Read entries (`TOKEN` with an ``id``) of a JSON file, less the image token; InputError if one is absurd."""
+    if len(entries) > MOST_TOKENS:
+        raise InputError(f"'{name}' has {len(entries)} added tokens, npgemma reads {MOST_TOKENS}: add fewer")
     tokens = []
-    for entry in entries if isinstance(entries, list) else [entries]:
-        if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-            found = f"{entry!r:.80}"
-            raise InputError(f"'{name}': an added token should be an object with 'id' and 'content', found {found}")
-        flags = {flag: entry.get(flag, False) is True for flag in FLAGS}
-        tokens.append(AddedToken(check_id(entry.get("id"), name), entry["content"], **flags))
+    for entry in entries:
+        if len(entry["content"]) > LONGEST:
+            raise InputError(
+                f"'{name}' has an added token of more than {LONGEST} letters, {shown(entry['content'], 80)}"
+            )
+        flags = {flag: bool(entry.get(flag)) for flag in FLAGS}
+        tokens.append(AddedToken(check_id(entry["id"], name), entry["content"], **flags))
     return [token for token in tokens if token.content != IMAGE]
 
 

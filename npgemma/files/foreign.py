@@ -35,7 +35,7 @@ def shown(value: object, most: int = MOST) -> str:
     text = str(value)
     if len(text) > most:
         text = re.sub(r"\S{60,}", lambda word: _cut(word[0], min(most // 2, WORD)), text)
-    return escaped(_cut(text, most))
+    return _cut(escaped(_cut(text, most)), 2 * most)
 
 
 def _cut(text, most):

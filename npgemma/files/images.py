@@ -61,7 +61,7 @@ def open_image(image, max_pixels=MAX_PIXELS):
             raise InputError(f"{name} is not an image in a format that is read, {READ}: convert it to PNG") from None
         except Image.DecompressionBombError:
             raise InputError(
-                f"{name} has more than {max_pixels / 1e6:g} million pixels, or takes as long to decode: scale it down "
+                f"{name} has more than {max_pixels:,.0f} pixels, or takes as long to decode: scale it down "
                 "first, or allow more with --max-pixels (in Python max_pixels, and PIL.Image.MAX_IMAGE_PIXELS)"
             ) from None
 

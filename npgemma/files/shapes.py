@@ -28,30 +28,34 @@ def check(value: Any, shape: Any, name: str) -> None:
     Traceback (most recent call last):
     npgemma.errors.InputError: the manifest: ids[1] should be a whole number, found 2.5
     """
-    problem = _problem(value, shape, "")
+    problem = _problem(value, shape)
     if problem:
         place, expected, found = problem
-        where = f"{name}: {shown(place, 80)}" if place else name
+        where = f"{name}: {shown(place.removeprefix('.'), 80)}" if place else name
         raise InputError(f"{where} should be {expected}, found {shown(_found(found), 80)}")
 
 
-def _problem(value, shape, place):
-    """Return where a value has another shape, what should be there and what is; None if it fits."""
+def _problem(value, shape):
+    """Return where in a value a shape does not fit, what should be there and what is; None if it fits."""
     if isinstance(shape, tuple):
-        problems = [_problem(value, each, place) for each in shape]
+        problems = [_problem(value, each) for each in shape]
         # That of the shape that fits furthest.
         return None if None in problems else max(problems, key=lambda problem: len(problem[0]))
     if isinstance(shape, list):
         if not isinstance(value, list):
-            return place, "a list", value
-        return next(filter(None, (_problem(each, shape[0], f"{place}[{i}]") for i, each in enumerate(value))), None)
+            return "", "a list", value
+        for i, each in enumerate(value):
+            if problem := _problem(each, shape[0]):
+                return f"[{i}]{problem[0]}", *problem[1:]
+        return None
     if isinstance(shape, dict):
         if not isinstance(value, dict):
-            return place, "an object", value
-        pairs = ((key, shape[str]) for key in value) if str in shape else shape.items()
-        steps = ((f"{place}.{key}".removeprefix("."), value.get(key), each) for key, each in pairs)
-        return next(filter(None, (_problem(found, each, step) for step, found, each in steps)), None)
-    return None if _is(value, shape) else (place, WORDS[shape], value)
+            return "", "an object", value
+        for key, each in ((key, shape[str]) for key in value) if str in shape else shape.items():
+            if problem := _problem(value.get(key), each):
+                return f".{key}{problem[0]}", *problem[1:]
+        return None
+    return None if _is(value, shape) else ("", WORDS[shape], value)
 
 
 def _is(value, shape):

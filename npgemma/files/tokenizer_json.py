@@ -11,9 +11,26 @@ import math
 import re
 
 from npgemma.errors import InputError
-from npgemma.files.added_tokens import Matcher, check_id, read_tokens
+from npgemma.files.added_tokens import TOKEN, Matcher, check_id, read_tokens
+from npgemma.files.foreign import shown
 from npgemma.files.reading import read_json
+from npgemma.files.shapes import check
 
+# Of the file; PaliGemma 2's has 34 MB.
+MOST_BYTES = 50_000_000
+# Steps of a normalizer or a decoder, and how many times as long they may make a text. PaliGemma's replaces spaces.
+MOST_STEPS, MOST_GROWTH = 16, 4
+STEP = {"type": str, "pattern": ({"String": (str, None)}, None), "content": (str, None)}
+SHAPE = {
+    "model": {"type": (str, None)}, "added_tokens": ([TOKEN | {"id": int}], None), "pre_tokenizer": (STEP, None),
+    "normalizer": (STEP | {"normalizers": ([STEP], None)}, None),
+    "decoder": (STEP | {"decoders": ([STEP], None)}, None),
+}  # fmt: skip
+SCORES = {"vocab": list, "unk_id": int, "byte_fallback": (bool, None)}
+PAIRS = {
+    "vocab": dict, "merges": list, "unk_token": (str, None), "byte_fallback": (bool, None), "fuse_unk": (bool, None),
+    "ignore_merges": (bool, None),
+}  # fmt: skip
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 # Tokens that are written as nothing.
 CONTROL = "<pad>", "<eos>", "<bos>", "<unk>"
@@ -30,16 +47,16 @@ class JsonPieces:
 
     def __init__(self, path):
         self.path = path
-        document = read_json(path)
-        model = document.get("model") if isinstance(document, dict) else None
-        kind = model.get("type") if isinstance(model, dict) else None
+        document = read_json(path, SHAPE, MOST_BYTES)
+        model = document["model"]
         # Old files name no type; only byte-pair encoding has merges.
-        kind = "BPE" if kind is None and isinstance(model, dict) and "merges" in model else kind
-        if not isinstance(kind, str) or kind not in MODELS:
+        kind = model.get("type") or ("BPE" if "merges" in model else None)
+        if kind not in MODELS:
             self._refuse("model", kind, " or ".join(MODELS))
-        self.replacements = self._replacements(document.get("normalizer"))
+        self.replacements = self._replacements("normalizer", document, ("Replace",))
         self._check_pre_tokenizer(document.get("pre_tokenizer"))
-        self.written = self._decoder(document.get("decoder"))
+        self.written = self._replacements("decoder", document, ("Replace", "ByteFallback", "Fuse"))
+        self.growth = _growth(self.replacements)
         self.model = MODELS[kind](model, path)
         added = read_tokens(document.get("added_tokens") or [], path)
         self.ids = self.model.ids | {token.content: token.id for token in added}
@@ -93,6 +110,10 @@ class JsonPieces:
         """Return an id's piece; empty if it has none."""
         return self.pieces.get(i, "")
 
+    def all_pieces(self):
+        """Return all pieces by id."""
+        return self.pieces
+
     def is_byte(self, i):
         """Return whether an id stands for a byte."""
         return BYTE.fullmatch(self.pieces.get(i, "")) is not None
@@ -101,41 +122,31 @@ class JsonPieces:
         """Return the id of the unknown piece."""
         return self.model.unknown if self.model.unknown is not None else -1
 
-    def _replacements(self, part):
-        """Return what is replaced by what, of a normalizer or decoder that only replaces."""
-        parts = part.get("normalizers") if isinstance(part, dict) and part.get("type") == "Sequence" else [part]
-        parts = parts if isinstance(parts, list) else [parts]
-        return [self._replace("normalizer", step) for step in parts if step is not None]
-
-    def _replace(self, what, step):
-        pattern = step.get("pattern") if isinstance(step, dict) and step.get("type") == "Replace" else None
-        found = pattern.get("String") if isinstance(pattern, dict) else None
-        if not isinstance(found, str) or not found or not isinstance(step.get("content"), str):
-            self._refuse(what, step.get("type") if isinstance(step, dict) else step, "Replace of a plain text")
-        return found, step["content"]
+    def _replacements(self, what, document, kinds):
+        """Return what is replaced by what, of a normalizer or decoder with steps of these kinds."""
+        part = document.get(what)
+        steps = part.get(what + "s") or [] if part and part["type"] == "Sequence" else [part] if part else []
+        for step in steps:
+            plain = (step.get("pattern") or {}).get("String") and step.get("content") is not None
+            if step["type"] not in kinds or (step["type"] == "Replace" and not plain):
+                self._refuse(what, step["type"], f"{', '.join(kinds)}, of plain texts")
+        found = [(step["pattern"]["String"], step["content"]) for step in steps if step["type"] == "Replace"]
+        if len(found) > MOST_STEPS or _growth(found) > MOST_GROWTH:
+            raise InputError(
+                f"'{self.path}' has a {what} of {len(found)} steps, which make a text up to {_growth(found):.3g} times "
+                f"as long; npgemma reads {MOST_STEPS} and {MOST_GROWTH} times: this is not PaliGemma's tokenizer"
+            )
+        return found
 
     def _check_pre_tokenizer(self, part):
         """Refuse a pre-tokenizer that would cut anything: Gemma's cuts at spaces, which the normalizer has replaced."""
-        if part is None:
-            return
-        pattern = part.get("pattern") if isinstance(part, dict) and part.get("type") == "Split" else None
-        text = pattern.get("String") if isinstance(pattern, dict) else None
-        if not isinstance(text, str) or not text or self.normalize(text) == text:
-            kind = part.get("type") if isinstance(part, dict) else part
-            self._refuse("pre_tokenizer", kind, "none, or Split at spaces")
-
-    def _decoder(self, part):
-        steps = part.get("decoders") if isinstance(part, dict) and part.get("type") == "Sequence" else [part]
-        steps = steps if isinstance(steps, list) else [steps]
-        known = [step.get("type") if isinstance(step, dict) else step for step in steps]
-        for kind in known:
-            if not isinstance(kind, str) or kind not in ("Replace", "ByteFallback", "Fuse"):
-                self._refuse("decoder", kind, "Replace, ByteFallback and Fuse")
-        return [self._replace("decoder", step) for step in steps if step["type"] == "Replace"]
+        text = (part.get("pattern") or {}).get("String") if part and part["type"] == "Split" else None
+        if part and (not text or self.normalize(text) == text):
+            self._refuse("pre_tokenizer", part["type"], "none, or Split at spaces")
 
     def _refuse(self, what, found, expected):
         raise InputError(
-            f"'{self.path}' has a {what} of type {found!r:.80}, npgemma reads {expected}: this is not PaliGemma's "
+            f"'{self.path}' has a {what} of type {shown(found, 80)}, npgemma reads {expected}: this is not PaliGemma's "
             "tokenizer"
         )
 
@@ -144,18 +155,17 @@ class Unigram:
     """A unigram model, from ``model`` of the file: the most probable cut of a text into pieces."""
 
     def __init__(self, document, path):
-        vocabulary = document.get("vocab")
-        self.unknown = document.get("unk_id")
-        if not isinstance(vocabulary, list) or not vocabulary or not all(map(_is_scored, vocabulary)):
+        check(document, SCORES, f"'{path}': model")
+        vocabulary, self.unknown = document["vocab"], document["unk_id"]
+        if not all(map(_is_scored, vocabulary)):
             raise InputError(f"'{path}': 'vocab' should list pieces with their scores: download it again")
-        whole = isinstance(self.unknown, int) and not isinstance(self.unknown, bool)
-        if not whole or not 0 <= self.unknown < len(vocabulary):
-            raise InputError(f"'{path}': 'unk_id' should be the id of a piece, found {self.unknown!r:.80}")
+        if not 0 <= self.unknown < len(vocabulary):
+            raise InputError(f"'{path}': 'unk_id' should be the id of a piece, found {self.unknown}")
         self.ids = {piece: i for i, (piece, _) in enumerate(vocabulary)}
         self.scores = {piece: float(vocabulary[i][1]) for piece, i in self.ids.items()}
         self.longest = max(map(len, self.scores))
         self.unknown_score = min(float(score) for _, score in vocabulary) - UNKNOWN_PENALTY
-        self.spells = document.get("byte_fallback") is True
+        self.spells = document.get("byte_fallback")
 
     def encode(self, text):
         """Return the ids of a text: Viterbi's algorithm over the places between characters."""
@@ -194,32 +204,31 @@ class BytePairs:
     """Byte-pair encoding, from ``model`` of the file: neighbours are joined in the order of the merges."""
 
     def __init__(self, document, path):
-        self.path, vocabulary, merges = path, document.get("vocab"), document.get("merges")
+        check(document, PAIRS, f"'{path}': model")
         for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
             if document.get(name):
-                raise InputError(f"'{path}' has {name} {document[name]!r:.80}: this is not PaliGemma's tokenizer")
-        if not isinstance(vocabulary, dict) or not isinstance(merges, list):
-            raise InputError(f"'{path}' should hold an object 'vocab' and a list 'merges': download it again")
-        self.ids = {piece: check_id(i, path) for piece, i in vocabulary.items()}
+                found = shown(document[name], 80)
+                raise InputError(f"'{path}' has {name} {found}: this is not PaliGemma's tokenizer")
+        self.ids = {piece: check_id(i, path) for piece, i in document["vocab"].items()}
         try:
             # Two spellings: "a b", and since transformers 4.45 ["a", "b"].
-            pairs = [tuple(merge.split(" ")) if isinstance(merge, str) else (merge[0], merge[1]) for merge in merges]
+            pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in document["merges"]]
             self.ranks = {(left, right): rank for rank, (left, right) in enumerate(pairs)}
-        except (TypeError, ValueError, IndexError, KeyError):
+            missing = [left + right for left, right in pairs if left + right not in self.ids]
+        except (TypeError, ValueError):
             raise InputError(f"'{path}': each of 'merges' should be a pair of pieces: download it again") from None
+        if missing:
+            raise InputError(f"'{path}' merges to {shown(missing[0], 80)}, which is no piece: download it again")
         self.unknown_piece = document.get("unk_token")
-        self.unknown = self.ids.get(self.unknown_piece) if isinstance(self.unknown_piece, str) else None
-        self.spells, self.fuses = document.get("byte_fallback") is True, document.get("fuse_unk") is True
-        self.whole_first = document.get("ignore_merges") is True
+        self.unknown = self.ids.get(self.unknown_piece)
+        self.spells, self.fuses = document.get("byte_fallback"), document.get("fuse_unk")
+        self.whole_first = document.get("ignore_merges")
 
     def encode(self, text):
         """Return the ids of a text."""
         if self.whole_first and text in self.ids:
             return [self.ids[text]]
-        try:
-            return [self.ids[piece] for piece in self._joined(self._characters(text))]
-        except KeyError as problem:
-            raise InputError(f"'{self.path}' merges to {problem}, which is no piece: download it again") from None
+        return [self.ids[piece] for piece in self._joined(self._characters(text))]
 
     def _characters(self, text):
         """Return a text's characters as pieces; one outside the vocabulary in bytes, or as the unknown piece."""
@@ -268,10 +277,15 @@ class BytePairs:
 MODELS = {"BPE": BytePairs, "Unigram": Unigram}
 
 
+def _growth(steps):
+    """Return how many times as long replacing one text after another can make a text."""
+    return math.prod(max(1.0, len(content) / len(found)) for found, content in steps)
+
+
 def _is_scored(entry):
     return (
         isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
-        and isinstance(entry[1], (int, float)) and math.isfinite(entry[1])
+        and isinstance(entry[1], (int, float)) and abs(entry[1]) < 1e30
     )  # fmt: skip
 
 

@@ -1,10 +1,14 @@
 """From a checkpoint's folder to a loaded model of the NumPy backend."""
 
+import functools
+import importlib.util
 import os
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
+from npgemma.errors import InputError
 from npgemma.machinery.backend import numpy_backend
 from npgemma.machinery.model import Model
 
@@ -17,6 +21,26 @@ def embedded_checkpoint() -> pathlib.Path:
 def example_image() -> pathlib.Path:
     """Return the path of the image that comes with the project."""
     return embedded_checkpoint() / "example.png"
+
+
+def check_neighbour(name: str) -> None:
+    """Refuse to go on, before it is run, with a file of the user's that hides a package beside this one."""
+    ours, spec = pathlib.Path(__file__).resolve().parents[2] / name, importlib.util.find_spec(name)
+    found = spec and (spec.origin or next(iter(spec.submodule_search_locations or []), None))
+    if not found:
+        raise InputError(f"npgemma's package {name} is missing from '{ours.parent}': install npgemma again")
+    if pathlib.Path(found).resolve().parent != ours:
+        raise InputError(f"'{found}' hides npgemma's package {name}: rename it, or start Python elsewhere")
+
+
+def opened_by(load: Callable[..., Model], given: dict[str, Any], model: Model) -> Model:
+    """Note on a model how it was loaded, with paths that hold in any folder: as this it is pickled."""
+    del given["progress"]
+    for name in ("path", "base", "config", "tokenizer"):
+        if isinstance(given[name], (str, os.PathLike)) and os.path.exists(given[name]):
+            given[name] = os.path.abspath(given[name])
+    object.__setattr__(model, "opening", functools.partial(load, **given))
+    return model
 
 
 def load(
@@ -64,6 +88,8 @@ def load(
     InputError
         If the folder is not a PaliGemma checkpoint, is damaged, or its weights do not fit into memory.
     """
+    given = dict(locals())
+    check_neighbour("conversion")
     import conversion  # the one place where the model knows of checkpoints
 
     backend = numpy_backend(dtype, device, static)
@@ -72,4 +98,5 @@ def load(
     parts = conversion.read_checkpoint(source, dtype, progress, resize)
     params, sizes, mask_params, loaded_tokenizer, preprocessing = parts
     seconds = time.perf_counter() - start
-    return Model(params, sizes, backend, source.path, mask_params, seconds, loaded_tokenizer, preprocessing, source)
+    model = Model(params, sizes, backend, source.path, mask_params, seconds, loaded_tokenizer, preprocessing, source)
+    return opened_by(load, given, model)

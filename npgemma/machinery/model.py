@@ -1,10 +1,12 @@
 """A loaded model: weights, sizes, tokenizer and backend together; it answers prompts and returns logits."""
 
+import copy
 import functools
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
@@ -12,12 +14,15 @@ from npgemma import image as images_of
 from npgemma.answer import Detection, find_objects
 from npgemma.config import Config
 from npgemma.errors import InputError
+from npgemma.files.foreign import shown
 from npgemma.machinery.backend import Backend, to_numpy
 from npgemma.machinery.sampling import Sampling, Settings
 from npgemma.params import Array, MaskParams, Params, leaves
 from npgemma.tokenizer import Tokenizer, open_tokenizer
 
-IMAGE_MARK = "<image>"
+# What the processors of other programs write in front of a prompt.
+MARKS = "<image>", "<bos>"
+IN_FRONT = re.compile(rf"(?:\s*(?:{'|'.join(MARKS)}) *)*+")
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,12 @@ class Model:
     preprocessing : npgemma.image.Preprocessing
     source : conversion.Source, optional
         Where the checkpoint's parts lie, if it was loaded: ``conversion.read_folder(source, dtype)`` reads them again.
+
+    Notes
+    -----
+    For another process a model is pickled as the arguments of its ``load``, which opens it again there; it is opened
+    here too, and refused with an InputError if it was changed since. A forked child in which the twin runs waits for
+    ever if it ran in the parent, since torch's threads do not survive a fork: start processes by ``spawn``.
     """
 
     params: Params
@@ -76,6 +87,25 @@ class Model:
     loaded_tokenizer: Tokenizer | None = None
     preprocessing: images_of.Preprocessing = images_of.PUBLISHED
     source: Any = None
+    # Its ``load`` with all arguments; as this is no field, `dataclasses.replace` does not hand it on.
+    opening: ClassVar[Callable[..., "Model"] | None] = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        again = self.opening and self.opening(device="cpu", static=False)
+        if not again or not all(map(_is_same, _arrays(self), _arrays(again))):
+            raise InputError(
+                "a model is pickled as the arguments of its load, but this one was changed since, or did not come from "
+                "load: load and change it in the other process"
+            )
+        return self.opening, ()
+
+    def __copy__(self) -> "Model":
+        return self  # it is frozen
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Model":
+        model = object.__new__(type(self))
+        vars(model).update(copy.deepcopy(vars(self), memo))
+        return model
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -98,8 +128,8 @@ class Model:
             As for `npgemma.image.load_image`; or pixels that `npgemma.image.load_pixels` returned. For a prompt about
             several images: a list of such images, or their pixels (1, I, size, size, 3).
         prompt : str
-            ``<image>`` in front, as Hugging Face's examples write it, stands for the image and is left out; elsewhere
-            it is text.
+            ``<image>`` and ``<bos>`` in front, as Hugging Face's processor writes them, are left out, since image and
+            start of the text are put there anyway; elsewhere they stay.
         watch : callable, optional
             Called as ``watch(generation)`` with the growing answer after every token.
         **settings
@@ -229,7 +259,7 @@ class Model:
         if not prompts or len(images) not in (1, len(prompts)):
             raise InputError(f"expected one image for each of {len(prompts)} prompts, found {len(images)}")
         choose, backend = self.chooser(settings, len(prompts)), self.backend
-        ids_BT, valid_BT = self._aligned([self.tokenizer.prompt(without_image_marks(prompt)) for prompt in prompts])
+        ids_BT, valid_BT = self._aligned([self.tokenizer.prompt(without_marks(prompt)) for prompt in prompts])
         with backend.session():
             start = backend.clock()
             loaded = [self._loaded(image) for image in images]
@@ -249,7 +279,9 @@ class Model:
 
     def _aligned(self, rows: list[list[int]]) -> tuple[Array, Array]:
         """Return prompts of any length as one array that ends together, and which of its tokens are not padding."""
-        longest = max(len(row) for row in rows)
+        longest, context = max(len(row) for row in rows), self.config.text.context_length
+        if longest > context:
+            raise InputError(f"the prompt has {longest} tokens, more than the model's context of {context}: shorten it")
         ids_BT = np.array([[self.config.pad_token] * (longest - len(row)) + row for row in rows])
         valid_BT = np.array([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
         return ids_BT, valid_BT
@@ -327,19 +359,29 @@ class Model:
         raise InputError(f"the model in '{self.folder}' overflows {dtype}, although all its weights are finite")
 
 
-def without_image_marks(prompt: str) -> str:
-    """Return a prompt without ``<image>`` in front, which other programs write for each image.
+def _arrays(model: Model) -> list[Any]:
+    return [array for tree in (model.params, model.mask_params) if tree for _, _, array in leaves(tree)]
+
+
+def _is_same(ours: Any, theirs: Any) -> bool:
+    """Compare two weights; a file that is mapped to be read cannot have been changed."""
+    is_mapped = isinstance(ours, np.ndarray) and not ours.flags.writeable
+    return is_mapped or np.array_equal(to_numpy(ours), to_numpy(theirs), equal_nan=True)
+
+
+def without_marks(prompt: str) -> str:
+    """Return a prompt without ``<image>`` and ``<bos>`` in front, which other programs write there.
 
     Examples
     --------
-    >>> without_image_marks("<image>caption en"), without_image_marks("<image><image> compare")
+    >>> without_marks("<image>caption en"), without_marks("<image><image><bos> compare")
     ('caption en', 'compare')
-    >>> without_image_marks("what does <image> mean")
+    >>> without_marks("what does <image> mean")
     'what does <image> mean'
     """
-    while prompt.startswith(IMAGE_MARK):
-        prompt = prompt.removeprefix(IMAGE_MARK).lstrip(" ")
-    return prompt
+    if not isinstance(prompt, str):
+        raise InputError(f"a prompt should be a text, found {shown(prompt, 80)}")
+    return IN_FRONT.sub("", prompt, count=1)
 
 
 class _Rows:

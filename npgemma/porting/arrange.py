@@ -15,14 +15,18 @@ import numpy as np
 from npgemma.axes import AXES
 from npgemma.errors import InputError
 
+# Letters of a layout, so that NumPy can hold as many axes.
+MOST_LETTERS = 16
+PART = re.compile(r"(first)|(last)|(-?\d{0,18}):(-?\d{0,18})", re.ASCII)
+
 
 class Misfit(InputError):
     """An array whose shape does not fit its axes."""
 
 
 def parse(axes: str) -> list[str]:
-    """Return the letters of each axis of a port's array; raise `InputError` if a letter is not in `npgemma.axes.AXES`
-    or a parenthesis is not closed.
+    """Return the letters of each axis of a port's array; raise `InputError` if a letter is not in `npgemma.axes.AXES`,
+    a parenthesis is not closed, or a letter is written twice but for two neighbouring axes.
 
     Examples
     --------
@@ -30,8 +34,10 @@ def parse(axes: str) -> list[str]:
     ['B', 'T', 'NH']
     """
     groups = [merged or letter for merged, letter in re.findall(r"\((\w+)\)|(\w)", axes)]
-    if not re.fullmatch(r"(\(\w+\)|\w)+", axes) or set("".join(groups)) - set(AXES):
-        raise InputError(f"axes should be letters of npgemma/axes.py, such as BT(NH), found '{axes}'")
+    letters = "".join(group for i, group in enumerate(groups) if len(group) > 1 or groups[i - 1 : i] != [group])
+    spelt = re.fullmatch(r"(\(\w+\)|\w)+", axes)
+    if not spelt or len(set(letters) & set(AXES)) < len(letters) or len(letters) > MOST_LETTERS:
+        raise InputError(f"axes should be letters of npgemma/axes.py, such as BT(NH), each once, found '{axes}'")
     return groups
 
 
@@ -89,16 +95,20 @@ def _split(groups, shape, ours):
 
 
 def _take(array, axis, part, size):
-    start, colon, stop = part.partition(":")
-    if part == "last":
-        chosen = slice(max(0, array.shape[axis] - size), None)
-    elif part == "first":
-        chosen = slice(0, size)
-    elif colon and re.fullmatch(r"-?\d*", start) and re.fullmatch(r"-?\d*", stop):
-        chosen = slice(int(start) if start else None, int(stop) if stop else None)
-    else:
-        raise InputError(f"take should say first, last or start:stop, found '{part}'")
+    first, last, *ends = part_of(part)
+    start, stop = (int(end) if end else None for end in ends)
+    if last:
+        start = max(0, array.shape[axis] - size)
+    chosen = slice(0, size) if first else slice(start, stop)
     return array[(slice(None),) * axis + (chosen,)]
+
+
+def part_of(part: str) -> tuple[str | None, ...]:
+    """Return which of four a part is: ``first``, ``last``, start and stop; `InputError` if it is written otherwise."""
+    found = PART.fullmatch(part)
+    if not found:
+        raise InputError(f"take should say first, last or start:stop, found '{part}'")
+    return found.groups()
 
 
 def layouts(shape: tuple[int, ...], letters: str, ours: tuple[int, ...]) -> Iterator[str]:

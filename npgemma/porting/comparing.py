@@ -5,7 +5,9 @@ trace of a checkpoint that is not there, arrays are compared end to end.
 """
 
 from npgemma.errors import InputError
+from npgemma.porting.arrays import checked
 from npgemma.porting.coverage import cover
+from npgemma.porting.given_tokens import row_of
 from npgemma.porting.graft import graft
 from npgemma.porting.judge import judge_end_to_end, wrong_arrays
 from npgemma.porting.reasons import explain
@@ -61,9 +63,8 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
     >>> report["passed"], report["first"]["name"], report["first"]["says"][0]
     (False, 'prefill.0/x_BSD', 'rows 0 to 63 along S are 12 = sqrt(D) times what is expected')
     """
-    token_ids = port.get(TOKENS)
-    if token_ids is not None:
-        token_ids = [int(token) for token in token_ids.reshape(-1)]
+    port = checked(port, "the port")
+    token_ids = row_of(port[TOKENS], f"the port's {TOKENS}") if TOKENS in port else None
     coverage = cover(reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
     allowed = set(comparable(coverage.pairs, token_ids, reference.token_ids))
     end_to_end = judge_end_to_end(reference, coverage, dtype)

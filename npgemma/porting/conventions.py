@@ -35,9 +35,10 @@ class Conventions:
         self.turns = 0
         for ours, theirs in itertools.islice(rotated, 1):
             self.turns = min((self._error(ours, theirs, turns), i, turns) for i, turns in enumerate(ORIGINS))[2]
-        self.origin = self.turns
+        self.origin = np.int64(self.turns)  # an array's, for Python's own does not fit every port's
         for ours, theirs in itertools.islice(positions, 1):
-            self.origin = int(theirs.flat[0] - ours.flat[0])
+            offset = float(theirs.flat[0]) - float(ours.flat[0])
+            self.origin = np.int64(offset if abs(offset) < 2**31 else 0)
 
     def undone(self, name: str, expected: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Return a port's array under our conventions."""
@@ -61,7 +62,8 @@ class Conventions:
     def _is_rotated(self, name):
         first = self.entries[name].same_as or name
         decoder = "grouped_query_attention" in name and self.frequency_h is not None
-        return decoder and first.endswith(("/rotated_BTNH", "/k_BSKH"))
+        halves = decoder and self.entries[name].shape[-1] == 2 * self.frequency_h.size
+        return halves and first.endswith(("/rotated_BTNH", "/k_BSKH"))
 
     def _turned(self, found, turns):
         angle_BTh = np.broadcast_to(turns * self.frequency_h, (*found.shape[:2], found.shape[-1] // 2))

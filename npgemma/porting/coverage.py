@@ -1,20 +1,26 @@
 """Which of a port's arrays are known, and which of ours the port shows: to be read before any verdict."""
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from npgemma.errors import InputError
+from npgemma.files.foreign import shown
+from npgemma.porting import given_tokens
 from npgemma.porting.arrange import Misfit, arrange, layouts
 from npgemma.porting.bounds import ALIKE
 from npgemma.porting.difference import relative_l2
 from npgemma.porting.name_map import Rule
 from npgemma.porting.reference import Reference, kind
 
-# Suggestions go through all orders of axes, so they look at no more of the largest arrays.
-MOST_ENTRIES = 2**22
+# Suggestions go through all orders of axes, so they look at no more of the largest arrays, and of arrays.
+MOST_ENTRIES, MOST_KINDS = 2**22, 200
+# Names times rules: some seconds.
+MOST_MATCHES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,12 @@ class Coverage:
         }
 
 
-def cover(reference: Reference, port: dict[str, np.ndarray], rules: Iterable[Rule] = ()) -> Coverage:
+def cover(reference: Reference, port: dict[str, np.ndarray], rules: Sequence[Rule] = ()) -> Coverage:
     """Find our array for each of a port's, which has its own names; a name that no rule knows may be ours."""
     entries, unknown = reference.entries, {}
     unordered: dict[str, Pair] = {}
+    if len(port) * len(rules) > MOST_MATCHES:
+        raise InputError(f"{len(port)} arrays are too many for {len(rules)} rules: write fewer, or {{i}} for numbers")
     for name, raw in port.items():
         matches = [(rule, ours) for rule in rules if (ours := rule.match(name)) in entries]
         if not matches and name in entries:
@@ -79,6 +87,12 @@ def cover(reference: Reference, port: dict[str, np.ndarray], rules: Iterable[Rul
         if not matches:
             unknown[name] = raw
     pairs = {name: unordered[name] for name in entries if name in unordered}
+    for name, pair in pairs.items():
+        if name.endswith("ids_BT"):
+            told = f"the port's {shown(pair.port, 80)}"
+            ids = given_tokens.row_of(pair.shown, told)
+            if reference.model:
+                given_tokens.check(ids, reference.model, told)
     first_names = {entries[name].same_as or name for name in pairs}
     rest = [name for name in entries if name not in pairs]
     known = [name for name in rest if (entries[name].same_as or name) in first_names]
@@ -109,7 +123,7 @@ def fitting_layout(raw, expected, letters: str, alike: float = ALIKE) -> str | N
 
 def suggest(reference: Reference, coverage: Coverage) -> list[dict[str, str]]:
     """Suggest rules for the port's arrays that no rule knows, one of each kind: ``port``, ``ours``, ``axes``, and
-    ``by``, which is ``value`` or, where no value fits, ``shape``.
+    ``by``, which is ``value`` or, where no value fits, ``shape``. Of more than `MOST_KINDS` kinds, the first.
     """
     candidates: dict[str, str] = {}
     for name in coverage.unseen:
@@ -118,7 +132,8 @@ def suggest(reference: Reference, coverage: Coverage) -> list[dict[str, str]]:
     for port, raw in coverage.unknown.items():
         if raw.dtype.kind == "f" and raw.size > 1:
             kinds.setdefault(re.sub(r"\d+", "*", port), (port, raw))
-    suggestions = [_suggestion(reference, port, raw, candidates.values()) for port, raw in kinds.values()]
+    looked_at = itertools.islice(kinds.values(), MOST_KINDS)
+    suggestions = [_suggestion(reference, port, raw, candidates.values()) for port, raw in looked_at]
     return [suggestion for suggestion in suggestions if suggestion]
 
 

@@ -1,19 +1,23 @@
 """An answer whose tokens are given: so that two programs can be compared past the token where they part."""
 
 import dataclasses
+import os
 import pathlib
 
 import numpy as np
 
 from npgemma.answer import find_objects
 from npgemma.errors import InputError
+from npgemma.files.reading import reading
 from npgemma.image import LoadedImage
 from npgemma.machinery.backend import to_numpy
-from npgemma.machinery.model import Generation, Model, without_image_marks
+from npgemma.machinery.model import Generation, Model, without_marks
 from npgemma.porting.arrays import read_arrays
 
 # One image, or several of one prompt.
 Images = LoadedImage | list[LoadedImage]
+# Of a list of ids; the longest context takes less.
+MOST_BYTES = 10_000_000
 
 
 def generation(model: Model, image: Images, prompt: str, token_ids: list[int]) -> Generation:
@@ -33,7 +37,7 @@ def pixels_of(image: Images) -> np.ndarray:
 
 def prompt_ids(model: Model, prompt: str) -> list[int]:
     """Return a prompt's tokens, ``<bos>`` and newline included."""
-    return model.tokenizer.prompt(without_image_marks(prompt))
+    return model.tokenizer.prompt(without_marks(prompt))
 
 
 def run(model: Model, pixels: np.ndarray, prompt_ids: list[int], token_ids: list[int]) -> np.ndarray:
@@ -100,13 +104,25 @@ def check_room(token_ids, prompt_ids, pixels, model):
         )
 
 
-def check(token_ids: list[int], model: Model) -> None:
+def check(token_ids: list[int], model: Model, name: str = "token ids") -> None:
     """Raise `InputError` if there is no token, or one lies outside of the model's vocabulary."""
     rows = model.config.text.vocabulary
     if not token_ids:
         raise InputError("at least one token id should be given, found none")
     if not 0 <= min(token_ids) <= max(token_ids) < rows:
-        raise InputError(f"token ids should lie between 0 and {rows - 1}, found {min(token_ids)} to {max(token_ids)}")
+        raise InputError(f"{name} should lie between 0 and {rows - 1}, found {min(token_ids)} to {max(token_ids)}")
+
+
+def row_of(array: np.ndarray, name: str) -> list[int]:
+    """Return token ids from an array that has one row of them; raise `InputError` if it has not."""
+    row = array.squeeze()
+    if row.ndim > 1 or not row.size or row.dtype.kind not in "iuf":
+        raise InputError(f"{name} should be a row of token ids, found {array.dtype} of shape {array.shape}")
+    row = row.reshape(-1)
+    whole = np.isfinite(row) & (np.floor(row) == row) & (row > -(2.0**31)) & (row < 2.0**31)
+    if not whole.all():
+        raise InputError(f"{name} should be a row of token ids, found {row[~whole][0]} among them")
+    return row.astype(int).tolist()
 
 
 def read_ids(path: str) -> list[int]:
@@ -114,16 +130,11 @@ def read_ids(path: str) -> list[int]:
     file; raise `InputError` if it is neither.
     """
     if pathlib.Path(path).suffix in (".safetensors", ".npz"):
-        ids = read_arrays(path, only=["token_ids"])["token_ids"]
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise InputError(f"token_ids in '{path}' should be a row of whole numbers, found {ids.dtype} {ids.shape}")
-        return ids.tolist()
-    try:
+        return row_of(read_arrays(path, only=["token_ids"])["token_ids"], f"token_ids in '{path}'")
+    with reading(path, "a list of one token id a line", "write whole numbers"):
+        if os.path.getsize(path) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes")
         return [int(line) for line in pathlib.Path(path).read_text(encoding="utf-8").split()]
-    except OSError as problem:
-        raise InputError(f"cannot read '{path}': {problem.strerror}") from None
-    except ValueError:
-        raise InputError(f"'{path}' should hold one token id a line, as whole numbers") from None
 
 
 def ids_of_trace(arrays: dict[str, np.ndarray]) -> list[int]:
@@ -134,5 +145,5 @@ def ids_of_trace(arrays: dict[str, np.ndarray]) -> list[int]:
         name = f"step.{step}/ids_BT"
         if name not in arrays:
             raise InputError(f"the trace has arrays of step {step} but not its token, {name}: write it too")
-        ids.append(int(np.ravel(arrays[name])[0]))
+        ids.append(row_of(arrays[name], f"the port's {name}")[0])
     return [*ids, 0]  # the logits of the last token are compared, whichever it is

@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image
 
 from npgemma.errors import InputError
+from npgemma.files.foreign import shown
+from npgemma.files.images import open_image
 from npgemma.image import Preprocessing, load_image
-from npgemma.porting.arrays import read_arrays
+from npgemma.porting.arrays import checked, read_arrays
 from npgemma.porting.bounds import JPEG_LEVELS, LEVELS
 from npgemma.tokenizer import Tokenizer
 
@@ -94,9 +96,9 @@ def check_inputs(folder, port: dict[str, np.ndarray], program: str = "hugging_fa
     The port has ``pixels/NAME`` for the image NAME, rows or channels first, ``ids/0`` for the first prompt, and so on.
     It resizes as the ``program`` does, a key of `RESAMPLE`. Raises `InputError` if it has none of the inputs.
     """
-    expected = read_arrays(pathlib.Path(folder) / "expected")
+    port = checked(port, "the port")
+    expected, files = _read_set(pathlib.Path(folder))
     pixels = {name.rpartition("/")[2]: array for name, array in expected.items() if f"pixels/{program}/" in name}
-    files = {file.stem: file for file in (pathlib.Path(folder) / "images").iterdir()}
     outcomes = {
         f"pixels/{stem}": _check_pixels(port.get(f"pixels/{stem}"), right, expected, files[stem], program)
         for stem, right in pixels.items()
@@ -109,12 +111,23 @@ def check_inputs(folder, port: dict[str, np.ndarray], program: str = "hugging_fa
     return {"passed": all(row["right"] for row in rows), "program": program, "inputs": rows}
 
 
+def _read_set(folder):
+    """Return the arrays of a set and, by their names, its images; InputError if it is not complete."""
+    expected, files = read_arrays(folder / "expected"), {file.stem: file for file in (folder / "images").glob("*")}
+    shapes = {name: array.shape for name, array in expected.items() if name.startswith("pixels/")}
+    stems, side = {name.rpartition("/")[2] for name in shapes}, max(sum(shapes.values(), ()), default=0)
+    whole = {f"pixels/{program}/{stem}": (side, side, 3) for program in RESAMPLE for stem in stems & files.keys()}
+    if shapes != whole:
+        raise InputError(f"'{folder}' is no complete set: write one with npgemma conformance --out DIR")
+    return expected, files
+
+
 def _check_ids(found, right):
     """Say whether ids are right, and what is wrong with them."""
     if found is None:
         return False, "not written"
     ids, expected = found.reshape(-1).tolist(), right.tolist()
-    return (True, "") if ids == expected else (False, f"expected {expected}, found {ids}")
+    return (True, "") if ids == expected else (False, f"expected {shown(expected, 200)}, found {shown(ids, 200)}")
 
 
 def _check_pixels(found, right, expected, file, program):
@@ -158,8 +171,7 @@ def _as_read(image, side, program):
 
 def _otherwise(file):
     """Yield the same file as other programs read it."""
-    with Image.open(file) as image:
-        image.load()
+    image = open_image(file)
     yield "EXIF rotation or transparency is left out", image.convert("RGB")
     if image.mode.startswith("I"):
         low = np.minimum(np.asarray(image), 255).astype(np.uint8)

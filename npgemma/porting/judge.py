@@ -5,8 +5,6 @@ An array that was recalculated from the port's own inputs needs no right inputs.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from npgemma.porting.bounds import BOUNDS
 from npgemma.porting.conventions import Conventions
 from npgemma.porting.coverage import Coverage, Pair
@@ -47,8 +45,6 @@ def _judged(pair, budget, conventions):
     if pair.found is None:
         return Judged(pair, None, budget, right=False)
     expected, found = pair.expected, conventions.undone(pair.name, pair.expected, pair.found)
-    if expected.dtype.kind in "iub" and found.dtype.kind == "f":
-        expected = expected.astype(np.float64)
     error = relative_l2(expected, found)
     return Judged(pair, error, budget, error <= budget)
 

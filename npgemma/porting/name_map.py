@@ -1,5 +1,7 @@
 """A map from a port's names and layouts to ours, read from a TOML file."""
 
+import functools
+import os
 import pathlib
 import re
 import tomllib
@@ -9,10 +11,17 @@ import numpy as np
 
 from npgemma.axes import suffix
 from npgemma.errors import InputError
-from npgemma.porting.arrange import arrange, parse
+from npgemma.files.foreign import shown
+from npgemma.files.npz import MOST_LETTERS
+from npgemma.files.reading import naming, reading
+from npgemma.files.shapes import check
+from npgemma.porting.arrange import arrange, parse, part_of
 
 SHIPPED = pathlib.Path(__file__).parent / "maps"
-_PASS = r"(?:(?P<pass>prefill\.0|step\.\d+)/)?"
+WORD = re.compile(r"\{(\w+)\}")
+_PASS = r"(?:(?P<pass>prefill\.0|step\.\d++)/)?"
+# Bytes of a map, letters of a line and rules in it, and maps that extend one another.
+MOST_BYTES, MOST_LINE, MOST_RULES, MOST_MAPS = 256_000, 2000, 1000, 10
 
 
 @dataclass(frozen=True)
@@ -45,25 +54,36 @@ class Rule:
     true_where: float | None = None
 
     def __post_init__(self):
-        axes, last = self.axes, self.ours.rpartition("/")[2]
-        if suffix(last) is None:
+        words = WORD.findall(self.port)
+        strange = [word for word in words if words.count(word) > 1 or not word.isidentifier()]
+        unknown = set(WORD.findall(self.ours)) - {*words, "pass"}
+        if suffix(self.ours.rpartition("/")[2]) is None:
             raise InputError(f"the map's '{self.ours}' is no name of ours: it should end in axes, as x_BTD")
-        if axes is not None:
-            parse(axes)
-        if "{i}" in self.ours and "{i}" not in self.port:
-            raise InputError(f"the map's '{self.port}' has no {{i}}, which '{self.ours}' needs")
+        if max(len(self.port), len(self.ours)) > MOST_LETTERS:
+            raise InputError(f"the map's '{self.port}' or '{self.ours}' has more than {MOST_LETTERS} letters")
+        if strange:
+            raise InputError(f"the map's '{self.port}' should have words in braces, each once, found {{{strange[0]}}}")
+        if unknown:
+            raise InputError(f"the map's '{self.port}' has no {{{min(unknown)}}}, which '{self.ours}' needs")
+        if self.axes is not None:
+            parse(self.axes)
+        for part in self.take.values():
+            part_of(part)
+
+    @functools.cached_property
+    def _pattern(self):
+        words = WORD.split(self.port)
+        pattern = "" if "pass" in words[1::2] else _PASS
+        for literal, word in zip(words[::2], [*words[1::2], None]):
+            # All digits or none: however many numbers a name has, it is read once.
+            kind = r"[^/]+" if word == "pass" else r"\d++"
+            pattern += re.escape(literal) + (f"(?P<{word}>{kind})" if word else "")
+        return re.compile(pattern, re.ASCII)
 
     def match(self, name):
         """Return our name for a port's name, or None."""
-        words = re.split(r"\{(\w+)\}", self.port)
-        pattern = "" if "pass" in words[1::2] else _PASS
-        for literal, word in zip(words[::2], [*words[1::2], None]):
-            kind = r"[^/]+" if word == "pass" else r"\d+"
-            pattern += re.escape(literal) + (f"(?P<{word}>{kind})" if word else "")
-        found = re.fullmatch(pattern, name)
-        if not found:
-            return None
-        return re.sub(r"\{(\w+)\}", lambda word: _word(word[1], found[word[1]]), self.ours)
+        found = self._pattern.fullmatch(name)
+        return found and WORD.sub(lambda word: _word(word[1], found[word[1]]), self.ours)
 
     def convert(self, found, letters, shape):
         """Return a port's array in our layout and our numbers."""
@@ -72,6 +92,8 @@ class Rule:
             return found == self.true_where
         if self.scale == 1 and self.offset == 0:
             return found
+        if found.dtype.kind != "f":
+            found = found.astype(np.float64)
         return found * np.asarray(self.scale, found.dtype) + np.asarray(self.offset, found.dtype)
 
 
@@ -81,7 +103,7 @@ def _word(word, text):
         return text
     if text is None or text in ("prefill", "0"):
         return "prefill.0"
-    return f"step.{int(text) - 1}" if text.isdigit() else text
+    return f"step.{int(text) - 1}" if text.isdecimal() else text
 
 
 def read_map(path):
@@ -109,23 +131,25 @@ def read_map(path):
 def _located(path, folder=""):
     """Return the file of a map: one that comes with the project, or one that lies in ``folder``."""
     shipped = SHIPPED / f"{path}.toml"
-    return shipped if shipped.is_file() else pathlib.Path(folder, path)
+    return shipped if os.path.isfile(shipped) else pathlib.Path(folder, path)
 
 
 def _read(path, extending):
     """Read a map that the maps of ``extending`` extend, each of them the one before it."""
-    if any(path.resolve() == each.resolve() for each in extending):
-        raise InputError(
-            f"the map '{path}' extends itself: leave out one 'extends' of " + ", ".join(map(str, extending))
-        )
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.toml")))
-        wanted = f", which '{extending[-1]}' extends" if extending else ""
-        raise InputError(f"there is no map '{path}'{wanted}: give a TOML file, or one of {names}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise InputError(f"the map '{path}' cannot be read: {problem}") from None
+    names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.toml")))
+    wanted = f", which '{extending[-1]}' extends" if extending else ""
+    missing = f"there is no map '{path}'{wanted}: give a TOML file, or one of {names}"
+    with reading(path, "a map", "write it as docs/porting.md shows", missing):
+        if os.path.realpath(path) in map(os.path.realpath, extending) or len(extending) >= MOST_MAPS:
+            files = ", ".join(map(str, extending))
+            raise InputError(f"the map '{path}' extends itself, or nine others: leave out one 'extends' of {files}")
+        if os.path.getsize(path) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+        # The parser's time grows with the square of a line's.
+        if max(map(len, text.splitlines()), default=0) > MOST_LINE:
+            raise ValueError(f"a line of more than {MOST_LINE} letters")
+        content = tomllib.loads(text)
     base = content.pop("extends") if isinstance(content.get("extends"), str) else None
     rules = []
     for port, tables in content.items():
@@ -134,29 +158,24 @@ def _read(path, extending):
         rules += [_rule(path, port, table) for table in tables]
     if not rules:
         raise InputError(f'the map \'{path}\' has no rule: a rule is [["PORT\'S NAME"]] and below it ours = "OUR NAME"')
+    if len(rules) > MOST_RULES:
+        raise InputError(f"the map '{path}' has {len(rules)} rules: {MOST_RULES} are read, so use {{i}} for numbers")
     if base is None:
         return rules
     replaced = {rule.ours for rule in rules}
-    inherited = _read(_located(base, path.parent), (*extending, path))
+    with naming(path):
+        inherited = _read(_located(base, path.parent), (*extending, path))
     return [rule for rule in inherited if rule.ours not in replaced] + rules
 
 
-KINDS = {
-    "ours": str,
-    "axes": str,
-    "offset": (int, float),
-    "scale": (int, float),
-    "take": dict,
-    "true_where": (int, float),
-}
+KINDS = {"ours": str, "axes": str, "offset": float, "scale": float, "take": {str: str}, "true_where": float}
 
 
 def _rule(path, port, table):
-    for key, value in table.items():
-        if key not in KINDS:
-            raise InputError(f"the map '{path}' has the key '{key}' for {port}: it should be one of {', '.join(KINDS)}")
-        if not isinstance(value, KINDS[key]):
-            raise InputError(f"in the map '{path}', {key} of {port} has a value of the wrong kind, {value!r}")
+    unknown = next((key for key in table if key not in KINDS), None)
+    if unknown is not None:
+        raise InputError(f"the map '{path}' has the key '{unknown}' for {port}: it should be one of {', '.join(KINDS)}")
+    check(table, {key: KINDS[key] for key in table}, f"the map '{path}', {shown(port, 80)}")
     if "ours" not in table:
         raise InputError(f"the map '{path}' lacks ours = ... for {port}")
     try:

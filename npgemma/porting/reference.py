@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.errors import InputError
+from npgemma.fast.dtypes import DTYPES
 from npgemma.machinery.model import Model
 from npgemma.porting import given_tokens
 from npgemma.porting.arrays import read_arrays, read_manifest
-from npgemma.probe.manifest import Entry, Manifest, checkpoint_hash
+from npgemma.probe.manifest import FORMAT, Entry, Manifest, checkpoint_hash, read_entries
 from npgemma.probe.recording import record
 
 # Where a trace has the pixels of one image, and of several images of one prompt.
@@ -59,13 +60,15 @@ def from_trace(path):
     Raises
     ------
     InputError
-        If it has no manifest.
+        If it has no manifest, or one that `npgemma.probe.manifest.Manifest` does not write.
     """
-    manifest = read_manifest(path)
-    if manifest is None:
-        raise InputError(f"'{path}' has no manifest: make the reference with npgemma trace --out FILE")
-    entries = {entry["name"]: Entry.of_json(entry) for entry in manifest.pop("arrays")}
-    return Reference(read_arrays(path), entries, manifest["answer"], manifest)
+    arrays, manifest = read_arrays(path), read_manifest(path)
+    if manifest is None or manifest["format"] != FORMAT or manifest["dtype"] not in DTYPES:
+        found = "no manifest" if manifest is None else "a manifest of another format or an unknown dtype"
+        raise InputError(f"'{path}' has {found}: make the reference with npgemma trace --out FILE")
+    shapes = {name: array.shape for name, array in arrays.items()}
+    entries = read_entries(manifest.pop("arrays"), shapes, f"the manifest in '{path}'")
+    return Reference(arrays, entries, manifest["answer"], manifest)
 
 
 def with_model(reference: Reference, load: Callable[[str], Model]) -> Reference:
@@ -79,6 +82,12 @@ def with_model(reference: Reference, load: Callable[[str], Model]) -> Reference:
     model = load(reference.about["dtype"])
     if checkpoint_hash(model.params) != reference.about["checkpoint"]:
         return reference
+    prompt_ids, size = reference.about["ids"], model.config.vision.image_size
+    given_tokens.check(prompt_ids, model, "ids of the trace")
+    given_tokens.check(reference.token_ids, model, "the answer of the trace")
+    if (pixels.shape[0], *pixels.shape[-3:]) != (1, size, size, 3) or not np.isfinite(pixels).all():
+        raise InputError(f"the pixels of the trace should be finite and {size} x {size}: write the trace again")
+    given_tokens.check_room(reference.token_ids, prompt_ids, pixels, model)
     return dataclasses.replace(reference, model=model, pixels=pixels)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from npgemma.porting.bounds import BOUNDS, PEAK
 from npgemma.porting.coverage import Pair
+from npgemma.porting.given_tokens import row_of
 from npgemma.porting.reference import Reference
 
 
@@ -22,7 +23,7 @@ def other_prompt(pairs: dict[str, Pair]) -> dict[str, list[int]] | None:
     if pair is None:
         return None
     # As the map takes them: without the image tokens that some ports have in front, for instance.
-    found, expected = (np.ravel(ids).astype(int).tolist() for ids in (pair.shown, pair.expected))
+    found, expected = (row_of(ids, pair.name) for ids in (pair.shown, pair.expected))
     return None if found == expected else {"expected": expected, "found": found}
 
 

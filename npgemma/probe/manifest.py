@@ -11,10 +11,14 @@ import hashlib
 import json
 import math
 import pathlib
+import re
 import weakref
+from typing import Any
 
 import npgemma
 from npgemma.axes import suffix
+from npgemma.errors import InputError
+from npgemma.files.foreign import shown
 from npgemma.machinery.backend import to_numpy
 from npgemma.params import leaves
 
@@ -23,6 +27,8 @@ FORMAT = 1
 OPERATORS = {"Add": "add", "Sub": "subtract", "Mult": "multiply", "Div": "divide", "BitAnd": "and", "BitOr": "or"}
 # What an array says of itself is nothing that another array is made from.
 ABOUT = ("dtype", "shape", "ndim", "device")
+# No array of ours has more.
+MOST_AXES = 6
 # How two right programs may differ in an array of this name.
 GAUGES = {
     "position_BT": "origin: scores depend on differences only, so positions may be counted from 0 or from 1",
@@ -75,12 +81,36 @@ class Entry:
         """Return it as it stands in a trace."""
         return {("from" if key == "inputs" else key): value for key, value in dataclasses.asdict(self).items()}
 
-    @classmethod
-    def of_json(cls, told):
-        """Return what a trace says of an array."""
-        plain = {key: told[key] for key in ("name", "axes", "op", "file", "formula", "same_as", "gauge")}
-        lists = {key: tuple(told[key]) for key in ("shape", "ops", "weights")}
-        return cls(**plain, **lists, inputs=tuple(told["from"]))
+
+# The shape (`npgemma.files.shapes.check`) of a manifest, as far as it is read again.
+ENTRY = {
+    **dict.fromkeys(("name", "axes", "op", "file", "formula"), str), **dict.fromkeys(("same_as", "gauge"), (str, None)),
+    "shape": [int], "ops": [str], "from": [str], "weights": [str],
+}  # fmt: skip
+SHAPE = {"format": int, "checkpoint": str, "dtype": str, "ids": [int], "answer": [int], "arrays": [ENTRY]}
+NAME = re.compile(r"(\w{1,80}\.\d{1,9}/){1,12}\w{1,80}", re.ASCII)
+
+
+def read_entries(listed: list[dict[str, Any]], shapes: dict[str, tuple[int, ...]], source: str) -> dict[str, Entry]:
+    """Return the entries of a manifest by name; InputError, which names the ``source``, if one is none that `Manifest`
+    writes of the arrays of these ``shapes``, or there are two of a name. A trace need not hold all arrays: what is told
+    of others, or of later ones, is left out.
+    """
+    entries: dict[str, Entry] = {}
+    for each in listed:
+        name, axes, shape = each["name"], each["axes"], tuple(each["shape"])
+        ours = NAME.fullmatch(name) and suffix(name.rpartition("/")[2]) == axes
+        fits = len(set(axes)) == len(shape) == len(axes) <= MOST_AXES and 0 not in shape and shapes.get(name) == shape
+        if not ours or not fits or name in entries:
+            found = f"{shown(name, 80)} with axes {shown(axes, 40)} and shape {shown(shape, 80)}"
+            raise InputError(f"{source} has an entry that does not fit the file, {found}: write the trace again")
+        first = {
+            other: entries[other].same_as or other for other in [*each["from"], each.get("same_as")] if other in entries
+        }
+        told = {key: tuple(value) if isinstance(value, list) else value for key, value in each.items() if key in ENTRY}
+        told["inputs"] = tuple(first[other] for other in told.pop("from") if other in first)
+        entries[name] = Entry(**told | {"same_as": first.get(told.get("same_as"))})
+    return entries
 
 
 class Manifest:

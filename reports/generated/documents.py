@@ -17,6 +17,7 @@ BLOCKS = {
     "docs/porting.md": {"walk": porting.walk_output, "bounds": porting.bounds_table},
     "docs/metrics.md": {"budgets": metrics.budgets_table, "diagnosis": metrics.diagnosis_table},
     "docs/mistakes.md": {"mistakes": mistakes.table},
+    "docs/robustness.md": {"limits": supported.limits_table, "attacks": supported.attacks_table},
     "docs/supported.md": {"supported": supported.supported_table},
     "docs/speed.md": {
         "speed": lambda: speed.each_device(speed.speed_table, "bench"),

@@ -82,19 +82,24 @@ def test_temperature_0_is_greedy(run, backend):
     assert err.startswith("note: --seed")
 
 
-@pytest.mark.parametrize("mark", ["<image>", "<image> ", "<image><image>"])
-def test_an_image_mark_in_front_changes_nothing(run, mark):
+@pytest.mark.parametrize("mark", ["<image>", "<image> ", "<bos>", "<image><image><bos>", " <bos> \n<image>"])
+def test_marks_in_front_are_left_out_and_said_to_be(run, mark):
     plain = run("--prompt", "answer en how many objects")
     assert plain[0] == 0
-    assert run("--prompt", f"{mark}answer en how many objects") == plain
+    status, out, err = run("--prompt", f"{mark}answer en how many objects")
+    assert (status, out) == plain[:2]
+    expected = ["note: <bos> in front of a prompt is left out"] * ("<bos>" in mark)
+    assert [line.split(",")[0] for line in err.splitlines()] == expected
+    assert npgemma.load().generate(npgemma.example_image(), f"{mark}answer en how many objects").text + "\n" == out
 
 
-def test_an_image_mark_elsewhere_is_text_and_said_to_be(run):
-    status, _, err = run("--prompt", "what is <image>", "--max-tokens", 1)
+@pytest.mark.parametrize("mark", ["<image>", "<bos>"])
+def test_a_mark_elsewhere_is_text_and_said_to_be(run, mark):
+    status, _, err = run("--prompt", f"what is {mark}", "--max-tokens", 1)
     assert status == 0
-    assert err.startswith("note: <image>")
-    ids = npgemma.load().tokenizer.prompt("what is <image>")
-    assert npgemma.load().tokenizer.decode(ids) == "what is <image>\n"
+    assert err.startswith(f"note: {mark} within")
+    ids = npgemma.load().tokenizer.prompt(f"what is {mark}")
+    assert npgemma.load().tokenizer.decode(ids) == f"what is {mark}\n"
 
 
 def test_images_are_answered_in_batches_in_their_order(run, tmp_path):

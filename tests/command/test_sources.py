@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import pickle
 import re
 
 import numpy as np
@@ -15,6 +17,7 @@ from npgemma.command import main
 from npgemma.machinery.backend import to_numpy
 from npgemma.params import leaves
 from npgemma.porting.backends import twin_of
+from npgemma.probe.manifest import checkpoint_hash
 
 MODULE = "language_model.model.layers.1.self_attn.q_proj"
 
@@ -91,3 +94,11 @@ def test_the_twin_differs_in_weights_and_backend_only(parts, dtype):
             assert getattr(twin, field.name) is getattr(model, field.name), field.name
     for (name, _, a), (_, _, b) in zip(leaves(exact.params), leaves(twin.params), strict=True):
         assert np.array_equal(a, to_numpy(b)), name
+
+
+def test_a_pickled_model_finds_its_parts_from_another_folder(parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = {name: os.path.relpath(path) for name, path in parts.items()}
+    model = npgemma.load(places.pop("checkpoint"), **places)
+    monkeypatch.chdir("/")
+    assert checkpoint_hash(pickle.loads(pickle.dumps(model)).params) == checkpoint_hash(model.params)

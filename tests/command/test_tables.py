@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from npgemma.command import port_tables
-from npgemma.command.attention_sheet import BAR, GAP, HEAT, LETTERS, MAP, SHARES, WORDS, attention_sheet, pale_of
+from npgemma.command.attention_sheet import BAR, GAP, HEAT, LETTERS, MAP, SHARES, WORDS, attention_sheet, pale_of, write
 from npgemma.command.port_tables import diagnosis_table, logits_table
 from npgemma.command.tables import bench_table, inspect_table, parity_table, summary_table
 from npgemma.explain.attention_maps import Attention
@@ -42,16 +42,18 @@ def test_parity():
 def test_what_fits_into_memory():
     facts = {"resolution": 224, "end_tokens": (1, 107), "family": "F", "size": None, "dtype": "F32", "layout": "L"}
     facts |= {"names": "N", "tokenizer": "T", "adapter": None, "memory": {"float32": 2e9, "int8": 1.5e9}}
+    facts |= {"notes": ["x"]}
     report = {"checkpoint": "c", "config": {"image_tokens": 256}, "parameters": 1234, "bytes": 2_500_000}
     lines = summary_table(report | {"summary": facts | {"free": 1.5e9}}).splitlines()
     assert lines[2] == "size           none that was published: 1,234 parameters, 2.5 MB"
     assert lines[8:] == [
-        "end tokens     1, 107", "adapter        none", "", "memory for the weights (1.5 GB are free here)",
+        "end tokens     1, 107", "adapter        none", "note           x", "",
+        "memory for the weights (1.5 GB are free here)",
         "  --dtype float32       2.00 GB  does not fit", "  --dtype int8          1.50 GB  fits", "",
         "--tensors lists every tensor",
     ]  # fmt: skip
     lines = summary_table(report | {"summary": facts | {"free": None}}).splitlines()
-    assert lines[11:13] == ["memory for the weights", "  --dtype float32       2.00 GB"]
+    assert lines[12:14] == ["memory for the weights", "  --dtype float32       2.00 GB"]
 
 
 def test_the_tensors_of_all_layers_are_one_line():
@@ -176,3 +178,10 @@ def test_the_sheet_lies_as_its_sizes_say():
     assert bars == [ImageColor.getrgb(colour) for colour in SHARES[:2]]
     levels = np.array([0, 3, 128, 255], np.uint8)
     assert np.asarray(pale_of(Image.fromarray(levels[None]), (4, 1)))[0, :, 0].tolist() == [170, 171, 212, 255]
+
+
+def test_a_text_on_the_sheet_is_escaped():
+    sheets = [Image.new("RGB", (90, 20)) for _ in range(2)]
+    for sheet, text in zip(sheets, ("x\u202e", "x\\u202e")):
+        write(sheet, (0, 0), text, "white")
+    assert sheets[0].tobytes() == sheets[1].tobytes()

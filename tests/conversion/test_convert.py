@@ -3,19 +3,21 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from support import CONFIGS, inputs, on_numpy
+from support import CONFIGS, inputs, on_numpy, rewrite
 
 import conversion
 import npgemma
 from conversion import safetensors_file
 from conversion.__main__ import main
-from conversion.big_vision import read_arrays
 from conversion.hugging_face import write_tokenizer_files
+from conversion.write import FILE_DTYPES
+from npgemma.fast.dtypes import DTYPES
 from npgemma.image import Preprocessing
 from npgemma.params import leaves
 from npgemma.tokenizer import Tokenizer
@@ -36,6 +38,12 @@ def stored(folder):
     }
 
 
+def arrays(path):
+    """Every array of an npz file, as its bits."""
+    with np.load(path) as file:
+        return {name: (file[name].dtype, file[name]) for name in file.files}
+
+
 def assert_same(expected, found):
     assert expected.keys() == found.keys()
     for name, (dtype, array) in expected.items():
@@ -51,7 +59,7 @@ def model(request, tmp_path):
     return config, conversion.random_params(config, 0), tmp_path
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", FILE_DTYPES)
 def test_there_and_back_is_bit_exact(model, dtype):
     config, params, folder = model
     conversion.save(folder / "hub", params, config, dtype)
@@ -64,9 +72,7 @@ def test_there_and_back_is_bit_exact(model, dtype):
     second[table] = word, np.ascontiguousarray(rows[:97])
     assert_same(first, second)
     run(folder / "back", folder / "b.npz")
-    a, b = read_arrays(folder / "a.npz"), read_arrays(folder / "b.npz")
-    assert a.keys() == b.keys()
-    assert all(np.array_equal(a[name][0], b[name][0]) and a[name][1] == b[name][1] for name in a)
+    assert_same(arrays(folder / "a.npz"), arrays(folder / "b.npz"))
 
 
 def test_another_dtype(model):
@@ -76,8 +82,40 @@ def test_another_dtype(model):
     run(folder / "hub", folder / "a.npz", "--dtype", "bfloat16")
     run(folder / "narrow", folder / "b.npz")
     assert (folder / "a.npz").read_bytes()[:100] == (folder / "b.npz").read_bytes()[:100]
-    a, b = read_arrays(folder / "a.npz"), read_arrays(folder / "b.npz")
-    assert all(np.array_equal(a[name][0], b[name][0]) for name in a)
+    assert_same(arrays(folder / "a.npz"), arrays(folder / "b.npz"))
+
+
+@pytest.mark.parametrize("name", ["out", "out.npz"])
+@pytest.mark.parametrize(
+    ("word", "value", "dtype", "says"),
+    [
+        ("F32", 65520, "float16", "holds 65520, which float16 does not hold: --dtype bfloat16 holds it"),
+        ("F32", -1e6, "float16", "holds 1e.06"),
+        ("F32", np.nan, "float16", "holds nan, which float16 does not hold: download"),
+        ("F32", 3.4e38, "bfloat16", "holds 3.4e.38"),
+        ("F64", 1e39, "float32", "holds 1e.39"),
+        ("F64", 1e39, "float64", None),
+        ("F32", 65519, "float16", None),
+    ],
+)
+def test_what_a_dtype_cannot_hold_is_refused_before_anything_is_written(
+    tmp_path, capsys, recwarn, name, word, value, dtype, says
+):
+    config = CONFIGS["two key/value heads"]
+    conversion.save(tmp_path / "hub", conversion.random_params(config, 0), config)
+
+    def change(name, dtype, array):
+        array = array.astype(safetensors_file.NUMPY[word])
+        array.flat[-1] = value if name.endswith("1.mlp.fc1.weight") else array.flat[-1]
+        return [(name, word, array)]
+
+    rewrite(tmp_path / "hub", change)
+    status = main([str(tmp_path / "hub"), str(tmp_path / name), "--dtype", dtype])
+    assert (tmp_path / name).exists() == (says is None) == (status == 0)
+    for dtype in DTYPES:
+        conversion.read_folder(tmp_path / "hub", dtype)
+    assert not recwarn
+    assert says is None or re.search(f"fc1.weight .*{says}", capsys.readouterr().err)
 
 
 def test_transformers_loads_what_is_written(model):

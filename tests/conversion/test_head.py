@@ -10,6 +10,7 @@ from support import CONFIGS, rewrite
 
 import conversion
 import npgemma
+from conversion.write import FILE_DTYPES as WORDS
 from conversion.write import cast
 from npgemma.errors import InputError
 from npgemma.fast.bfloat16 import narrow, widen
@@ -17,7 +18,6 @@ from npgemma.tokenizer import Tokenizer
 
 CONFIG = CONFIGS["two key/value heads"]
 TABLE = "language_model.model.embed_tokens.weight"
-WORDS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 @pytest.fixture
@@ -73,6 +73,16 @@ def test_an_untied_head_is_refused(saved, head):
     store(saved, "bfloat16", head, spoil=size - 1)
     with pytest.raises(InputError, match="untied output head"):
         conversion.read_folder(saved)
+
+
+def test_two_float64_tables_are_compared_as_they_are(saved):
+    def change(name, dtype, array):
+        head = [("lm_head.weight", "F64", array * np.float64(1 + 1e-12))] if name == TABLE else []
+        return [(name, "F64", array.astype(np.float64)), *head]
+
+    rewrite(saved, change)
+    with pytest.raises(InputError, match="untied output head"):
+        embedding(saved)
 
 
 def test_rows_past_the_tokenizer_do_not_count_unless_there_is_none(saved):

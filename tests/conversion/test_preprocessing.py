@@ -55,6 +55,7 @@ def test_what_is_published_is_the_default(saved):
         ({"rescale_factor": 1 / 127.5}, Preprocessing(factor=1 / 127.5)),
         ({"do_rescale": False}, Preprocessing(factor=1.0)),
         ({"do_normalize": False}, Preprocessing(mean=(0.0,) * 3, deviation=(1.0,) * 3)),
+        ({"size": {"height": SIDE, "width": SIDE, "longest_edge": None}}, PUBLISHED),
         ({"do_convert_rgb": True, "do_center_crop": None, "resample": None}, PUBLISHED),
     ],
 )

@@ -1,7 +1,9 @@
 """Folders that are something else than PaliGemma as the hub has it: each is refused in a sentence that says what."""
 
+import itertools
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ import conversion
 from conversion import safetensors_file
 from conversion.hub_cache import locate
 from conversion.refusals import FAMILIES
+from conversion.summary import summarize
 from conversion.write import write_folder
 from npgemma.errors import InputError
-from npgemma.tokenizer import Tokenizer
+from npgemma.fast.bfloat16 import narrow
 
 CONFIG = CONFIGS["two key/value heads"]
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 4953412480\n"
@@ -37,23 +40,27 @@ def refused(folder, says):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "model.safetensors", "tokenizer.model", "tokenizer.json", "generation_config.json",
-             "vae-oid.npz"],
+KINDS = {
+    "pointer": (lambda path: path.write_text(POINTER), "git lfs pull"),
+    "pipe": (os.mkfifo, "a pipe or a device, not a file"),
+    "device": (lambda path: path.symlink_to(os.devnull), "a pipe or a device, not a file"),
+    "folder": (os.mkdir, "a folder, not a file"),
+}
+
+
+CHECKPOINT = (
+    "config.json", "model.safetensors", "generation_config.json", "vae-oid.npz", "preprocessor_config.json",
+    "processor_config.json", "adapter_config.json",
 )  # fmt: skip
-def test_a_pointer_of_git_lfs_is_named(saved, name):
-    (saved / name).write_text(POINTER)
-    refused(saved, "git lfs pull")
+TOKENIZERS = ("tokenizer.model", "pointer"), ("tokenizer.json", "pointer")
 
 
-def test_a_pointer_in_place_of_an_index_or_a_shard(saved):
-    (saved / "model.safetensors").rename(saved / "one.safetensors")
-    index = saved / "model.safetensors.index.json"
-    index.write_text(POINTER)
-    refused(saved, "git lfs pull")
-    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors"}}))
-    (saved / "one.safetensors").write_text(POINTER)
-    refused(saved, "git lfs pull")
+@pytest.mark.parametrize(("name", "kind"), [*itertools.product(CHECKPOINT, KINDS), *TOKENIZERS])
+def test_what_is_no_regular_file_is_named(saved, name, kind):
+    make, says = KINDS[kind]
+    (saved / name).unlink(missing_ok=True)
+    make(saved / name)
+    refused(saved, f"{name}' is .*{says}")
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "compressed-tensors"])
@@ -143,6 +150,69 @@ def test_nothing_is_read_before_the_small_files(saved, monkeypatch):
         (saved / name).unlink()
 
 
+FREQUENCIES = 10000 ** -(np.arange(0, 10, 2) / 10)
+BUFFERS = {
+    "vision_tower.vision_model.embeddings.position_ids": (np.arange(16)[None], "I64"),
+    "model.vision_tower.embeddings.position_ids": (np.arange(16), "F32"),
+    "language_model.model.layers.1.self_attn.rotary_emb.inv_freq": (FREQUENCIES, "F64"),
+    "model.language_model.layers.1.self_attn.rotary_emb.inv_freq": (narrow(FREQUENCIES), "BF16"),
+    "model.language_model.rotary_emb.original_inv_freq": (FREQUENCIES, "F16"),
+}
+
+
+@pytest.mark.parametrize("name", BUFFERS)
+def test_a_constant_of_older_versions_is_held_against_our_own(saved, name):
+    values, word = BUFFERS[name]
+    values = values.astype(safetensors_file.NUMPY[word])
+    content = (saved / "model.safetensors").read_bytes()
+    for array, right in ((values, True), (values[..., :-1], False), (values + values.flat[1], False)):
+        (saved / "model.safetensors").write_bytes(content)
+        entry = name, word, array.astype(values.dtype)
+        rewrite(saved, lambda *old, entry=entry: [old, *([entry] if old[0].endswith("post_layernorm.bias") else [])])
+        if right:
+            conversion.read_checkpoint(saved)
+        else:
+            refused(saved, f"tensor {name} .*constant")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("model.safetensors.index.json", {"weight_map": {"a": "b"}}, "index.json is not read"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "model.safetensors"}}, None),
+        ("model.safetensors.index.json", "[", "is not valid JSON"),
+        ("adapter_model.safetensors", "", "adapter_model.safetensors is not read"),
+        ("model.fp16\x1b.safetensors", "", r"model.fp16\\u001b.safetensors is not read"),
+        ("pytorch_model.bin", "", None),
+        ("generation_config.json", {"do_sample": True, "num_beams": 1, "repetition_penalty": 1.2},
+         "sets do_sample, repetition_penalty"),
+        ("generation_config.json", {"eos_token_id": 1, "bad_words_ids": None, "max_length": 20}, None),
+        ("config.json", {"auto_map": {"AutoModel": "x.py"}}, "names code of its own"),
+        ("config.json", {"tie_word_embeddings": False}, "declares an output head of its own"),
+        ("config.json", {"attention_dropout": 0.1, "torch_dtype": "float16"}, None),
+        ("chat_template.jinja", "x", "has a chat template"),
+        ("processor_config.json", {"chat_template": "x"}, "has a chat template"),
+        ("processor_config.json", {"image_processor": {"resample": 3}}, None),
+        ("processor_config.json", {"image_processor": {"resample": 2}}, "prepares images otherwise"),
+    ],
+)  # fmt: skip
+def test_what_is_declared_or_held_and_not_followed_is_said(saved, capsys, name, content, says):
+    path = saved / name
+    if isinstance(content, dict):
+        content = json.dumps((json.loads(path.read_text()) if path.exists() else {}) | content)
+    path.write_text(content)
+    assert cli.main(["inspect", "--checkpoint", str(saved)]) == 0
+    printed = [line for line in capsys.readouterr().out.split("\n") if line.startswith("note ")]
+    assert len(printed) == (says is not None)
+    assert says is None or re.search(says, printed[0])
+
+
+def test_siglips_pooling_head_is_passed_over_and_said(saved):
+    name = "vision_tower.vision_model.head.probe"
+    rewrite(saved, lambda n, d, a: [(n, d, a), *([(name, d, a)] if n.endswith("post_layernorm.bias") else [])])
+    assert "pooling head" in summarize(saved)["notes"][0]
+
+
 # Hub ids
 
 
@@ -179,18 +249,20 @@ def test_a_hub_id_that_is_not_there_says_how_to_download_it(cached):
         locate("google/other")
 
 
+def test_a_damaged_cache_says_what_to_do(cached):
+    main = cached.parent.parent / "refs" / "main"
+    main.unlink()
+    os.mkfifo(main)
+    with pytest.raises(InputError, match="a pipe"):
+        locate("google/paligemma-tiny")
+
+
 def test_paths_are_left_alone(cached, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "google").mkdir()
     (tmp_path / "google" / "paligemma-tiny").mkdir()
-    for path in ("google/paligemma-tiny", "nowhere", "a/b/c", "/a/b", "../a", "./a"):
+    for path in ("google/paligemma-tiny", "nowhere", "a/b/c", "/a/b", "../a", "./a", "a/" + "b" * 5000, "a/b\n"):
         assert str(locate(path)) == str(type(cached)(path))
-
-
-def test_a_tokenizer_that_is_a_pointer(tmp_path):
-    (tmp_path / "tokenizer.model").write_text(POINTER)
-    with pytest.raises(InputError, match="git lfs pull"):
-        Tokenizer(tmp_path)
 
 
 def test_a_missing_tokenizer_is_found_before_the_weights_are_read(saved, monkeypatch, capsys):

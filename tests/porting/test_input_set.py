@@ -1,6 +1,7 @@
 """The conformance set: what a port should make of difficult images and prompts; what it does instead is named."""
 
 import json
+import shutil
 import zlib
 
 import numpy as np
@@ -9,9 +10,10 @@ from PIL import Image
 
 import cli
 import npgemma
+from npgemma.errors import InputError
 from npgemma.image import load_image
 from npgemma.porting.arrays import read_arrays
-from npgemma.porting.input_set import drawn
+from npgemma.porting.input_set import check_inputs, drawn
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,14 @@ def test_changed_ids_and_missing_inputs(folder, compared):
     assert (status, set(wrong)) == (1, {"ids/1", "ids/2", "pixels/wide"})
     assert wrong["ids/1"].startswith("expected [2, ")
     assert wrong["pixels/wide"] == wrong["ids/2"] == "not written"
+
+
+@pytest.mark.parametrize("part", ["images/plain.png", "expected/pixels/big_vision/plain.npy", "expected"])
+def test_a_set_that_is_not_complete(folder, tmp_path, part):
+    shutil.copytree(folder, tmp_path / "set")
+    (tmp_path / "set" / part).rename(tmp_path / "away")
+    with pytest.raises(InputError, match=r"set' is no complete set|expected': there is no such file"):
+        check_inputs(tmp_path / "set", {})
 
 
 def test_nothing_to_compare(compared):

@@ -15,7 +15,7 @@ from npgemma.porting.comparing import compare
 from npgemma.porting.coverage import cover, suggest
 from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.porting.name_map import Rule, read_map
-from npgemma.porting.reference import from_model, from_trace
+from npgemma.porting.reference import from_model
 from npgemma.rope import rotate
 
 PROMPT = "detect red circle ; blue square"
@@ -247,16 +247,29 @@ def test_all_layouts_of_a_shape():
     ("text", "says"),
     [
         ("x = 1", "double brackets"),
-        ("", "has no rule"),
+        ("# no rule\n", "has no rule"),
         ('[["x"]]', "lacks ours"),
         ('[["x"]]\nours = "a/x"', "should end in axes"),
         ('[["x"]]\nours = "a.{i}/x_BTD"', r"no \{i\}"),
         ('[["x"]]\nours = "a/x_BTD"\naxes = "B(TD"', "axes should be letters"),
-        ('[["x"]]\nours = "a/x_BTD"\nscale = "2"', "wrong kind"),
+        ('[["x"]]\nours = "a/x_BTD"\nscale = "2"', "scale should be a finite number"),
         ('[["x"]]\nours = "a/x_BTD"\nnorm = 2', "should be one of"),
-        ("[[x", "cannot be read"),
+        ("[[x", "is not a map"),
+        ('[["{i}.{i}"]]\nours = "a/x_BTD"', r"each once, found \{i\}"),
+        ('[["{1}"]]\nours = "a/x_BTD"', r"found \{1\}"),
+        ('[["x"]]\nours = "a.{j}/x_BTD"', r"no \{j\}"),
+        (f'[["{501 * "x"}"]]\nours = "a/x_BTD"', "more than 500 letters"),
+        ('[["x"]]\nours = "a/x_BTD"\naxes = "BTB"', "each once"),
+        ('[["x"]]\nours = "a/x_BTD"\naxes = "(BTSDNKGHFVLPEIYXC)"', "each once"),
+        (f'[["x"]]\nours = "a/x_BTD"\nscale = 1{400 * "0"}', "finite number"),
+        ('[["x"]]\nours = "a/x_BTD"\noffset = nan', "finite number, found nan"),
+        (f'[["x"]]\nours = "a/x_BTD"\ntake = {{T = "{30 * "9"}:"}}', "first, last or start:stop"),
+        ("a" + 1000 * ".a" + " = 1", "a line of more than 2000 letters"),
         ('extends = "llama"\n[["x"]]\nours = "a/x_BTD"', r"no map '.*llama', which '.*map.toml' extends: give"),
-        ('extends = "map.toml"\n[["x"]]\nours = "a/x_BTD"', r"map.toml' extends itself: leave out one 'extends'"),
+        (
+            'extends = "map.toml"\n[["x"]]\nours = "a/x_BTD"',
+            r"map.toml' extends itself, or nine others: leave out one 'extends'",
+        ),
     ],
 )
 def test_a_map_that_is_no_map(tmp_path, text, says):
@@ -280,14 +293,6 @@ def test_a_map_that_extends_another(tmp_path):
 def test_a_map_that_is_not_there():
     with pytest.raises(InputError, match=r"one of gemma_cpp, transformers, transformers_gemma2"):
         read_map("llama")
-
-
-def test_a_trace_without_a_manifest_is_no_reference(tmp_path):
-    from safetensors.numpy import save_file
-
-    save_file({"x": np.zeros(3)}, tmp_path / "x.safetensors")
-    with pytest.raises(InputError, match="no manifest"):
-        from_trace(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("name", ["transformers", "transformers_gemma2", "gemma_cpp"])

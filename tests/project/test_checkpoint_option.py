@@ -1,12 +1,12 @@
 """``python -m pytest --checkpoint DIR`` finds the tests, whatever DIR and from wherever it is called."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 from support import ROOT
 
-npgemma_pytest = pytest.importorskip("npgemma_pytest", reason="needs the project installed: pip install -e '.[test]'")
 # Nearly every test here starts pytest again.
 pytestmark = pytest.mark.slow
 # Every test of the project would take minutes; this collects them.
@@ -14,9 +14,13 @@ COLLECT = ["--collect-only", "-q", "-p", "no:cacheprovider"]
 
 
 @pytest.fixture(autouse=True)
-def _installed(request):
-    if not request.config.pluginmanager.has_plugin("npgemma"):
-        pytest.skip("needs the project installed: pip install -e '.[test]'")
+def _entry_point(tmp_path_factory, monkeypatch):
+    """Have the options' module loaded as it is where the project is installed."""
+    folder = tmp_path_factory.mktemp("installed") / "npgemma-0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: npgemma\nVersion: 0\n")
+    (folder / "entry_points.txt").write_text("[pytest11]\nnpgemma = npgemma_pytest\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder.parent), str(ROOT)]))
 
 
 def pytest_process(*arguments, cwd):
@@ -51,16 +55,8 @@ def elsewhere(tmp_path):
     return folder, cwd
 
 
-@pytest.mark.parametrize(
-    ("words", "where"),
-    [
-        (["--checkpoint", "{}"], "elsewhere"),
-        (["--checkpoint", "{}"], "project"),
-        (["--checkpoint={}"], "elsewhere"),
-        (["--checkpoint={}"], "project"),
-    ],
-    ids=["two words, elsewhere", "two words, project", "one word, elsewhere", "one word, project"],
-)
+@pytest.mark.parametrize("where", ["elsewhere", "project"])
+@pytest.mark.parametrize("words", [["--checkpoint", "{}"], ["--checkpoint={}"]], ids=["two words", "one word"])
 def test_all_tests_are_found(everything, elsewhere, words, where):
     folder, cwd = elsewhere
     words = [word.format(folder) for word in words]
@@ -77,34 +73,17 @@ def test_the_configuration_holds_with_the_option(everything, elsewhere):
     assert "tests/project/test_full_size.py::test_parity_at_the_published_size" in found
 
 
-def test_nothing_is_loaded_before_the_configuration_is_right(elsewhere, tmp_path):
-    """A conftest.py that imports what only the configuration puts on the path."""
-    project = tmp_path / "project"
-    files = {
-        "pytest.ini": "[pytest]\npythonpath = lib\n",
-        "lib/beside.py": "",
-        "tests/conftest.py": "import beside\n",
-        "tests/test_it.py": "def test_it(request):\n    assert request.config.getoption('--checkpoint') == '../cwd'\n",
-    }
-    for name, content in files.items():
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / name).write_text(content)
-    result = pytest_process("--checkpoint", "../cwd", cwd=project)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "1 passed" in result.stdout
-
-
-def test_a_folder_that_is_none_is_refused_at_once(elsewhere):
-    _, cwd = elsewhere
-    result = pytest_process(*COLLECT, "--checkpoint", "nowhere", ROOT / "tests/project", cwd=cwd)
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--checkpoint", "nowhere"], "at 'nowhere' there is none"),
+        (["--report", "x.json"], "python cli.py parity"),
+    ],
+)
+def test_what_is_refused_at_once(elsewhere, words, says):
+    result = pytest_process(*COLLECT, *words, ROOT / "tests/project", cwd=elsewhere[1])
     assert result.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "at 'nowhere' there is none" in result.stderr
-
-
-def test_the_report_is_another_commands(elsewhere):
-    result = pytest_process("--report", "x.json", ROOT / "tests/project", cwd=elsewhere[1])
-    assert result.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "python cli.py parity" in result.stderr
+    assert says in result.stderr
 
 
 def test_the_command_of_the_readme(tmp_path):
@@ -117,9 +96,14 @@ def test_the_command_of_the_readme(tmp_path):
     assert "1 failed" in result.stdout
 
 
-def test_only_the_two_options_are_joined_with_their_values():
-    given = ["tests", "--checkpoint", "DIR", "--report=FILE", "--maxfail", "3", "--report", "FILE"]
-    joined = ["tests", "--checkpoint=DIR", "--report=FILE", "--maxfail", "3", "--report=FILE"]
-    assert npgemma_pytest._in_one_word(given) == joined
-    assert npgemma_pytest._in_one_word(joined) is None
-    assert npgemma_pytest._in_one_word(["--checkpoint"]) is None
+@pytest.mark.parametrize("words", [["--checkpoint", "given"], ["--checkpoint=given"]], ids=["two words", "one word"])
+@pytest.mark.parametrize("where", ["there", "project"])
+def test_in_another_project_nothing_is_declared(tmp_path, where, words):
+    """Its conftest.py declares options of the same names, which it gets."""
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_addoption(parser):\n    parser.addoption('--checkpoint')\n    parser.addoption('--report')\n"
+    )
+    test = "def test(request):\n    assert request.config.getoption('--checkpoint') == 'given'\n"
+    (tmp_path / "test_it.py").write_text(test)
+    result = pytest_process(tmp_path / "test_it.py", *words, cwd=ROOT if where == "project" else tmp_path)
+    assert "1 passed" in result.stdout, result.stdout + result.stderr

@@ -81,6 +81,7 @@ TESTED_ELSEWHERE = {
     "python -m tiny.training evaluate": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python -m tiny.training gallery": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python -m tiny.training train": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
+    "python reports/attacks.py --only TEXT": "tests/project/test_attacks.py",
     "python reports/readme.py bench DIR cuda": "needs a quiet machine with a CUDA device; writes into the project",
     "python reports/against_hugging_face.py DIR cuda": "needs transformers and a CUDA device; writes into the project",
 }

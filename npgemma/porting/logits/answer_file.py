@@ -7,6 +7,7 @@ import numpy as np
 from npgemma.errors import InputError
 from npgemma.machinery.model import Model
 from npgemma.porting.arrays import read_arrays
+from npgemma.porting.given_tokens import check, row_of
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,19 @@ def read_answer(path: str, model: Model) -> Answer:
     if logits.ndim != 2 or logits.dtype.kind != "f" or 0 in logits.shape:
         expected = "floating-point numbers (n, V), a row for each token of the answer"
         raise InputError(f"logits in '{path}' should be {expected}, found {logits.dtype} {logits.shape}")
-    if ids.shape != logits.shape[:1] or ids.dtype.kind not in "iu":
+    if ids.shape != logits.shape[:1]:
         expected = f"{len(logits)} whole numbers, the token chosen from each row of logits"
         raise InputError(f"token_ids in '{path}' should be {expected}, found {ids.dtype} {ids.shape}")
-    pieces, rows = model.tokenizer.size, model.config.text.vocabulary
-    if logits.shape[1] < pieces:
+    name, pieces, context = f"token_ids in '{path}'", model.tokenizer.size, model.config.text.context_length
+    token_ids = row_of(ids, name)
+    check(token_ids, model, name)
+    if logits.shape[1] < pieces or len(logits) > context:
         raise InputError(
-            f"logits in '{path}' should have at least {pieces} columns, one for each token of the checkpoint, "
-            f"found {logits.shape[1]}"
+            f"logits in '{path}' should have at least {pieces} columns, one for each token of the checkpoint, and at "
+            f"most {context} rows, found {logits.shape[1]} and {len(logits)}"
         )
-    if not 0 <= ids.min() <= ids.max() < rows:
-        raise InputError(f"token_ids should lie between 0 and {rows - 1}, found {ids.min()} to {ids.max()}")
     logits = logits[:, :pieces].astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(bad):
         raise InputError(f"row {bad[0]} of the logits in '{path}' is not finite: find out first where NaN comes from")
-    return Answer(logits, ids.tolist())
+    return Answer(logits, token_ids)
