@@ -31,7 +31,7 @@ HEIGHT = 20
 
 def font_for(text, size, path=None):
     """Return a font, ``size`` pixels high, that has every letter of a text, or as many as any font, and the letters
-    that it lacks. The font file ``path`` is tried before all others; raises `InputError` if it is not a font.
+    that it lacks. The font file ``path`` is tried before all others; raises InputError if it is not a font.
     """
     lacks = missing_letters(_opened(None, HEIGHT) if path is None else open_font(path), text)
     best = _opened(path, size)
@@ -49,7 +49,7 @@ def font_for(text, size, path=None):
 
 
 def open_font(path):
-    """Open a font file that a user named; raise `InputError` if it is not a font."""
+    """Open a font file that a user named; raise InputError if it is not a font."""
     advice = "--font should name a font file such as DejaVuSans.ttf"
     with reading(path, "a font", advice, f"no font at '{path}': {advice}"):
         font = _opened(path, HEIGHT)
