@@ -51,7 +51,9 @@ def batches(paths, prompts, read, size):
 def _questions(paths, prompts, read):
     numbers = itertools.count()
     for path in paths:
-        image, each = read(path), flat([path])
+        image = read(path)
+        # Not the content of a data: address.
+        each = [re.sub("(?is)^data:.*", "data", one) for one in flat([path])]
         root, ending = os.path.splitext("stdin" if each[0] == PIPED else each[0])
         for place, prompt in enumerate(prompts, 1):
             words = [shown(", ".join(each), 300)] * (len(paths) > 1) + [shown(prompt, 80)] * (len(prompts) > 1)

@@ -5,6 +5,8 @@ import os
 import sys
 from dataclasses import fields
 
+from PIL import Image
+
 import npgemma
 from npgemma.command import inputs
 from npgemma.command.progress import Progress
@@ -59,6 +61,8 @@ def image_reader(options):
             f"no tokenizer in '{source.path}': a prompt needs the checkpoint's tokenizer.model or tokenizer.json, or "
             "--tokenizer FILE"
         )
+    # Pillow has a limit of its own, for the whole process.
+    Image.MAX_IMAGE_PIXELS = options.max_pixels
 
     def read(path):
         if isinstance(path, list):
