@@ -76,6 +76,8 @@ def run(kind, case, home, place):
     """Run a case in a folder, with the files of ``home`` and its own, and return how it `Ended`."""
     shutil.copytree(home, place / "folder", copy_function=os.link, symlinks=True)
     case.make(place / "folder")
+    for name in ("out", "err"):
+        (place / name).touch()
     before, start, killed, done, interrupt = _files(place), time.monotonic(), "", 0, case.interrupt or SECONDS
     if not (process := os.fork()):
         become(case, place)
