@@ -120,7 +120,8 @@ def judged(ended):
         yield "a refusal that is not of the form error: ..., in one line"
     if case.says and (refused or case.must != EITHER) and not re.search(case.says, printed):
         yield f"does not say {case.says}"
-    if left := [path for path in ended.new if refused or not path.startswith(("out", "folder"))]:
+    asked = ("out", *filter(None, case.words))
+    if left := [path for path in ended.new if refused or not path.startswith(asked)]:
         yield f"leaves {left[0][:60]!a}"
     if "--json" in case.words and not refused:
         yield from _judged_json(ended.out, case.exact)

@@ -67,12 +67,20 @@ def flat(paths):
 
 
 def image_paths(words):
-    """Return the images that words name, in their order; InputError if a folder, a pattern or a list names none.
+    """Return the images that words name, in their order; InputError if the only word is one that names none.
 
     A word is a file; a folder, for the images in it by name, not in folders in it; a pattern such as ``pics/**/*.jpg``;
     ``@list.txt``, a file with a path on each line, seen from the current folder; or ``-``. What exists comes first.
     """
-    return [path for word in words for path in _paths(word)]
+    found = []
+    for word in words:
+        try:
+            found += _paths(word)
+        except InputError:
+            if len(words) == 1:
+                raise
+            found.append(word)  # its turn comes, and it is said to be no image
+    return found
 
 
 def _paths(word):

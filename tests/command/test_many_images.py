@@ -134,7 +134,7 @@ def test_an_image_and_a_prompt_may_be_piped_in(run, tmp_path, monkeypatch):  # n
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("drawn", [[], ["--do-sample", "--temperature", 3, "--seed", 4]])
 def test_a_bad_file_stops_no_other_and_batches_change_nothing(run, backend, drawn):  # noqa: F811
-    names, settings = ["b.png", "cut.png", "b.png", "none.png", "b.png"], ("--max-new-tokens", 6, "--backend", backend)
+    names, settings = ["b.png", "cut.png", "b.png", "empty", "b.png"], ("--max-new-tokens", 6, "--backend", backend)
     alone = [
         answers(run("--image", "b.png", "--json", *settings, *drawn, *(["--seed", 4 + place] if drawn else [])))[0]
         for place in (0, 2, 4)
