@@ -112,7 +112,7 @@ def judged(ended):
     kinds = {unicodedata.category(letter) for letter in set(printed) - set("\n\t\u200c\u200d")}
     if kinds & {"Cc", "Cf", "Cs", "Zl", "Zp"}:
         yield "a control character"
-    if len(ended.err) > LETTERS or len(ended.out) > 100 * LETTERS:
+    if max(map(len, ended.err.splitlines()), default=0) > LETTERS or len(ended.out) > 100 * LETTERS:
         yield "no end"
     if ended.status not in case.must:
         yield f"exit status {ended.status}"
