@@ -182,7 +182,7 @@ def _without_bulk(file):
 
     Pillow unpacks all of it, and refuses an image where one is more than a megabyte.
     """
-    parts, place, texts = [0, file.seek(8)], 8, 100
+    parts, place, texts = [0, file.seek(8)], 8, 50
     while len(header := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", header)
         needed = name in CHUNKS or not name[0] & 32
