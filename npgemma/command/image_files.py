@@ -104,8 +104,9 @@ def save_image(image, path):
     """
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        # Of PNG: the next levels take five times as long, and make photos hardly smaller.
         with replacing(path) as file:
-            image.save(file, _format(path))
+            image.save(file, _format(path), compress_level=1)
     except InputError:
         raise
     # Pillow refuses sizes that a format cannot have in different ways.
