@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import torch
 import transformers
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers.models.gemma import modeling_gemma
 from transformers.models.gemma2 import modeling_gemma2
 
@@ -157,15 +157,73 @@ def _rounded(weight):
     weight.data.copy_(weight.data.bfloat16().to(weight.dtype))
 
 
+def _rounded_buffer(rotary):
+    rotary.inv_freq.copy_(rotary.inv_freq.bfloat16())
+
+
 def _theta(port):
     width = port.text.layers[0].self_attn.head_dim
     port.text.rotary_emb.inv_freq.copy_(1e6 ** (-torch.arange(0, width, 2) / width))
 
 
-def _bilinear(port):
+def _resized(port, resize):
+    """Give the port the pixels that another way to resize makes."""
     side = port.pixels.shape[1]
-    small = port.image.resize((side, side), Image.Resampling.BILINEAR)
-    port.pixels = np.asarray(small, np.float32)[None] / np.float32(127.5) - 1
+    port.pixels = np.asarray(resize(port.image, (side, side)), np.float32)[None] / np.float32(127.5) - 1
+
+
+def _in_float(image, size):
+    channels = [channel.convert("F").resize(size, Image.Resampling.BICUBIC) for channel in image.split()]
+    return np.stack([np.asarray(channel) for channel in channels], -1)
+
+
+def _no_output_biases(port):
+    for layer in port.vision.encoder.layers:
+        layer.self_attn.out_proj.bias.data.zero_()
+        layer.mlp.fc2.bias.data.zero_()
+
+
+def _fresh_vision_norms(port):
+    for part in port.vision.modules():
+        if isinstance(part, torch.nn.LayerNorm):
+            part.reset_parameters()
+
+
+def _not_replaced(port):
+    """Leave the embedding of the image's token in the rows of the image."""
+    token = torch.tensor([port.model.config.image_token_id])
+    _prefill(port, lambda x, P: torch.cat([port.text.embed_tokens(token).expand(1, P, -1), x[:, P:]], 1))
+
+
+def _norms(port, change):
+    for part in port.text.modules():
+        if isinstance(part, type(port.text.norm)):
+            change(part)
+
+
+def _rounded_result(part):
+    part.register_forward_hook(lambda module, given, result: result.bfloat16().to(result.dtype))
+
+
+def _causal_prompt(port):
+    """Let the image tokens see one another, and the prompt only what stands before it."""
+
+    def change(named):
+        masks = named["attention_mask"]
+        for mask in masks.values() if isinstance(masks, dict) else [masks]:
+            total, new = mask.shape[-1], mask.shape[-2]
+            if new > 1:
+                query, key, P = torch.arange(total)[-new:, None], torch.arange(total), port.ours.config.image_tokens
+                later = (key > query) & (key >= P)
+                mask.masked_fill_(later, False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min)
+        return named
+
+    port.before_decoder(change)
+
+
+def _head_scaled(port):
+    root = port.ours.config.text.width**0.5
+    port.model.lm_head.register_forward_hook(lambda module, given, logits: logits * root)
 
 
 def _set(port, **values):
@@ -233,7 +291,7 @@ KNOWN = {
     "pixels-bgr": lambda port: _set(port, pixels=port.pixels[..., ::-1].copy()),
     "gate-up-swapped": lambda port: _layers(port, lambda layer: _swap(layer.mlp, "gate_proj", "up_proj")),
     "query-scale-head-dim": lambda port: _scaling(port, lambda attention: 1 / attention.head_dim),
-    "resize-bilinear": _bilinear,
+    "resize-bilinear": lambda port: _resized(port, lambda image, size: image.resize(size, Image.Resampling.BILINEAR)),
     "kv-heads-tiled": lambda port: port.exchange(port.module, "repeat_kv", lambda x, n: x.repeat(1, n, 1, 1)),
     "k-v-swapped": lambda port: _layers(port, lambda layer: _swap(layer.self_attn, "k_proj", "v_proj")),
     "no-final-norm": lambda port: _set(port.text, norm=torch.nn.Identity()),
@@ -241,6 +299,28 @@ KNOWN = {
     "no-post-layernorm": lambda port: _set(port.vision, post_layernorm=torch.nn.Identity()),
     "vision-causal": _vision_causal,
     "no-vision-positions": lambda port: port.vision.embeddings.position_embedding.weight.data.zero_(),
+    "pixels-255": lambda port: _set(port, pixels=(port.pixels + 1) * 255 - 1),
+    "pixels-normalised-twice": lambda port: _set(port, pixels=2 * port.pixels - 1),
+    "pixels-divided-by-128": lambda port: _set(port, pixels=(port.pixels + 1) * (127.5 / 128) - 1),
+    "resize-letterbox": lambda port: _resized(
+        port, lambda image, size: ImageOps.pad(image, size, Image.Resampling.BICUBIC, (127, 127, 127))
+    ),
+    "resize-crop": lambda port: _resized(port, lambda image, size: ImageOps.fit(image, size, Image.Resampling.BICUBIC)),
+    "resize-not-to-bytes": lambda port: _resized(port, _in_float),
+    "vision-quick-gelu": lambda port: _vision_activation(port, transformers.activations.QuickGELUActivation()),
+    "no-patch-bias": lambda port: port.vision.embeddings.patch_embedding.bias.data.zero_(),
+    "no-vision-biases": _no_output_biases,
+    "vision-norms-not-loaded": _fresh_vision_norms,
+    "vision-scores-unscaled": lambda port: [_set(layer.self_attn, scale=1.0) for layer in port.vision.encoder.layers],
+    "vision-last-block-missing": lambda port: _set(port.vision.encoder, layers=port.vision.encoder.layers[:-1]),
+    "no-projector-bias": lambda port: port.model.model.multi_modal_projector.linear.bias.data.zero_(),
+    "image-tokens-not-replaced": _not_replaced,
+    "text-scaled-twice": lambda port: port.text.embed_tokens.embed_scale.mul_(port.ours.config.text.width**0.5),
+    "text-norms-not-loaded": lambda port: _norms(port, lambda norm: norm.weight.data.zero_()),
+    "norm-in-bfloat16": lambda port: _norms(port, _rounded_result),
+    "rope-frequencies-bfloat16": lambda port: _rounded_buffer(port.text.rotary_emb),
+    "prompt-causal-image-not": _causal_prompt,
+    "head-scaled": _head_scaled,
 }
 KNOWN_OF_GEMMA_2 = {
     "no-attention-softcap": lambda port: _layers(
@@ -261,7 +341,6 @@ UNKNOWN = {
         part.bias.data.zero_() for part in port.vision.modules() if isinstance(part, torch.nn.LayerNorm)
     ],
     "last block left out": lambda port: _set(port.text, layers=port.text.layers[:-1]),
-    "text scaled twice": lambda port: port.text.embed_tokens.embed_scale.mul_(port.ours.config.text.width**0.5),
     "last blocks exchanged": lambda port: _set(
         port.text, layers=torch.nn.ModuleList([*port.text.layers[:-2], port.text.layers[-1], port.text.layers[-2]])
     ),

@@ -24,7 +24,7 @@ def add_arguments(parser):
     )  # fmt: skip
     parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a map that comes along")
     parser.add_argument(
-        "--dtype", choices=tuple(LARGEST_OWN_ERROR), default="float32", help="of the port (default: %(default)s)"
+        "--dtype", choices=tuple(LARGEST_OWN_ERROR), help="of the port (default: the narrowest that holds its numbers)"
     )
     parser.add_argument("--list", action="store_true", help="print every known mistake: what it is, and who made it")
     parser.set_defaults(reference=None)
@@ -45,7 +45,7 @@ def run(options):
     report = _from_logits(options) if options.logits is not None else _from_trace(options)
     table = logits_table if options.logits is not None else diagnosis_table
     print(json.dumps(finite(report)) if options.json else table(report), flush=True)
-    return 0 if report["verdict"] == "right" else PAST_BOUND
+    return 0 if report["verdict"] in ("right", "rounding") else PAST_BOUND
 
 
 def _from_logits(options):
@@ -64,6 +64,7 @@ def _from_logits(options):
 
 def _from_trace(options):
     """Return what is wrong with a port that has written its arrays."""
+    options.dtype = options.dtype or "float32"
     from npgemma.porting.comparing import TOKENS
     from npgemma.porting.coverage import cover
     from npgemma.porting.diagnosis import diagnose

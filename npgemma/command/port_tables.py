@@ -196,12 +196,13 @@ def logits_table(report):
     """Lay out a diagnosis from a port's logits for reading."""
     lines = [
         f"{report['verdict']}: the port's logits are {report['own_error']:.1e} away from the right ones; rounding in "
-        f"{report['dtype']} makes up to {report['rounding']:.0e}"
+        f"{report['dtype']} makes up to {report['rounding']:.1e}"
     ]
     lines += [f"    {report['says']}"] * bool(report["says"])
     for named in report["mistakes"]:
         lines += _mistake(named["name"])
         if named["c"] is not None:
             lines += [f"    with it, {named['explained_error']:.1e} are left; c = {named['c']:.2f}"]
+    lines += [f"    {each['name']} explains {each['explains']:.0%} of that" for each in report["nearest"]]
     lines += ["", "these logits cannot show:"]
     return "\n".join([*lines, *(f"    {row['name']}: {row['reason']}" for row in report["undecidable"])])

@@ -42,8 +42,9 @@ def diagnosis_table():
     kept = report("diagnosis_hugging_face")
     outcomes = kept["outcomes"]
     rows = [
-        "| checkpoint | port's dtype | from | planted | cases | named | named in part | right | undecided | wrongly |",
-        "|---|---|---|---|---:|---:|---:|---:|---:|---:|",
+        "| checkpoint | port's dtype | from | planted | cases | named | named in part | right | rounding | undecided | "
+        "wrongly |",
+        "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     counted = {}
     for each in outcomes:
@@ -51,7 +52,7 @@ def diagnosis_table():
         counted.setdefault(key, []).append(each)
     for key, found in counted.items():
         said = [_said(each) for each in found]
-        counts = [said.count(word) for word in ("named", "named in part", "right", "undecided", "wrongly named")]
+        counts = [said.count(word) for word in ("named", "named in part", "right", "rounding", "undecided", "wrongly named")]
         rows.append(f"| {' | '.join([*key, str(len(found)), *map(str, counts)])} |")
     wrong = [
         f"`{' '.join(each['planted']) or 'nothing'}` as `{' '.join(each['named'])}`"

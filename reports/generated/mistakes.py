@@ -17,6 +17,9 @@ SEEN_BY = {
     "resize-bilinear": (_RESIZED,),
     "resize-nearest": (_RESIZED,),
     "resize-no-antialias": (_RESIZED,),
+    "resize-letterbox": (_RESIZED,),
+    "resize-crop": (_RESIZED,),
+    "resize-not-to-bytes": (_RESIZED,),
     "vision-epsilon": ("float16_small",),
     "rms-epsilon": ("float16_small", "test_gemma2::test_block"),
     "no-newline": ("test_tokenizer::test_prompt_layout",),
@@ -29,7 +32,10 @@ SEEN_BY = {
     "top-p-drops-crossing-token": ("test_model::test_the_token_that_reaches_top_p_is_drawn_and_no_further_one",),
 }
 # These move arrays by less than bfloat16 rounds them.
-BELOW_BFLOAT16 = ("vision-epsilon", "vision-exact-gelu", "rms-epsilon", "exact-gelu")
+BELOW_BFLOAT16 = (
+    "pixels-divided-by-128", "resize-not-to-bytes", "vision-epsilon", "vision-exact-gelu", "vision-quick-gelu",
+    "rms-epsilon", "exact-gelu", "rope-frequencies-bfloat16",
+)  # fmt: skip
 # Only rows of different lengths have padding, and a port's answer to one prompt has none.
 IN_BATCHES = ("padding-visible",)
 # The tokens of an answer show these, whatever the logits are.

@@ -11,6 +11,8 @@ import diagnosis
 import foreign_port
 from generated.metrics import wrongly_named
 
+from npgemma.porting.narrow import NARROW
+
 REPORT = json.loads(diagnosis.REPORT.read_text())
 RECORDED = REPORT["outcomes"]
 
@@ -22,7 +24,10 @@ def test_the_report_is_of_these_cases():
 
 
 def test_right_ports_are_right_and_no_other_mistake_is_named():
-    assert all(outcome["verdict"] == "right" for outcome in RECORDED if not outcome["planted"])
+    for outcome in RECORDED:
+        if not outcome["planted"]:
+            narrow = outcome["witness"] == "logits" and outcome["dtype"] in NARROW
+            assert outcome["verdict"] == ("rounding" if narrow else "right")
     assert not [outcome for outcome in RECORDED if wrongly_named(outcome)]
 
 

@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 import pytest
+from generated import ROOT
 from support import GEMMA, GEMMA_2, models
 from test_golden import LOGITS, load, load_backend, logits_apart
 
@@ -17,13 +18,17 @@ from npgemma.porting.mistakes import MISTAKES, inject
 
 # Fixed: other programs use them.
 IDS = str.split("""
-pixels-zero-one pixels-255 pixels-bgr pixels-imagenet-norm resize-bilinear resize-nearest resize-no-antialias no-newline
-no-bos double-bos patch-rows-columns-swapped patch-weights-bfloat16 no-vision-positions vision-positions-bfloat16
-vision-epsilon vision-exact-gelu no-post-layernorm vision-causal image-scaled image-divided text-unscaled
-embedding-scale-bfloat16 text-before-image rms-no-plus-one rms-epsilon exact-gelu silu gate-up-swapped rope-interleaved
-rope-reversed rope-theta position-skipped position-repeated keys-cached-unrotated causal-prefix padding-visible
-prefix-chunked query-scale-head-dim query-scale-missing query-scale-width kv-heads-tiled k-v-swapped no-final-norm
-cache-bfloat16 no-attention-softcap no-final-softcap no-post-norms no-sliding-window window-off-by-one window-in-prefix
+pixels-zero-one pixels-255 pixels-normalised-twice pixels-divided-by-128 pixels-bgr pixels-imagenet-norm resize-bilinear
+resize-nearest resize-no-antialias resize-letterbox resize-crop resize-not-to-bytes no-newline no-bos double-bos
+patch-rows-columns-swapped patch-weights-bfloat16 no-patch-bias no-vision-biases no-vision-positions
+vision-positions-bfloat16 vision-epsilon vision-exact-gelu vision-quick-gelu vision-norms-not-loaded
+vision-scores-unscaled no-post-layernorm vision-last-block-missing vision-causal no-projector-bias
+image-tokens-not-replaced image-scaled image-divided text-unscaled text-scaled-twice embedding-scale-bfloat16
+text-before-image rms-no-plus-one rms-epsilon text-norms-not-loaded norm-in-bfloat16 exact-gelu silu gate-up-swapped
+rope-interleaved rope-reversed rope-theta rope-frequencies-bfloat16 position-skipped position-repeated
+keys-cached-unrotated causal-prefix prompt-causal-image-not padding-visible prefix-chunked query-scale-head-dim
+query-scale-missing query-scale-width kv-heads-tiled k-v-swapped no-final-norm head-scaled cache-bfloat16
+no-attention-softcap no-final-softcap no-post-norms no-sliding-window window-off-by-one window-in-prefix
 query-scale-not-from-config locations-1024 locations-x-first padded-vocabulary-wins eos-ignored
 top-p-drops-crossing-token patch-kernel-order output-projection-head-order norms-shifted query-heads-order
 """)
@@ -82,7 +87,8 @@ def test_it_shows_where_it_says(id, variant, backend, family):
     with npgemma.record() as wrong, inject(id, backend, variant):
         answer(model, CONFIGS[family])
     both = [name for name in right if name in wrong]
-    assert len(both) >= len(right) - 1  # a causal vision tower has a mask, and so one name more
+    # A causal vision tower has a mask, and so one name more; a block that is left out has no arrays.
+    assert len(both) >= len(right) - (30 if "missing" in id else 1)
     apart = (name for name in both if relative_l2(right[name], wrong[name]) > 10 * BOUNDS["float64"])
     earlier = []
     for name in apart:
@@ -124,18 +130,21 @@ def test_they_are_gone_after_an_error_too():
     assert all(np.array_equal(right[name], array) for name, array in trace.items())
 
 
+# How far pixels are apart in the mean, where it is not the same image still with most of its pixels other ones.
+APART = {"resize-not-to-bytes": (1e-4, 4e-3), "resize-letterbox": (0.1, 2), "resize-crop": (0.1, 2)}
 RESIZES = [(id, variant) for id in IDS if id.startswith("resize") for variant in range(len(MISTAKES[id].variants))]
 
 
 @pytest.mark.parametrize(("id", "variant"), RESIZES)
 def test_images_are_resized_otherwise(id, variant):
-    right = load_image(npgemma.example_image(), 90).pixels_BYXC
+    wide = ROOT / "tiny" / "gallery" / "wide.png"  # three times as wide as high
+    right = load_image(wide, 90).pixels_BYXC
     with inject(id, variant=variant):
-        wrong = load_image(npgemma.example_image(), 90).pixels_BYXC
+        wrong = load_image(wide, 90).pixels_BYXC
     assert wrong.shape == right.shape
     assert wrong.dtype == right.dtype
-    # The same image still, and most of its pixels are other ones.
-    assert 1e-3 < np.abs(wrong - right).mean() < 0.1
+    least, most = APART.get(id, (1e-3, 0.1))
+    assert least < np.abs(wrong - right).mean() < most
 
 
 def test_without_antialias_a_filter_still_gives_back_a_constant_and_a_slope():

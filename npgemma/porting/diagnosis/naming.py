@@ -8,7 +8,10 @@ from npgemma.porting.diagnosis.replays import Replays
 from npgemma.porting.mistakes import MISTAKES
 
 # In a narrow dtype these are what a right program does as well.
-RIGHT_IF_NARROW = ("embedding-scale-bfloat16", "cache-bfloat16", "patch-weights-bfloat16", "vision-positions-bfloat16")
+RIGHT_IF_NARROW = (
+    "embedding-scale-bfloat16", "cache-bfloat16", "patch-weights-bfloat16", "vision-positions-bfloat16",
+    "norm-in-bfloat16",
+)  # fmt: skip
 
 
 def diagnose(replays: Replays) -> dict[str, Any]:

@@ -2,40 +2,43 @@
 
 from typing import Any
 
-from npgemma.porting.bounds import LOGITS_LEAST, LOGITS_MARGIN, LOGITS_ROUNDING
+from npgemma.porting.bounds import LOGITS_LEAST, LOGITS_MARGIN, LOGITS_REST, LOGITS_ROUNDING
 from npgemma.porting.logits.answer_file import Answer
 from npgemma.porting.logits.distances import Comparison, Explanation
 from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import MISTAKES
+from npgemma.porting.narrow import NARROW, dtype_of
 
 
-def diagnose(answer: Answer, question: Question, dtype: str) -> dict[str, Any]:
-    """Say whether a port is right, or which known mistake it makes; ``dtype`` is the port's.
+def diagnose(answer: Answer, question: Question, dtype: str | None = None) -> dict[str, Any]:
+    """Say whether a port is right, or which known mistake it makes; ``dtype`` is the port's, by default the narrowest
+    that holds its logits.
 
-    The report has the ``verdict`` (``right``, ``mistake`` or ``undecided``); ``says``, advice in words; ``mistakes``,
-    the surest first; ``undecidable``, the mistakes that these logits cannot show, with reasons; ``own_error`` of all
-    rows and ``row_errors`` of each; and ``rounding``, which a right port may have.
+    The report has the ``verdict``: ``right``; ``rounding``, of a narrow port that is no farther off than rounding may
+    be, which proves nothing; ``mistake`` or ``undecided``. Then ``says``, advice in words; ``mistakes``, the surest
+    first; ``nearest``, of an undecided port the known mistakes that explain at least half of its distance;
+    ``undecidable``, the mistakes that these logits cannot show, with reasons; ``own_error`` of all rows and
+    ``row_errors`` of each; and ``rounding``, which a right port may have.
     """
-    comparison, named, says = Comparison(answer, question, dtype), [], None
+    comparison, named = Comparison(answer, question, dtype or dtype_of([answer.logits])), []
     possible = [mistake for mistake in MISTAKES.values() if mistake.possible_in(question.model.config)]
     tried = [comparison.explanation(mistake) for mistake in possible if mistake.shows_in_arrays]
     verdict, candidates = decide(comparison, tried)
     if verdict == "mistake":
         named = [_as_json(candidates[0].id, comparison.own_error, candidates[0].explained_error, candidates[0].c)]
-    if verdict == "undecided":
-        says = advice(comparison, candidates)
-    else:
+    if verdict != "undecided":
         named += [_as_json(id) for id in mistakes_of_tokens(answer.token_ids, question.model)]
         verdict = "mistake" if named else verdict
     names = [mistake["name"] for mistake in named]
     return {
         "verdict": verdict,
-        "says": says,
-        "dtype": dtype,
+        "says": advice(verdict, comparison, candidates, dtype is not None),
+        "dtype": comparison.dtype,
         "own_error": comparison.own_error,
         "rounding": comparison.limit,
         "row_errors": comparison.row_errors,
         "mistakes": named,
+        "nearest": nearest(comparison, tried) if verdict == "undecided" else [],
         "undecidable": [row for row in undecidable(comparison, tried, answer.token_ids) if row["name"] not in names],
     }
 
@@ -45,20 +48,42 @@ def decide(comparison: Comparison, tried: list[Explanation]) -> tuple[str, list[
     nearest = min(tried, key=lambda explanation: explanation.explained_error)
     # Nothing but rounding tells apart what is as near as this, the right logits included.
     near = max(LOGITS_MARGIN * nearest.explained_error, LOGITS_LEAST * comparison.limit)
-    if nearest.explained_error <= comparison.limit and comparison.own_error > near:
+    explained = max(comparison.limit, LOGITS_REST * comparison.own_error)
+    if nearest.explained_error <= explained and comparison.own_error > near:
         alike = [explanation for explanation in tried if explanation.explained_error <= near]
         return ("mistake" if len(alike) == 1 else "undecided"), alike
-    return ("right" if comparison.own_error <= comparison.limit else "undecided"), []
+    if comparison.own_error > comparison.limit:
+        return "undecided", []
+    return ("right" if comparison.own_error <= LOGITS_ROUNDING else "rounding"), []
 
 
-def advice(comparison: Comparison, candidates: list[Explanation]) -> str:
-    """Say where to look in a port that is undecided."""
+def nearest(comparison: Comparison, tried: list[Explanation]) -> list[dict[str, Any]]:
+    """Return the known mistakes, three at most, that explain at least half of a port's distance, and how much of it."""
+    parts = {each.id: 1 - each.explained_error / comparison.own_error for each in tried}
+    best = sorted((id for id in parts if parts[id] >= 0.5), key=parts.get, reverse=True)[:3]
+    return [{"name": id, "explains": parts[id]} for id in best]
+
+
+def advice(verdict: str, comparison: Comparison, candidates: list[Explanation], stated: bool) -> str | None:
+    """Say what a verdict leaves open, and where to look; ``stated`` says that the port's dtype was."""
+    if verdict == "rounding":
+        return (
+            f"no farther than rounding in {comparison.dtype} can be; this does not prove it right: run the port in "
+            "float32, or compare a trace"
+        )
+    if verdict == "mistake" and candidates and candidates[0].explained_error > comparison.limit:
+        return "what is left is more than rounding: there is another mistake beside it"
+    if verdict != "undecided":
+        return None
     if candidates:
         ids = ", ".join(candidate.id for candidate in candidates)
         return f"these known mistakes explain the logits equally well: {ids}"
-    wider = [dtype for dtype, limit in LOGITS_ROUNDING.items() if comparison.own_error <= limit]
-    if wider:
-        return f"the distance is what rounding in {wider[-1]} makes: if the port calculates in it, say so with --dtype"
+    possible = [] if stated else [each for each in NARROW if comparison.own_error <= comparison.limit_of(each)]
+    if possible:
+        return (
+            f"no farther than rounding in {' or '.join(possible)} can be: if the port calculates in it, say so with "
+            "--dtype; it proves nothing then, and a trace would"
+        )
     wrong = next((i for i, error in enumerate(comparison.row_errors) if error > comparison.limit), 0)
     if wrong:
         return (
@@ -67,7 +92,8 @@ def advice(comparison: Comparison, candidates: list[Explanation]) -> str:
         )
     return (
         "the first row is wrong already: image or prompt may be others than the port's; if they are the same, the "
-        "mistake is in the prefill or before it, and is none that is known: compare a trace"
+        "mistake is in the prefill or before it, and is none that is known (weights that were not loaded have the "
+        "numbers that they began with, so that no known mistake is near): compare a trace"
     )
 
 
@@ -95,9 +121,9 @@ def undecidable(comparison: Comparison, tried: list[Explanation], token_ids: lis
 def _reason(explanation, comparison):
     unseen, effect = MISTAKES[explanation.id].unseen, explanation.effect
     # A mistake that changes nothing still rounds otherwise.
-    if unseen and effect <= LOGITS_ROUNDING["float32"] / 10:
+    if unseen and effect <= LOGITS_ROUNDING / 10:
         return unseen
-    return f"it moves these logits by {effect:.1e}, rounding in {comparison.dtype} by up to {comparison.limit:.0e}"
+    return f"it moves these logits by {effect:.1e}, rounding in {comparison.dtype} by up to {comparison.limit:.1e}"
 
 
 def _as_json(id, own_error=None, explained_error=None, c=None):

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from npgemma.errors import InputError
-from npgemma.porting.bounds import LOGITS_MARGIN, LOGITS_ROUNDING, LOGITS_ROWS
+from npgemma.porting.bounds import LOGITS_MARGIN, LOGITS_OWN, LOGITS_ROUNDING, LOGITS_ROWS
 from npgemma.porting.logits.answer_file import Answer
 from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import Mistake
+from npgemma.porting.narrow import NARROW
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,26 @@ class Comparison:
     """A port's logits beside the right ones, and beside those with each known mistake; ``dtype`` is the port's."""
 
     def __init__(self, answer: Answer, question: Question, dtype: str):
-        self.question, self.dtype, self.limit = question, dtype, LOGITS_ROUNDING[dtype]
+        self.question, self.dtype = question, dtype
         self.found, self.columns = answer.logits[:LOGITS_ROWS], answer.logits.shape[1]
         self.right = self._run(None, LOGITS_ROWS)
         if self.right.shape != self.found.shape:
             raise InputError(f"{len(self.found)} tokens do not fit the model's context after this prompt")
-        self.norm = float(np.linalg.norm(self.right))
-        error = np.linalg.norm(self.found - self.right, axis=1)
-        self.own_error = float(np.linalg.norm(error)) / self.norm
-        self.row_errors = (error / np.linalg.norm(self.right, axis=1)).tolist()
+        # Of the larger ones: rounding grows with the numbers, and a mistake may make a port's many times larger.
+        self.norm = max(float(np.linalg.norm(self.right)), float(np.linalg.norm(self.found)))
+        self.own_error = self._distance(self.right, self.found)
+        error, size = np.linalg.norm(self.found - self.right, axis=1), np.linalg.norm(self.right, axis=1)
+        self.row_errors = (error / np.maximum(size, np.linalg.norm(self.found, axis=1))).tolist()
+        self.limit = self.limit_of(dtype)
+
+    def limit_of(self, dtype: str) -> float:
+        """Return how far a right port of a dtype may be from the right logits; in a narrow one, as far as rounding
+        moves the reference's own, `LOGITS_OWN` times.
+        """
+        if dtype not in NARROW:
+            return LOGITS_ROUNDING
+        runs = [logits[:, : self.columns] for logits in self.question.narrow(dtype, LOGITS_ROWS)]
+        return LOGITS_OWN * float(np.sqrt(np.mean([self._distance(logits, self.right) ** 2 for logits in runs])))
 
     def _run(self, changes, rows):
         return self.question.logits(changes, rows)[:, : self.columns].astype(np.float64)
@@ -59,7 +71,8 @@ class Comparison:
     def _matters(self, first):
         """Say whether more rows could bring a mistake near the port, or show an effect that the first row does not."""
         near_port, near_right = self._distance(first, self.found), self._distance(first, self.right)
-        return len(self.found) > 1 and (near_port <= LOGITS_MARGIN * self.limit or near_right <= self.limit)
+        near = max(LOGITS_MARGIN * self.limit, self.own_error / 2)
+        return len(self.found) > 1 and (near_port <= near or near_right <= self.limit)
 
     def _distance(self, logits, others):
         """Return the distance of the rows that ``logits`` has, which is the least that it can be with all rows."""

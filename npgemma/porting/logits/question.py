@@ -7,7 +7,8 @@ from collections.abc import Callable, Container, Iterable
 import numpy as np
 
 from npgemma.machinery.model import Model
-from npgemma.porting import given_tokens
+from npgemma.porting import given_tokens, narrow
+from npgemma.porting.exact import exact
 from npgemma.probe.exchange import Changes, exchanged
 
 # Changes of these modules and functions need other pixels, or other image tokens.
@@ -33,6 +34,11 @@ class Question:
             prompt_ids = given_tokens.prompt_ids(self.model, self.prompt)
             image_BPD = self._image_tokens(changes or {})
             return given_tokens.decode(self.model, image_BPD, prompt_ids, self.token_ids[:rows])
+
+    def narrow(self, dtype: str, rows: int) -> list[np.ndarray]:
+        """Return the logits of right programs of a narrow dtype, each of which rounds otherwise."""
+        question = Question(exact(self.model, dtype), lambda: self._image, self.prompt, self.token_ids)
+        return narrow.runs(lambda: question.logits(None, rows), dtype)
 
     def _image_tokens(self, changes):
         """Encode the image; where no change affects that, once for all."""

@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
+
 from npgemma.porting.mistakes.injection import (
     LeftOut,
     Mistake,
     image_tokens,
     in_decoders,
     leaving_out,
+    like,
     rounded_to_bfloat16,
     with_weights,
 )
@@ -23,6 +26,18 @@ def _epsilon(value):
 def _no_plus_one(module, right):
     # Not ``right(x, scale - 1, epsilon)``: 1 + (scale - 1) would round a small scale far more than a port does.
     return lambda x, scale, epsilon: right(x, 0 * scale, epsilon) * scale
+
+
+def _fresh_norm(module, right):
+    return lambda x, scale, epsilon: right(x, 0 * scale, epsilon)
+
+
+def _norm_in_bfloat16(module, right):
+    return lambda x, scale, epsilon: rounded_to_bfloat16(right(x, scale, epsilon))
+
+
+def _norm_from_bfloat16(module, right):
+    return lambda x, scale, epsilon: rounded_to_bfloat16(right(rounded_to_bfloat16(x), scale, epsilon))
 
 
 def _interleaved(module, right):
@@ -41,6 +56,19 @@ def _reversed(module, right):
 
 def _theta(value):
     return in_decoders("angles", lambda module, right: lambda position, width, theta: right(position, width, value))
+
+
+def _rounded_frequencies(module, right):
+    def wrong(position_BT, head_width, rope_theta):
+        half = head_width // 2
+        frequency = rounded_to_bfloat16(rope_theta ** (-np.arange(half) / half))
+        return position_BT[:, :, None] * like(right(position_BT, head_width, rope_theta), frequency)
+
+    return wrong
+
+
+def _rounded_angles(module, right):
+    return lambda *given: rounded_to_bfloat16(right(*given))
 
 
 def _shifted(by):
@@ -108,9 +136,23 @@ def _masks(mask):
 
 
 def _causal(right, prefix_BS, valid_BS, new):
-    total = valid_BS.shape[1]
-    order = (valid_BS | True).cumsum(1)
-    return right(prefix_BS, valid_BS, new) & (order[:, None, :] <= order[:, total - new :, None])
+    return right(prefix_BS, valid_BS, new) & _no_later(_places(valid_BS), new)
+
+
+def _causal_but_image(right, prefix_BS, valid_BS, new):
+    # All image tokens stand in one place, before the text.
+    place_BS = (_places(valid_BS) - (image_tokens() or 0)).clip(0)
+    return right(prefix_BS, valid_BS, new) & _no_later(place_BS, new)
+
+
+def _places(valid_BS):
+    """Return the places of all tokens, padding included: 1, 2, 3 and so on."""
+    return (valid_BS | True).cumsum(1)
+
+
+def _no_later(place_BS, new):
+    """Return which keys stand in the place of a query or before it."""
+    return place_BS[:, None, :] <= place_BS[:, place_BS.shape[1] - new :, None]
 
 
 def _all_valid(right, prefix_BS, valid_BS, new):
@@ -123,11 +165,10 @@ def _chunked(chunk):
     """
 
     def mask(right, prefix_BS, valid_BS, new):
-        total = valid_BS.shape[1]
-        order = (valid_BS | True).cumsum(1) - 1
+        order = _places(valid_BS) - 1
         # A step's token stands after all chunks of the prefix.
         part = order // chunk if chunk else order >= (image_tokens() or 0)
-        return right(prefix_BS, valid_BS, new) & (part[:, None, :] <= part[:, total - new :, None])
+        return right(prefix_BS, valid_BS, new) & _no_later(part, new)
 
     return _masks(mask)
 
@@ -161,6 +202,10 @@ def _tiled(module, right):
     return wrong
 
 
+def _head_scaled(module, right):
+    return lambda final_BTD, *others: right(final_BTD * math.sqrt(final_BTD.shape[-1]), *others)
+
+
 _RUN = "*/run_blocks.0/"
 _BLOCK = _RUN + "block.0/"
 _ATTENTION = _BLOCK + "grouped_query_attention.0/"
@@ -179,6 +224,20 @@ MISTAKES = (
         "RMSNorm as Llama has it",
         _BLOCK + "normed_BTD",
         (_epsilon(1e-5), _epsilon(1e-8)),
+    ),
+    Mistake(
+        "text-norms-not-loaded",
+        "The decoder's norms have no weights of the checkpoint: all stored scales are 0.",
+        "loaders that pass over names they do not know (strict=False)",
+        _BLOCK + "normed_BTD",
+        (in_decoders("rms_norm", _fresh_norm),),
+    ),
+    Mistake(
+        "norm-in-bfloat16",
+        "The decoder's norms are rounded to bfloat16; what goes into them may be as well.",
+        "norms that are not lifted to float32 (litgpt issue 1031)",
+        _BLOCK + "normed_BTD",
+        (in_decoders("rms_norm", _norm_in_bfloat16), in_decoders("rms_norm", _norm_from_bfloat16)),
     ),
     Mistake(
         "exact-gelu",
@@ -223,6 +282,13 @@ MISTAKES = (
         tuple(map(_theta, (1e6, 5e5, 1e5))),
     ),
     Mistake(
+        "rope-frequencies-bfloat16",
+        "The frequencies of the rotation, or its angles, are rounded to bfloat16.",
+        "models that are cast as a whole, buffers included (tether issue 155)",
+        _RUN + "angle_BTh",
+        (in_decoders("angles", _rounded_frequencies), in_decoders("angles", _rounded_angles)),
+    ),
+    Mistake(
         "position-skipped",
         "From the first token of the answer on, positions are one too many.",
         "prefixes counted from 1 and answers from 0 (transformers issue 31425)",
@@ -252,6 +318,13 @@ MISTAKES = (
         "decoders for text (llama.cpp issue 7553, vLLM issues 5189 and 27938, transformers issue 30993)",
         _RUN + "*_BTS",
         (_masks(_causal),),
+    ),
+    Mistake(
+        "prompt-causal-image-not",
+        "The image tokens see one another, and each token of the prompt sees only what stands before it.",
+        "PaliGemma 2 on the path of Gemma 3 (llama.cpp issue 22528)",
+        _RUN + "*_BTS",
+        (_masks(_causal_but_image),),
     ),
     Mistake(
         "padding-visible",
@@ -312,6 +385,13 @@ MISTAKES = (
         "ports that take the last hidden state for the decoder's result",
         _RUN + "final_BTD",
         (in_decoders("run_blocks", with_weights(3, norm=lambda p: LeftOut())) | in_decoders("rms_norm", leaving_out),),
+    ),
+    Mistake(
+        "head-scaled",
+        "The output head is multiplied by the square root of the width, as the embedding is: the first token stays.",
+        "ports that scale the table itself, which is both (tensai issue 248)",
+        "*/unembed.0/*",
+        (in_decoders("unembed", _head_scaled),),
     ),
     Mistake(
         "cache-bfloat16",

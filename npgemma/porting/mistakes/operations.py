@@ -23,6 +23,18 @@ def exact_gelu(x):
     return (x * 0.5 * (1 + _erf(x / math.sqrt(2)))).astype(x.dtype)
 
 
+def quick_gelu(x):
+    """Gaussian error linear unit in its sigmoid form, of either backend: ``x / (1 + exp(-1.702 x))``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> quick_gelu(np.array([-1.0, 0.0, 1.0])).round(5)
+    array([-0.15421,  0.     ,  0.84579])
+    """
+    return x / (1 + library_of(x).exp(-1.702 * x))
+
+
 def silu(x):
     """Sigmoid linear unit, of either backend: ``x / (1 + exp(-x))``.
 

@@ -1,7 +1,7 @@
 """Mistakes in what goes in: pixels, resizing, and the ids of the prompt."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from npgemma.porting.mistakes.injection import Mistake, like
 
@@ -79,6 +79,21 @@ def _bilinear_not_antialiased(image, size):
     return image.transform(size, Image.Transform.AFFINE, scale, Image.Resampling.BILINEAR)
 
 
+def _letterbox(level):
+    """Return the way to keep the sides' ratio and to fill what is left with a grey of 0 to 255."""
+    return lambda image, size: ImageOps.pad(image, size, Image.Resampling.BICUBIC, (level,) * 3)
+
+
+def _cropped(image, size):
+    return ImageOps.fit(image, size, Image.Resampling.BICUBIC)
+
+
+def _in_float(image, size):
+    """Resize with the right filter, but neither round to whole levels nor cut off what lies below 0 or above 255."""
+    channels = [channel.convert("F").resize(size, Image.Resampling.BICUBIC) for channel in image.split()]
+    return np.stack(list(map(np.asarray, channels)), -1)
+
+
 def _prompt(change):
     """Return the changes that give the decoder another prompt, made of the right ids."""
 
@@ -90,6 +105,8 @@ def _prompt(change):
 
 _PIXELS = "encode_image.0/encode.0/pixels_BYXC"
 _IDS = "prefill.0/ids_BT"
+_SAME_SIZE = "an image of the model's own size is not resized"
+_SQUARE = "a square image keeps the ratio of its sides"
 MISTAKES = (
     Mistake(
         "pixels-zero-one",
@@ -103,7 +120,25 @@ MISTAKES = (
         "Pixels go from 0 to 255: they were never rescaled.",
         "processors with rescaling switched off, because an earlier step was thought to do it",
         _PIXELS,
-        _pixels(lambda pixels_BYXC: (pixels_BYXC + 1) * 127.5),
+        # Without any normalisation; and with the one by 0.5 and 0.5.
+        (
+            *_pixels(lambda pixels_BYXC: (pixels_BYXC + 1) * 127.5),
+            *_pixels(lambda pixels_BYXC: (pixels_BYXC + 1) * 255 - 1),
+        ),
+    ),
+    Mistake(
+        "pixels-normalised-twice",
+        "Pixels that are normalised already are normalised again: they go from -3 to 1.",
+        "processors that are given what another processor has made",
+        _PIXELS,
+        _pixels(lambda pixels_BYXC: 2 * pixels_BYXC - 1),
+    ),
+    Mistake(
+        "pixels-divided-by-128",
+        "Levels are divided by 128 instead of by 127.5, and so end below 1.",
+        "ports that take the range of a signed byte",
+        _PIXELS,
+        _pixels(lambda pixels_BYXC: (pixels_BYXC + 1) * (127.5 / 128) - 1),
     ),
     Mistake(
         "pixels-bgr",
@@ -126,7 +161,7 @@ MISTAKES = (
         "big_vision, on which the models were trained; transformers issue 27601",
         _PIXELS,
         _resize(lambda image, size: image.resize(size, Image.Resampling.BILINEAR), _bilinear_not_antialiased),
-        "an image of the model's own size is not resized",
+        _SAME_SIZE,
     ),
     Mistake(
         "resize-nearest",
@@ -134,7 +169,7 @@ MISTAKES = (
         "gemma.cpp",
         _PIXELS,
         _resize(lambda image, size: image.resize(size, Image.Resampling.NEAREST)),
-        "an image of the model's own size is not resized",
+        _SAME_SIZE,
     ),
     Mistake(
         "resize-no-antialias",
@@ -142,7 +177,31 @@ MISTAKES = (
         "OpenCV's INTER_CUBIC, and torch's interpolate without antialias",
         _PIXELS,
         _resize(_not_antialiased),
-        "an image of the model's own size is not resized",
+        _SAME_SIZE,
+    ),
+    Mistake(
+        "resize-letterbox",
+        "The image keeps the ratio of its sides, and bars of one grey fill the square.",
+        "processors of models that pad, as LLaVA's do",
+        _PIXELS,
+        _resize(*map(_letterbox, (0, 255, 127, 128))),
+        _SQUARE,
+    ),
+    Mistake(
+        "resize-crop",
+        "The image keeps the ratio of its sides, and what stands out of the square is cut off.",
+        "keras-hub's image converter, and torchvision's CenterCrop",
+        _PIXELS,
+        _resize(_cropped),
+        _SQUARE,
+    ),
+    Mistake(
+        "resize-not-to-bytes",
+        "The resized image is not rounded to whole levels from 0 to 255.",
+        "resizing in floating point, as torchvision does with tensors of it",
+        _PIXELS,
+        _resize(_in_float, lambda image, size: _in_float(image, size).clip(0, 255)),
+        _SAME_SIZE,
     ),
     Mistake(
         "no-newline",

@@ -1,6 +1,7 @@
 """Mistakes in the vision tower, and where its tokens meet the text."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from npgemma.porting.mistakes.injection import (
     weight_to_bfloat16,
     with_weights,
 )
-from npgemma.porting.mistakes.operations import exact_gelu
+from npgemma.porting.mistakes.operations import exact_gelu, quick_gelu
+from npgemma.probe.following import enclosing
 
 
 def _grid_transposed(module, right):
@@ -52,6 +54,33 @@ def _causal(module, right):
         return right(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
 
     return wrong
+
+
+def _without(*biases):
+    """Return the change that makes biases of a function's weights zero."""
+    return with_weights(1, **{name: lambda p, name=name: getattr(p, name) * 0 for name in biases})
+
+
+def _fresh_norm(module, right):
+    return lambda x, p, epsilon: right(x, replace(p, scale=p.scale * 0 + 1, bias=p.bias * 0), epsilon)
+
+
+def _unscaled(module, right):
+    return lambda q_BTNH, *others: right(q_BTNH * math.sqrt(q_BTNH.shape[-1]), *others)
+
+
+def _not_replaced(power):
+    """Return the change that leaves the embedding of ``<image>``, times a power of its factor, in the image's rows."""
+
+    def wrong(module, right):
+        def call(features_BPE, p):
+            image_BPD, all_params, config = right(features_BPE, p), enclosing("p"), enclosing("config")
+            row_D = all_params.text.embedding[config.image_token]
+            return 0 * image_BPD + row_D * math.sqrt(len(row_D)) ** power
+
+        return call
+
+    return {"paligemma.project": wrong}
 
 
 def _scaled(power):
@@ -96,8 +125,12 @@ def _text_first(module, right):
     return wrong
 
 
+_norm_left_out = {"siglip.encode": with_weights(1, norm=lambda p: LeftOut()), "siglip.layer_norm": leaving_out}
+_last_block_missing = with_weights(1, blocks=lambda p: p.blocks[:-1])
+_last_two_missing = with_weights(1, blocks=lambda p: p.blocks[:-1], norm=lambda p: LeftOut())
 _ENCODE = "encode_image.0/encode.0/"
 _PATCHES = _ENCODE + "embed_patches.0/"
+_IMAGE = "encode_image.0/image_BPD"
 _EMBEDDED = _PATCHES + "embedded_BTD"
 MISTAKES = (
     Mistake(
@@ -119,6 +152,26 @@ MISTAKES = (
         _PATCHES + "projected_BTD",
         _embedding(patch_embedding=lambda p: weight_to_bfloat16(p.patch_embedding)),
         "the checkpoint's matrix is bfloat16 already",
+    ),
+    Mistake(
+        "no-patch-bias",
+        "The bias of the patches' embedding is not added.",
+        "convolutions that are made without a bias",
+        _PATCHES + "projected_BTD",
+        ({"siglip.embed_patches": _without("patch_embedding_bias")},),
+    ),
+    Mistake(
+        "no-vision-biases",
+        "Linear layers of the vision tower have no bias: the outputs of attention and MLP, or all.",
+        "layers that are made as the decoder's, which has no biases",
+        _ENCODE + "block.0/self_attention.0/*",
+        (
+            {"siglip.self_attention": _without("o_bias"), "siglip.mlp": _without("down_bias")},
+            {
+                "siglip.self_attention": _without("q_bias", "k_bias", "v_bias", "o_bias"),
+                "siglip.mlp": _without("up_bias", "down_bias"),
+            },
+        ),
     ),
     Mistake(
         "no-vision-positions",
@@ -150,11 +203,42 @@ MISTAKES = (
         ({"siglip.gelu": lambda module, right: exact_gelu},),
     ),
     Mistake(
+        "vision-quick-gelu",
+        "The vision tower's GELU is the sigmoid form, x * sigmoid(1.702 x), instead of the tanh form.",
+        "vision towers as CLIP has them (quick_gelu)",
+        _ENCODE + "block.0/mlp.0/hidden_BTF",
+        ({"siglip.gelu": lambda module, right: quick_gelu},),
+    ),
+    Mistake(
+        "vision-norms-not-loaded",
+        "The norms of the vision tower have no weights of the checkpoint: scales are 1, biases 0.",
+        "loaders that pass over names they do not know (strict=False)",
+        _ENCODE + "block.0/self_attention.0/x_BTD",
+        ({"siglip.layer_norm": _fresh_norm},),
+    ),
+    Mistake(
+        "vision-scores-unscaled",
+        "Scores of the vision tower are not divided by the square root of the head width.",
+        "queries thought to be scaled already",
+        _ENCODE + "block.0/self_attention.0/attend.0/q_BTNH",
+        ({"siglip.attend": _unscaled},),
+    ),
+    Mistake(
         "no-post-layernorm",
         "The norm after the last block of the vision tower is left out.",
         "ports that take the last hidden state, as one does of CLIP",
         _ENCODE + "features_BTD",
-        ({"siglip.encode": with_weights(1, norm=lambda p: LeftOut()), "siglip.layer_norm": leaving_out},),
+        (_norm_left_out,),
+    ),
+    Mistake(
+        "vision-last-block-missing",
+        "The last block of the vision tower is left out; the norm after it may be as well.",
+        "ports that take the hidden state before the last, as LLaVA does of CLIP",
+        _ENCODE + "features_BTD",
+        (
+            {"siglip.encode": _last_block_missing},
+            {"siglip.encode": _last_two_missing, "siglip.layer_norm": leaving_out},
+        ),
     ),
     Mistake(
         "vision-causal",
@@ -164,17 +248,31 @@ MISTAKES = (
         ({"siglip.attend": _causal},),
     ),
     Mistake(
+        "no-projector-bias",
+        "The projector's bias is not added.",
+        "conversions that lose it (llama.cpp issue 22528)",
+        _IMAGE,
+        ({"paligemma.project": _without("bias")},),
+    ),
+    Mistake(
+        "image-tokens-not-replaced",
+        "The rows of the image hold the embedding of the token <image>, and nothing of the image.",
+        "ports that drop the image's embeddings, or look for them under another id",
+        _IMAGE,
+        (_not_replaced(1), _not_replaced(0)),
+    ),
+    Mistake(
         "image-scaled",
         "Image tokens are multiplied by the square root of the width, as text is.",
         "ports that scale the joined sequence (transformers issue 37117, hkproj issue 13, openpi issue 769)",
-        "encode_image.0/image_BPD",
+        _IMAGE,
         _scaled(1),
     ),
     Mistake(
         "image-divided",
         "Image tokens are divided by the square root of the width, and never multiplied again.",
         "vLLM for five months (issues 36787 to 52692), after transformers moved the factor in pull request 44432",
-        "encode_image.0/image_BPD",
+        _IMAGE,
         _scaled(-1),
     ),
     Mistake(
@@ -183,6 +281,13 @@ MISTAKES = (
         "ports of models that have no such factor (litgpt issue 1031)",
         "prefill.0/x_BSD",
         _text_scaled(lambda width: 1 / math.sqrt(width)),
+    ),
+    Mistake(
+        "text-scaled-twice",
+        "Embedded text is multiplied by the square root of the width twice.",
+        "ports that scale what the embedding layer has scaled (lerobot issues 3249 and 3603, sglang issue 33367)",
+        "prefill.0/x_BSD",
+        _text_scaled(math.sqrt),
     ),
     Mistake(
         "embedding-scale-bfloat16",
