@@ -4,6 +4,9 @@ from generated.sources import report
 from npgemma.porting.bounds import LARGEST_OWN_ERROR, MARGIN
 
 
+OUTCOMES = ("named", "named in part", "right", "rounding", "undecided", "wrongly named")
+
+
 def budgets_table():
     """Return the own errors of right programs beside the limits."""
     measured, kinds = report("budgets")["measured"], LARGEST_OWN_ERROR["float32"]
@@ -42,9 +45,8 @@ def diagnosis_table():
     kept = report("diagnosis_hugging_face")
     outcomes = kept["outcomes"]
     rows = [
-        "| checkpoint | port's dtype | from | planted | cases | named | named in part | right | rounding | undecided | "
-        "wrongly |",
-        "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        f"| checkpoint | port's dtype | from | planted | cases | {' | '.join(OUTCOMES)} |",
+        "|---|---|---|---|" + "---:|" * (1 + len(OUTCOMES)),
     ]
     counted = {}
     for each in outcomes:
@@ -52,7 +54,7 @@ def diagnosis_table():
         counted.setdefault(key, []).append(each)
     for key, found in counted.items():
         said = [_said(each) for each in found]
-        counts = [said.count(word) for word in ("named", "named in part", "right", "rounding", "undecided", "wrongly named")]
+        counts = [said.count(word) for word in OUTCOMES]
         rows.append(f"| {' | '.join([*key, str(len(found)), *map(str, counts)])} |")
     wrong = [
         f"`{' '.join(each['planted']) or 'nothing'}` as `{' '.join(each['named'])}`"

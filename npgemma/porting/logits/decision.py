@@ -72,7 +72,7 @@ def advice(verdict: str, comparison: Comparison, candidates: list[Explanation], 
             "float32, or compare a trace"
         )
     if verdict == "mistake" and candidates and candidates[0].explained_error > comparison.limit:
-        return "what is left is more than rounding: there is another mistake beside it"
+        return "more is left than a right program rounds: mend this one and ask again, there may be another beside it"
     if verdict != "undecided":
         return None
     if candidates:
