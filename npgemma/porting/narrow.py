@@ -18,6 +18,7 @@ def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> rounded(np.array([1.001, np.inf, 1e6]), "float16")
     array([1.00097656e+00,            inf, 1.00000000e+06])
     """
@@ -32,6 +33,7 @@ def dtype_of(arrays: Iterable[np.ndarray]) -> str:
 
     Examples
     --------
+    >>> import numpy as np
     >>> dtype_of([np.array([1.5, -0.375])]), dtype_of([np.float32([0.1])]), dtype_of([np.array([0.1])])
     ('bfloat16', 'float32', 'float64')
     """

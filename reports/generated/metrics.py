@@ -3,7 +3,6 @@
 from generated.sources import report
 from npgemma.porting.bounds import LARGEST_OWN_ERROR, MARGIN
 
-
 OUTCOMES = ("named", "named in part", "right", "rounding", "undecided", "wrongly named")
 
 

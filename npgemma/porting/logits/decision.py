@@ -60,8 +60,8 @@ def decide(comparison: Comparison, tried: list[Explanation]) -> tuple[str, list[
 def nearest(comparison: Comparison, tried: list[Explanation]) -> list[dict[str, Any]]:
     """Return the known mistakes, three at most, that explain at least half of a port's distance, and how much of it."""
     parts = {each.id: 1 - each.explained_error / comparison.own_error for each in tried}
-    best = sorted((id for id in parts if parts[id] >= 0.5), key=parts.get, reverse=True)[:3]
-    return [{"name": id, "explains": parts[id]} for id in best]
+    best = sorted(((part, id) for id, part in parts.items() if part >= 0.5), reverse=True)[:3]
+    return [{"name": id, "explains": part} for part, id in best]
 
 
 def advice(verdict: str, comparison: Comparison, candidates: list[Explanation], stated: bool) -> str | None:

@@ -30,7 +30,7 @@ def quick_gelu(x):
     --------
     >>> import numpy as np
     >>> quick_gelu(np.array([-1.0, 0.0, 1.0])).round(5)
-    array([-0.15421,  0.     ,  0.84579])
+    array([-0.1542,  0.    ,  0.8458])
     """
     return x / (1 + library_of(x).exp(-1.702 * x))
 
