@@ -25,9 +25,9 @@ vision-positions-bfloat16 vision-epsilon vision-exact-gelu vision-quick-gelu vis
 vision-scores-unscaled no-post-layernorm vision-last-block-missing vision-causal no-projector-bias
 image-tokens-not-replaced image-scaled image-divided text-unscaled text-scaled-twice embedding-scale-bfloat16
 text-before-image rms-no-plus-one rms-epsilon text-norms-not-loaded norm-in-bfloat16 exact-gelu silu gate-up-swapped
+query-scale-head-dim query-scale-missing query-scale-width kv-heads-tiled k-v-swapped no-final-norm head-scaled
 rope-interleaved rope-reversed rope-theta rope-frequencies-bfloat16 position-skipped position-repeated
-keys-cached-unrotated causal-prefix prompt-causal-image-not padding-visible prefix-chunked query-scale-head-dim
-query-scale-missing query-scale-width kv-heads-tiled k-v-swapped no-final-norm head-scaled cache-bfloat16
+keys-cached-unrotated cache-bfloat16 causal-prefix prompt-causal-image-not padding-visible prefix-chunked
 no-attention-softcap no-final-softcap no-post-norms no-sliding-window window-off-by-one window-in-prefix
 query-scale-not-from-config locations-1024 locations-x-first padded-vocabulary-wins eos-ignored
 top-p-drops-crossing-token patch-kernel-order output-projection-head-order norms-shifted query-heads-order

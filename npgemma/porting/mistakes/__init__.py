@@ -7,14 +7,23 @@ while a mistake is injected; nothing of it stands in the forward pass itself.
 import types
 from contextlib import AbstractContextManager
 
-from npgemma.porting.mistakes import decoder, gemma2_only, output, preprocessing, vision, weight_layout
+from npgemma.porting.mistakes import (
+    decoder,
+    gemma2_only,
+    joining,
+    output,
+    preprocessing,
+    sequence,
+    vision,
+    weight_layout,
+)
 from npgemma.porting.mistakes.injection import Mistake
 from npgemma.probe.exchange import exchanged
 
 __all__ = ["MISTAKES", "Mistake", "inject"]
 
 # By id, in the order of the data flow. The ids are fixed: other programs use them.
-_PARTS = (preprocessing, vision, decoder, gemma2_only, output, weight_layout)
+_PARTS = (preprocessing, vision, joining, decoder, sequence, gemma2_only, output, weight_layout)
 MISTAKES = types.MappingProxyType({mistake.id: mistake for part in _PARTS for mistake in part.MISTAKES})
 
 

@@ -63,6 +63,11 @@ def with_weights(place: int, **weights: Callable[[Any], Any]) -> Callable[[Any, 
     return change
 
 
+def without(*biases: str) -> Callable[[Any, Callable], Callable]:
+    """Return the change that makes biases of a function's weights, which are its second argument, zero."""
+    return with_weights(1, **{name: lambda p, name=name: getattr(p, name) * 0 for name in biases})
+
+
 class LeftOut:
     """Stands for the weights of a norm that is left out; `leaving_out` makes it so."""
 
