@@ -205,6 +205,18 @@ def _rounded_result(part):
     part.register_forward_hook(lambda module, given, result: result.bfloat16().to(result.dtype))
 
 
+def _cached_in_bfloat16(port):
+    for layer in (transformers.cache_utils.DynamicLayer, transformers.cache_utils.DynamicSlidingWindowLayer):
+        _cached_by(port, layer, layer.update)
+
+
+def _cached_by(port, layer, right):
+    def update(self, k, v, *others, **named):
+        return right(self, k.bfloat16().to(k.dtype), v.bfloat16().to(v.dtype), *others, **named)
+
+    port.exchange(layer, "update", update)
+
+
 def _causal_prompt(port):
     """Let the image tokens see one another, and the prompt only what stands before it."""
 
@@ -321,6 +333,7 @@ KNOWN = {
     "rope-frequencies-bfloat16": lambda port: _rounded_buffer(port.text.rotary_emb),
     "prompt-causal-image-not": _causal_prompt,
     "head-scaled": _head_scaled,
+    "cache-bfloat16": _cached_in_bfloat16,
 }
 KNOWN_OF_GEMMA_2 = {
     "no-attention-softcap": lambda port: _layers(

@@ -9,6 +9,7 @@ from npgemma.porting.bounds import LOGITS_MARGIN, LOGITS_OWN, LOGITS_ROUNDING, L
 from npgemma.porting.logits.answer_file import Answer
 from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import Mistake
+from npgemma.porting.mistakes.injection import counted_from
 from npgemma.porting.narrow import NARROW
 
 
@@ -52,7 +53,9 @@ class Comparison:
 
     def explanation(self, mistake: Mistake) -> Explanation:
         """Return the distances of a mistake's variant that is nearest to the port."""
-        variants = [self._variant(mistake.id, changes) for changes in mistake.variants]
+        origins = (0, 1) if mistake.counts else (0,)
+        wrong = [{**changes, **counted_from(origin)} for origin in origins for changes in mistake.variants]
+        variants = [self._variant(mistake.id, changes) for changes in wrong]
         nearest = min(variants, key=lambda variant: variant.explained_error)
         # The effect of the usual variant says whether these logits can show the mistake.
         return Explanation(mistake.id, nearest.explained_error, variants[0].effect, nearest.c)

@@ -25,6 +25,7 @@ class Mistake:
     place: str  # pattern of the first array in a trace that differs; where no array does, where the mistake shows
     variants: tuple[Changes, ...]  # such as two values of the same epsilon; the first is the usual one
     unseen: str = ""  # where the mistake changes nothing, the reason
+    counts: bool = False  # whether it matters from which number a port counts positions: else nothing depends on that
 
     @property
     def only_gemma2(self) -> bool:
@@ -44,6 +45,11 @@ class Mistake:
 def in_decoders(function: str, wrong: Callable[[Any, Callable], Callable]) -> dict[str, Callable]:
     """Return the changes that make one function, such as ``attend``, wrong in both decoders."""
     return {f"{decoder}.{function}": wrong for decoder in DECODERS}
+
+
+def counted_from(origin: int) -> dict[str, Callable]:
+    """Return the changes that count positions from a number other than 0."""
+    return in_decoders("positions", lambda module, right: lambda *given: right(*given) + origin) if origin else {}
 
 
 def with_weights(place: int, **weights: Callable[[Any], Any]) -> Callable[[Any, Callable], Callable]:

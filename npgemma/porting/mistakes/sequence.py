@@ -169,6 +169,7 @@ MISTAKES = (
         "models that are cast as a whole, buffers included (tether issue 155)",
         _RUN + "angle_BTh",
         (in_decoders("angles", _rounded_frequencies), in_decoders("angles", _rounded_angles)),
+        counts=True,
     ),
     Mistake(
         "position-skipped",
@@ -193,6 +194,7 @@ MISTAKES = (
         "step.0/run_blocks.0/block.0/grouped_query_attention.0/k_BSKH",
         (_caching(_unrotated),),
         _LATER,
+        counts=True,
     ),
     Mistake(
         "cache-bfloat16",
@@ -200,6 +202,7 @@ MISTAKES = (
         "caches of half the memory, chosen without regard to the model's dtype",
         _ATTENTION + "k_BSKH",
         ({"cache.LayerCache.extend": _all_in_bfloat16}, _caching(_in_bfloat16)),
+        counts=True,
     ),
     Mistake(
         "causal-prefix",
