@@ -1,10 +1,9 @@
-"""What the models were trained with: SigLIP's loss (and CLIP's, which it replaced), and PaliGemma's loss on answers.
+"""What SigLIP was trained with: its sigmoid loss, and CLIP's softmax loss, which it replaced.
 
 Inference never calls these. The sigmoid loss gave SigLIP its name (*sig*moid loss for *l*anguage-*i*mage
-*p*re-training). Beside it stands the loss of CLIP, an earlier model: there all captions of a batch compete for an
-image, and all images for a caption, while the sigmoid loss judges each pair by itself. Caption b belongs to image b and
-to no other image of the batch. PaliGemma as a whole then learned to predict the next token of its answers
-(`next_token_loss`).
+*p*re-training). In a batch caption b belongs to image b and to no other image. CLIP, an earlier model, lets all
+captions of the batch compete for an image, and all images for a caption, while the sigmoid loss judges each pair by
+itself.
 """
 
 import numpy as np
@@ -66,45 +65,6 @@ def softmax_loss(image_BD, text_BD, scale):
     caption_B = _log_sum_exp(logit_BB) - np.diagonal(logit_BB)
     image_B = _log_sum_exp(logit_BB.T) - np.diagonal(logit_BB)
     return (caption_B.mean() + image_B.mean()) / 2
-
-
-def next_token_loss(logit_BTV, id_BT, answer_BT):
-    """Cross-entropy of the answer's tokens: how surprised is the model by each, given all tokens before it?
-
-    ``-mean(log softmax(logit[t - 1])[id[t]])`` over the tokens t of the answer.
-
-    Parameters
-    ----------
-    logit_BTV : array
-        Of the text tokens, in one pass: position t - 1 predicts token t. The P image positions that
-        `npgemma.paligemma.logits` puts in front are left out.
-    id_BT : int array
-        The same tokens.
-    answer_BT : bool array
-        Tokens that count: the answer with its ``<eos>``. Image and prompt are given, not predicted, so a model is not
-        taught to ask questions.
-
-    Returns
-    -------
-    scalar
-
-    References
-    ----------
-    Beyer et al., arXiv 2407.07726, section 3.2.2 (the suffix alone has a loss).
-
-    Examples
-    --------
-    Two tokens, of which the second counts. The model gave it 3/4, and -log(3/4) is 0.288:
-
-    >>> import numpy as np
-    >>> logit_BTV = np.log([[[0.25, 0.75], [0.5, 0.5]]])
-    >>> round(float(next_token_loss(logit_BTV, np.array([[0, 1]]), np.array([[False, True]]))), 3)
-    0.288
-    """
-    before = logit_BTV[:, :-1]
-    chosen = np.take_along_axis(before, id_BT[:, 1:, None], axis=-1)[..., 0]
-    loss = _log_sum_exp(before) - chosen
-    return loss[answer_BT[:, 1:]].mean()
 
 
 def _log_sum_exp(x):

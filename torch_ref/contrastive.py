@@ -20,14 +20,6 @@ def softmax_loss(image_BD, text_BD, scale):
     return (caption_B.mean() + image_B.mean()) / 2
 
 
-def next_token_loss(logit_BTV, id_BT, answer_BT):
-    """Cross-entropy of the answer's tokens: how surprised is the model by each, given all tokens before it?"""
-    before = logit_BTV[:, :-1]
-    chosen = torch.take_along_dim(before, id_BT[:, 1:, None], dim=-1)[..., 0]
-    loss = _log_sum_exp(before) - chosen
-    return loss[answer_BT[:, 1:]].mean()
-
-
 def _log_sum_exp(x):
     """``log(sum(exp(x)))`` along the last axis, without overflow."""
     highest = x.amax(dim=-1)

@@ -27,7 +27,7 @@ CONCEPTS = [
     ("top-k and top-p on four probabilities; how a token is drawn", "generate", "sample"),
     ("why the prefix is bidirectional and the answer causal", "mask", ""),
     ("the mask, drawn", "mask", "prefix_lm"),
-    ("what training predicts: the answer's tokens only", "contrastive", "next_token_loss"),
+    ("what training predicts: the answer's tokens only", "loss", "next_token_loss"),
     ("what SigLIP was trained for; its pooled vector; why there is no class token", "siglip", ""),
     ("SigLIP's loss", "contrastive", "sigmoid_loss"),
     ("what a patch embedding is", "siglip", "embed_patches"),
