@@ -1,4 +1,8 @@
-"""The sizes of a model. `PUBLISHED` has those of Google's; ``conversion/hub_config.py`` reads others from a folder."""
+"""The sizes of a model: `PUBLISHED` has those of Google's.
+
+``conversion/hub_config.py`` reads others from a checkpoint of the *hub*, the company Hugging Face's site, from which
+models are downloaded.
+"""
 
 from dataclasses import dataclass
 from typing import Any

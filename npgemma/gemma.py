@@ -143,8 +143,8 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
     Notes
     -----
     Keys are cached after their rotation: a token's position never changes. The 3B model has one key/value
-    head for eight query heads, which makes the cache eight times smaller (`npgemma.cache`). The matrix ``o`` mixes the
-    heads and brings them back to D channels.
+    head for eight query heads, which makes the cache eight times smaller (`npgemma.cache`). As in the vision tower, the
+    matrix ``o`` adds what each head brought, in that head's own directions (`npgemma.siglip.self_attention`).
     """
     q_BTNH = rotate(einsum("BTD,DNH->BTNH", x_BTD, p.q), angle_BTh)
     k_BTKH = rotate(einsum("BTD,DKH->BTKH", x_BTD, p.k), angle_BTh)
