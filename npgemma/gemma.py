@@ -81,6 +81,12 @@ def run_blocks(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
     -------
     final_BTD : array
         Ready for `unembed`.
+
+    Notes
+    -----
+    Why 18 blocks and not one: a block asks with what its tokens know already, so what one finds out only the next can
+    ask for. To detect a red circle, image tokens first read what is wanted, then the newline looks for those that are
+    it: two blocks at least. ``docs/overview.md`` shows what is left when only the first blocks run.
     """
     new = x_BTD.shape[1]
     angle_BTh = angles(positions(valid_BS, new), config.head_width, config.rope_theta)
@@ -114,7 +120,6 @@ def block(x_BTD, angle_BTh, mask_BTS, p, config, cache=None):
     Returns
     -------
     out_BTD : array
-
     """
     normed_BTD = rms_norm(x_BTD, p.attn_norm, config.epsilon)
     attn_out_BTD = grouped_query_attention(normed_BTD, angle_BTh, mask_BTS, p.attn, cache)

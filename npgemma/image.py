@@ -104,17 +104,5 @@ def load_image(
 
 
 def load_pixels(image: AnyImage, size: int) -> np.ndarray:
-    """Return the pixels of an image alone: ``load_image(image, size).pixels_BYXC``.
-
-    Parameters
-    ----------
-    image : str, os.PathLike, PIL.Image.Image or uint8 array
-    size : int
-        Side of the square.
-
-    Returns
-    -------
-    pixels_BYXC : float32 array
-        One image, RGB, from -1 (0) to 1 (255).
-    """
+    """Return the pixels of an image alone: ``load_image(image, size).pixels_BYXC``."""
     return load_image(image, size).pixels_BYXC

@@ -48,8 +48,8 @@ def prefix_lm(prefix_BS, valid_BS, new):
     With a causal mask in place of this one the embedded model captions its example as before, but asked to detect the
     red circle it finds nothing. The newline, whose logits begin the answer, still reads all of the prompt and all of
     the image. But the image tokens, which come first, no longer read the prompt, and so cannot say "that is me". It is
-    these reads that count: a causal mask with them added detects nearly as well as this one, and this one without them
-    hardly at all (``docs/overview.md`` has the numbers).
+    these reads that count: a causal mask with them added detects an object as well as this one, and this one without
+    them seldom does (``docs/overview.md`` has the numbers).
 
     References
     ----------

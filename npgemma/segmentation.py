@@ -45,6 +45,9 @@ def decode_masks(code_BM, p):
 def residual_block(x_BYXC, p):
     """Residual block: add to every cell what three convolutions make of the cells around it.
 
+    ``near`` and ``far`` have kernels of 3 x 3 and together look two cells far; ``each`` has one of 1 x 1 and mixes the
+    channels of each cell by itself. ``docs/by_hand.md`` has a small grid's numbers.
+
     Parameters
     ----------
     x_BYXC : array

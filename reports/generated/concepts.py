@@ -19,6 +19,7 @@ CONCEPTS = [
     ("why rotation gives relative positions", "rope", ""),
     ("why pairs rotate at different speeds, and why the base", "rope", "angles"),
     ("equal offsets, equal scores", "rope", "rotate"),
+    ("why many blocks and not one", "gemma", "run_blocks"),
     ("what an MLP adds to attention; what a gate does", "gemma", "geglu"),
     ("why GELU, and which", "ops", "gelu"),
     ("what an embedding table is, why it is scaled, why it is the output head as well", "gemma", "embed_tokens"),
@@ -29,10 +30,12 @@ CONCEPTS = [
     ("the mask, drawn", "mask", "prefix_lm"),
     ("what training predicts: the answer's tokens only", "loss", "next_token_loss"),
     ("what SigLIP was trained for; its pooled vector; why there is no class token", "siglip", ""),
-    ("SigLIP's loss", "contrastive", "sigmoid_loss"),
+    ("SigLIP's loss, and why it needs a scale and a bias", "contrastive", "sigmoid_loss"),
     ("what a patch embedding is", "siglip", "embed_patches"),
     ("what a subword is; that <loc> and <seg> are ordinary rows", "tokenizer", ""),
+    ("how a text is cut into pieces", "tokenizer", ""),
     ("how four locations become a box, y before x", "answer", "find_objects"),
+    ("why neighbours of a location become likely", "answer", "fraction"),
     ("how sixteen codes become a mask", "segmentation", ""),
 ]
 
