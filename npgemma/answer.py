@@ -1,4 +1,7 @@
-"""Read an answer's text: the objects it names, their boxes and their masks."""
+"""Read an answer's text: the objects it names, their boxes and their masks.
+
+*Next:* ``machinery/sampling.py``. *Skip on a first reading:* `mask_lengths`, `place_mask` and `as_json`.
+"""
 
 import re
 from dataclasses import dataclass

@@ -37,6 +37,8 @@ checkpoint* the small PaliGemma in ``tiny/``, which comes with the project. A *p
 
 The letters are those of big_vision (``big_vision/models/ppp/gemma.py``), the code of the model's authors, plus what the
 other parts need.
+
+*Next:* ``config.py``. *Skip on a first reading:* the table of calls, `suffix` and `sizes`.
 """
 
 from npgemma.config import Config

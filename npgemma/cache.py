@@ -11,6 +11,8 @@ all 8192 tokens of a full context. With a key/value head for each of its eight q
 
 All that one step hands on to the next is the cache, the token that was chosen, and which tokens are real. The cache's
 memory is taken once, at full length; a step writes its own keys and values into it, and changes nothing else there.
+
+*Next:* ``generate.py``.
 """
 
 import numpy as np

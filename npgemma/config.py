@@ -2,6 +2,8 @@
 
 ``conversion/hub_config.py`` reads others from a checkpoint of the *hub*, the company Hugging Face's site, from which
 models are downloaded.
+
+*Next:* ``ops.py``. *Skip on a first reading:* `Gemma2Config` and `alternating`, until ``gemma2.py``.
 """
 
 from dataclasses import dataclass

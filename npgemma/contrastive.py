@@ -4,6 +4,8 @@ Inference never calls these. The sigmoid loss gave SigLIP its name (*sig*moid lo
 *p*re-training). In a batch caption b belongs to image b and to no other image. CLIP, an earlier model, lets all
 captions of the batch compete for an image, and all images for a caption, while the sigmoid loss judges each pair by
 itself.
+
+*Next:* ``projector.py``. *Skip on a first reading:* `softmax_loss`.
 """
 
 import numpy as np

@@ -1,4 +1,7 @@
-"""Any image to pixels: what happens before the network, kept apart from it so that both can be tested alone."""
+"""Any image to pixels: what happens before the network, kept apart from it so that both can be tested alone.
+
+*Next:* ``siglip.py``. *Skip on a first reading:* all but the notes of `load_image`.
+"""
 
 import os
 from collections.abc import Sequence

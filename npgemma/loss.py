@@ -2,6 +2,8 @@
 
 Training changes all weights so that this number falls, over many images with prompts and right answers. Inference never
 calls it.
+
+*Next:* ``conversion/``.
 """
 
 import numpy as np

@@ -6,6 +6,8 @@ different. Each of its tokens is predicted from what stands before it, and in tr
 once: a token that could read from later ones would only have to copy. So in training the answer is *causal*: its
 tokens read from earlier ones only. It must be so here too: otherwise each new token would change the vectors of those
 before it, which never happened in training.
+
+*Next:* ``gemma.py``. *Skip on a first reading:* `sliding_window`, until ``gemma2.py``.
 """
 
 import numpy as np

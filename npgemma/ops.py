@@ -2,6 +2,8 @@
 
 What makes them fast stands in ``fast/``: large arrays are taken in pieces, on all cores (`in_pieces`, `elementwise`),
 and products in blocks (`fast_product`). Readers may skip that folder.
+
+*Next:* ``attention.py``. *Skip on a first reading:* `soft_cap` and the convolutions, until they are used.
 """
 
 import math

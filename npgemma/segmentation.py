@@ -8,6 +8,8 @@ each was replaced by the nearest of the 128 codes, and the convolutions had to d
 became the 128 most useful building blocks of masks. The encoder's codes of true masks are what PaliGemma was trained to
 answer (a VQ-VAE: van den Oord et al., arXiv 1711.00937; for masks: Ning et al., arXiv 2301.02229). Official code:
 ``big_vision/evaluators/proj/paligemma/transfers/segmentation.py``.
+
+*Next:* ``answer.py``.
 """
 
 from npgemma.ops import convolve, convolve_transposed, relu

@@ -15,6 +15,8 @@ little of that; PaliGemma's own training, which went on with the tower together 
 vision transformers pool with a *class token*, an extra token among the patches; beside a pooling head none is needed.
 
 Official code: ``big_vision/models/vit.py`` (variant So400m/14).
+
+*Next:* ``contrastive.py``.
 """
 
 from npgemma.attention import attend

@@ -11,6 +11,8 @@ The vocabulary (published models): the 256000 pieces of Gemma, then ``<loc0000>`
 ``<seg000>`` to ``<seg127>`` for masks. To the model these are ordinary rows, learned like words: nothing in the decoder
 knows that ``<loc0100>`` lies beside ``<loc0101>`` (`npgemma.answer.fraction` says how it learns). Image tokens are no
 pieces and have no ids: they are vectors, put in front of the text's.
+
+*Next:* ``rope.py``. *Skip on a first reading:* the class, but for its ``prompt``.
 """
 
 import itertools

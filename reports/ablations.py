@@ -23,7 +23,6 @@ from tiny.training import drawing, evaluate, scenes  # noqa: E402
 
 # MOST is in tokens: the longest right answer has 23, with its end.
 SCENES, MOST = 120, 24
-TOWERS = {"tower": "vision", "decoder": "text"}
 # What the mask allows, of: the whole mask, what a causal one allows, and the image's reads of the prompt.
 MASKS = {
     "causal": lambda whole, causal, reads: whole & causal,
@@ -61,7 +60,7 @@ if __name__ == "__main__":
     model, masks = npgemma.load(), evaluate.codebook_of(npgemma.embedded_checkpoint())
     drawn = [scenes.scene(seed) for seed in scenes.HELD_OUT_SEEDS[:SCENES]]
     found = {"whole": right_answers(model, drawn, masks)}
-    for name, tower in TOWERS.items():
+    for name, tower in (("tower", "vision"), ("decoder", "text")):
         layers = getattr(model.config, tower).layers
         for count in range(1, layers):
             found[f"{name}: {count} of {layers}"] = right_answers(first_blocks(model, tower, count), drawn, masks)

@@ -61,7 +61,7 @@ def one_answer():
         f"the last one, the newline, becomes {text.vocabulary} logits (V), one for each row of the table "
         f"({link('gemma', 'unembed')}), and a softmax makes probabilities of them: {told(choice[0])}.",
         "**Answer.** The most probable token is chosen and is the next one to be read. The blocks run again for this "
-        f"one token only, since the {total} before it have left their keys and values in the cache "
+        f"one token only, since the {total} before it have left their keys and values in a *cache* "
         f"({link('paligemma', 'step')}). So it goes on:\n\n" + "\n".join(written) + "\n\n   Locations are "
         "tokens like any others. That its next guesses lie side by side comes from the training, where the right one "
         f"is never known so exactly ({link('answer', 'fraction')}).",
