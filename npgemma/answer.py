@@ -89,8 +89,8 @@ def fraction(location: str) -> float:
     Why neighbours of the right location become likely too: images that look alike to the model have now 430, now 432
     as the right answer, and the loss is least when each has the probability with which it is right. All logits are
     products with one vector, so training turns the rows of neighbours the same way, however they started. (The embedded
-    checkpoint's training was short and helped: ``tiny/training/places.py`` starts rows that are near as alike, and
-    counts a near miss as nearly right.)
+    checkpoint's training was short and was helped: in ``tiny/training/places.py`` rows of near locations start alike,
+    and a near miss counts as nearly right.)
 
     Examples
     --------

@@ -8,12 +8,13 @@ has three, red, green and blue. In attention tokens read from each other: a toke
 *cache* holds keys and values of tokens that were read before.
 
 Letters keep their meaning in the whole project, in names and in einsum formulas alike, but for the six to which the
-table gives two meanings (D, C, U, W, y, x). D, N, K, G, H and F have one size in SigLIP and another in Gemma. No suffix
-have scalars; a plain ``x`` of any shape; weights, the numbers that were learned (``p`` holds those of the part), whose
-axes ``params.py`` declares; and arrays with an axis that no letter fits, since it was cut short, joined with another,
-has length one, or grows (``whole``, ``each``, ``cos`` and ``sin``, ``growing``). None of this is a comment that can go
-stale: `npgemma.record` reads the names of the *forward pass*, the way from image and prompt to the next token, while
-it runs, and a test compares every one of them with the array it names.
+table gives two meanings (D, C, U, W, y, x). D, N, K, G, H and F have one size in SigLIP and another in Gemma. Suffixes
+are not comments that can go stale: `npgemma.record` reads the names of the *forward pass*, the way from image and
+prompt to the next token, while it runs, and a test compares every suffix with the array it belongs to.
+
+These have no suffix: scalars; a plain ``x`` of any shape; weights, the numbers that were learned (``p`` holds those of
+the part), whose axes ``params.py`` declares; and arrays with an axis that no letter fits, because it was cut short,
+joined with another, has length one, or grows (``whole``, ``each``, ``cos`` and ``sin``, ``growing``).
 
 The table below is to come back to; its other words are explained along the way and in ``docs/glossary.md``.
 

@@ -33,8 +33,8 @@ def sigmoid_loss(image_BD, text_BD, scale, bias):
     Notes
     -----
     The product of two vectors of length 1 lies between -1 and 1. Without a scale the surest yes would be sigmoid(1),
-    0.73. Without a bias a pair that has nothing in common, of product 0, would be half a yes, and a batch has B - 1
-    such pairs for each right one. (A softmax sees differences only: a bias added to all its logits changes nothing.)
+    0.73. Without a bias a pair of product 0, which has nothing in common, would be half a yes; a batch has B - 1 such
+    pairs for each right one, and no three vectors can all be opposite. (A softmax sees differences, and needs none.)
 
     References
     ----------

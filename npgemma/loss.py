@@ -1,7 +1,4 @@
-"""What PaliGemma as a whole learned from: the loss of its answers.
-
-Training changes all weights so that this number falls, over many images with prompts and right answers. Inference never
-calls it.
+"""What PaliGemma as a whole learned from: training changes all weights so that the loss of right answers falls.
 
 *Next:* ``conversion/``.
 """
