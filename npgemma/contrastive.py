@@ -43,7 +43,7 @@ def sigmoid_loss(image_BD, text_BD, scale, bias):
     Examples
     --------
     Two images, and captions that fit them perfectly: the products are 1 on the diagonal and 0 beside it. As they are,
-    with a scale of 10, and with a bias too, after which the logits are 5 and -5:
+    with a scale of 10, and with a bias too, after which the logits (here one for each pair) are 5 and -5:
 
     >>> import numpy as np
     >>> perfect_BD = np.eye(2)

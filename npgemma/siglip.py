@@ -7,9 +7,9 @@ out stays unless a later one takes it away, and in training the gradient reaches
 
 The tower was trained to tell which caption belongs to which image (``contrastive.py``). For that, a pooling head on top
 of it, an attention with one learned query, gathered all patches in one vector, which was compared with a caption's
-vector from a tower for text. What is pooled is a weighted mean of what the patches hold, so a caption of a red cat is
-only recognised if patches say "red" and "cat". No weight of a softmax is exactly zero, so each patch has its share in
-the mean, and is trained in proportion to that share. PaliGemma drops that head and takes all patch vectors after the
+vector from a tower for text. What is pooled is a weighted mean of what the patches hold, so it can speak of a red cat
+only if patches hold the signs of one. No weight of a softmax is exactly zero, so each patch has its share in the
+mean, and is trained in proportion to that share. PaliGemma drops that head and takes all patch vectors after the
 last norm: one pooled vector says *what* is in an image, while the decoder must also be told *where*. Captions ask
 little of that; PaliGemma's own training, which went on with the tower together with the decoder, asks more. Other
 vision transformers pool with a *class token*, an extra token among the patches; beside a pooling head none is needed.
