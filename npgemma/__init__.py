@@ -12,7 +12,7 @@ from npgemma.probe.recording import record
 
 __version__ = "0.1.0"
 
-renamed.install()
+renamed.install("npgemma")
 
 __all__ = [
     "Generation",

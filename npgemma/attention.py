@@ -9,6 +9,8 @@ whose keys match its query count, others hardly.
 Several *heads* do this side by side, each with queries of its own. One head makes one mean, with the same weights for
 all its channels: looking at two places at once, it hands over a blend of two values. Several heads fetch several means
 and keep them apart, on different channels.
+
+*Next:* ``image.py``.
 """
 
 import math

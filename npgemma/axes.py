@@ -1,13 +1,22 @@
 """The alphabet: an array's name ends in its axes, one letter for each.
 
-``q_BTNH`` is an array of four axes: batch, token, query head, channel of the head. Letters keep their meaning in the
-whole project, in names and in einsum formulas alike, but for the six to which the table gives two meanings (D, C, U, W,
-y, x). D, N, K, G, H and F have one size in SigLIP and another in Gemma. Scalars have no suffix; functions that work on
-any shape take a plain ``x``; weights (``p`` holds those of the part) have no suffix because ``params.py`` declares
-their axes. None of this is a comment that can go stale: `npgemma.record` reads the names of the forward pass while it
-runs, and a test compares every one of them with the array it names.
+``q_BTNH`` is an array of four axes. B is the *batch*: images with their prompts that are answered together. T is the
+*token*: the model reads an image as a row of square patches and a text as a row of *pieces* (words and parts of words),
+and each of them is a token. What it knows of a token is a vector, and a *channel* is one number of a vector; an image
+has three, red, green and blue. In attention tokens read from each other: a token asks with a *query*, is found by its
+*key*, and hands over its *value*. N is the *head*, one of several attentions side by side, and H the channel in it. The
+*cache* holds keys and values of tokens that were read before.
 
-The table below is to come back to; the words in it are explained along the way and in ``docs/glossary.md``.
+Letters keep their meaning in the whole project, in names and in einsum formulas alike, but for the six to which the
+table gives two meanings (D, C, U, W, y, x). D, N, K, G, H and F have one size in SigLIP and another in Gemma. Suffixes
+are not comments that can go stale: `npgemma.record` reads the names of the *forward pass*, the way from image and
+prompt to the next token, while it runs, and a test compares every suffix with the array it belongs to.
+
+These have no suffix: scalars; a plain ``x`` of any shape; weights, the numbers that were learned (``p`` holds those of
+the part), whose axes ``params.py`` declares; and arrays with an axis that no letter fits, because it was cut short,
+joined with another, has length one, or grows (``whole``, ``each``, ``cos`` and ``sin``, ``growing``).
+
+The table below is to come back to; its other words are explained along the way and in ``docs/glossary.md``.
 
 Inside a function a letter has one size. At a call the same axis may get another letter:
 
@@ -24,11 +33,13 @@ call                                                 caller says   callee says
 ===================================================  ============  ============
 
 Four words are used throughout. The *reference* is this package, PaliGemma in NumPy; its *twin* is ``torch_ref``, the
-same functions in PyTorch; the *embedded checkpoint* is the small PaliGemma in ``tiny/``, which comes with the project.
-A *port* is always another program.
+same functions in PyTorch; a *checkpoint* is a folder with a model's weights, sizes and pieces, and the *embedded
+checkpoint* the small PaliGemma in ``tiny/``, which comes with the project. A *port* is always another program.
 
 The letters are those of big_vision (``big_vision/models/ppp/gemma.py``), the code of the model's authors, plus what the
 other parts need.
+
+*Next:* ``config.py``. *Skip on a first reading:* the table of calls, `suffix` and `sizes`.
 """
 
 from npgemma.config import Config

@@ -1,4 +1,10 @@
-"""The sizes of a model. `PUBLISHED` has those of Google's; ``conversion/hub_config.py`` reads others from a folder."""
+"""The sizes of a model: `PUBLISHED` has those of Google's.
+
+``conversion/hub_config.py`` reads others from a checkpoint of the *hub*, the company Hugging Face's site, from which
+models are downloaded.
+
+*Next:* ``ops.py``. *Skip on a first reading:* `Gemma2Config` and `alternating`, until ``gemma2.py``.
+"""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,10 +1,11 @@
-"""What the models were trained with: SigLIP's loss (and CLIP's, which it replaced), and PaliGemma's loss on answers.
+"""What SigLIP was trained with: its sigmoid loss, and CLIP's softmax loss, which it replaced.
 
 Inference never calls these. The sigmoid loss gave SigLIP its name (*sig*moid loss for *l*anguage-*i*mage
-*p*re-training). Beside it stands the loss of CLIP, an earlier model: there all captions of a batch compete for an
-image, and all images for a caption, while the sigmoid loss judges each pair by itself. Caption b belongs to image b and
-to no other image of the batch. PaliGemma as a whole then learned to predict the next token of its answers
-(`next_token_loss`).
+*p*re-training). In a batch caption b belongs to image b and to no other image. CLIP, an earlier model, lets all
+captions of the batch compete for an image, and all images for a caption, while the sigmoid loss judges each pair by
+itself.
+
+*Next:* ``projector.py``. *Skip on a first reading:* `softmax_loss`.
 """
 
 import numpy as np
@@ -29,9 +30,28 @@ def sigmoid_loss(image_BD, text_BD, scale, bias):
     scalar
         The loss for one image, summed over the captions.
 
+    Notes
+    -----
+    The product of two vectors of length 1 lies between -1 and 1. Without a scale the surest yes would be sigmoid(1),
+    0.73. Without a bias a pair of product 0, which has nothing in common, would be half a yes; a batch has B - 1 such
+    pairs for each right one, and no three vectors can all be opposite. (A softmax sees differences, and needs none.)
+
     References
     ----------
     Zhai et al., arXiv 2303.15343, section 3.2 and algorithm 1; ``big_vision/trainers/proj/image_text/siglip.py``.
+
+    Examples
+    --------
+    Two images, and captions that fit them perfectly: the products are 1 on the diagonal and 0 beside it. As they are,
+    with a scale of 10, and with a bias too, after which the logits (here one for each pair) are 5 and -5:
+
+    >>> import numpy as np
+    >>> perfect_BD = np.eye(2)
+    >>> [round(float(sigmoid_loss(perfect_BD, perfect_BD, t, b)), 3) for t, b in ((1, 0), (10, 0), (10, -5))]
+    [1.006, 0.693, 0.013]
+
+    By hand, for one image: ``log(1 + e^-1) + log(1 + e^0) = 0.313 + 0.693``. The scale makes the right pair's loss
+    vanish and leaves log 2 for the wrong one; the bias takes that away.
     """
     logit_BB = scale * (image_BD @ text_BD.T) + bias
     label_BB = 2 * np.eye(len(image_BD), dtype=image_BD.dtype) - 1
@@ -63,51 +83,7 @@ def softmax_loss(image_BD, text_BD, scale):
     Radford et al., arXiv 2103.00020, figure 3; Zhai et al., arXiv 2303.15343, section 3.1.
     """
     logit_BB = scale * (image_BD @ text_BD.T)
-    caption_B = _log_sum_exp(logit_BB) - np.diagonal(logit_BB)
-    image_B = _log_sum_exp(logit_BB.T) - np.diagonal(logit_BB)
+    # The logarithm of the sum of exponentials, without overflow.
+    caption_B = np.logaddexp.reduce(logit_BB, axis=1) - np.diagonal(logit_BB)
+    image_B = np.logaddexp.reduce(logit_BB, axis=0) - np.diagonal(logit_BB)
     return (caption_B.mean() + image_B.mean()) / 2
-
-
-def next_token_loss(logit_BTV, id_BT, answer_BT):
-    """Cross-entropy of the answer's tokens: how surprised is the model by each, given all tokens before it?
-
-    ``-mean(log softmax(logit[t - 1])[id[t]])`` over the tokens t of the answer.
-
-    Parameters
-    ----------
-    logit_BTV : array
-        Of the text tokens, in one pass: position t - 1 predicts token t. The P image positions that
-        `npgemma.paligemma.logits` puts in front are left out.
-    id_BT : int array
-        The same tokens.
-    answer_BT : bool array
-        Tokens that count: the answer with its ``<eos>``. Image and prompt are given, not predicted, so a model is not
-        taught to ask questions.
-
-    Returns
-    -------
-    scalar
-
-    References
-    ----------
-    Beyer et al., arXiv 2407.07726, section 3.2.2 (the suffix alone has a loss).
-
-    Examples
-    --------
-    Two tokens, of which the second counts. The model gave it 3/4, and -log(3/4) is 0.288:
-
-    >>> import numpy as np
-    >>> logit_BTV = np.log([[[0.25, 0.75], [0.5, 0.5]]])
-    >>> round(float(next_token_loss(logit_BTV, np.array([[0, 1]]), np.array([[False, True]]))), 3)
-    0.288
-    """
-    before = logit_BTV[:, :-1]
-    chosen = np.take_along_axis(before, id_BT[:, 1:, None], axis=-1)[..., 0]
-    loss = _log_sum_exp(before) - chosen
-    return loss[answer_BT[:, 1:]].mean()
-
-
-def _log_sum_exp(x):
-    """``log(sum(exp(x)))`` along the last axis, without overflow."""
-    highest = x.max(axis=-1)
-    return highest + np.log(np.exp(x - highest[..., None]).sum(axis=-1))

@@ -4,6 +4,8 @@ Gemma 2B is the decoder of PaliGemma 3B. Its blocks are built like the vision to
 attention and before the MLP: ``siglip.py``), with RMSNorm, rotary positions, a mask, several query heads for one
 key/value head, and a gated MLP; no biases anywhere. The table that embeds a token is also the output head. Official
 code: ``big_vision/models/ppp/gemma.py`` (variant gemma_2b); paper: Gemma Team, arXiv 2403.08295.
+
+*Next:* ``paligemma.py``.
 """
 
 import math
@@ -81,6 +83,12 @@ def run_blocks(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
     -------
     final_BTD : array
         Ready for `unembed`.
+
+    Notes
+    -----
+    Why 18 blocks and not one: a block asks with what its tokens know already, so what one finds out only the next can
+    ask for. To detect a red circle, image tokens first read what is wanted, then the newline looks for those that are
+    it: two blocks at least. ``docs/overview.md`` shows what is left when only the first blocks run.
     """
     new = x_BTD.shape[1]
     angle_BTh = angles(positions(valid_BS, new), config.head_width, config.rope_theta)
@@ -114,7 +122,6 @@ def block(x_BTD, angle_BTh, mask_BTS, p, config, cache=None):
     Returns
     -------
     out_BTD : array
-
     """
     normed_BTD = rms_norm(x_BTD, p.attn_norm, config.epsilon)
     attn_out_BTD = grouped_query_attention(normed_BTD, angle_BTh, mask_BTS, p.attn, cache)
@@ -143,8 +150,8 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
     Notes
     -----
     Keys are cached after their rotation: a token's position never changes. The 3B model has one key/value
-    head for eight query heads, which makes the cache eight times smaller (`npgemma.cache`). The matrix ``o`` mixes the
-    heads and brings them back to D channels.
+    head for eight query heads, which makes the cache eight times smaller (`npgemma.cache`). As in the vision tower, the
+    matrix ``o`` adds what each head brought, in that head's own directions (`npgemma.siglip.self_attention`).
     """
     q_BTNH = rotate(einsum("BTD,DNH->BTNH", x_BTD, p.q), angle_BTh)
     k_BTKH = rotate(einsum("BTD,DKH->BTKH", x_BTD, p.k), angle_BTh)

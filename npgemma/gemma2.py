@@ -5,6 +5,8 @@ sliding window; and the scale of the scores is the config's. Arguments and resul
 same name in ``gemma.py``; ``p`` and ``config`` are `npgemma.params.Gemma2TextParams`, or its part, and
 `npgemma.config.Gemma2Config`. Official code: ``big_vision/models/ppp/gemma.py`` (variants gemma2_2b, gemma2_9b,
 gemma2_27b); papers: Gemma Team, arXiv 2408.00118; Steiner et al., PaliGemma 2, arXiv 2412.03555.
+
+*Next:* ``segmentation.py``. *Skip on a first reading:* all of it; PaliGemma 1 does without.
 """
 
 import math

@@ -3,6 +3,8 @@
 The model gives every token of the vocabulary a logit, and a softmax makes probabilities of them; which token is written
 is decided here. Taking the most probable token each time (greedy) gives the same answer every time, and suits questions
 with one right answer: a box, a number. A draw by probability varies, as captions may.
+
+*Next:* ``gemma2.py``. *Skip on a first reading:* `sample`.
 """
 
 import numpy as np

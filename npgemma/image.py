@@ -1,4 +1,7 @@
-"""Any image to pixels: what happens before the network, kept apart from it so that both can be tested alone."""
+"""Any image to pixels: what happens before the network, kept apart from it so that both can be tested alone.
+
+*Next:* ``siglip.py``. *Skip on a first reading:* all but the notes of `load_image`.
+"""
 
 import os
 from collections.abc import Sequence
@@ -104,17 +107,5 @@ def load_image(
 
 
 def load_pixels(image: AnyImage, size: int) -> np.ndarray:
-    """Return the pixels of an image alone: ``load_image(image, size).pixels_BYXC``.
-
-    Parameters
-    ----------
-    image : str, os.PathLike, PIL.Image.Image or uint8 array
-    size : int
-        Side of the square.
-
-    Returns
-    -------
-    pixels_BYXC : float32 array
-        One image, RGB, from -1 (0) to 1 (255).
-    """
+    """Return the pixels of an image alone: ``load_image(image, size).pixels_BYXC``."""
     return load_image(image, size).pixels_BYXC

@@ -6,6 +6,8 @@ different. Each of its tokens is predicted from what stands before it, and in tr
 once: a token that could read from later ones would only have to copy. So in training the answer is *causal*: its
 tokens read from earlier ones only. It must be so here too: otherwise each new token would change the vectors of those
 before it, which never happened in training.
+
+*Next:* ``gemma.py``. *Skip on a first reading:* `sliding_window`, until ``gemma2.py``.
 """
 
 import numpy as np
@@ -14,8 +16,8 @@ import numpy as np
 def prefix_lm(prefix_BS, valid_BS, new):
     """Return the mask of a prefix language model (prefix-LM): which tokens each of the newest tokens may attend to.
 
-    A query may attend to a key if the key is a real token, and comes no later or belongs to the prefix as the query
-    does::
+    A query may attend to a key if the key is a real token and one of two things is true: the key comes no later than
+    the query, or both belong to the prefix::
 
                                      keys
                              0  1  2  3  4  5
@@ -45,8 +47,11 @@ def prefix_lm(prefix_BS, valid_BS, new):
 
     Notes
     -----
-    With a causal mask in place of this one answers still read well, and some are wrong: the embedded model captions its
-    example as before, but asked to detect the red circle it finds nothing, for the image tokens never see the prompt.
+    With a causal mask in place of this one the embedded model captions its example as before, but asked to detect the
+    red circle it finds nothing. The newline, whose logits begin the answer, still reads all of the prompt and all of
+    the image. But the image tokens, which come first, no longer read the prompt, and so cannot say "that is me". It is
+    these reads that count: a causal mask with them added detects an object as well as this one, and this one without
+    them seldom does (``docs/overview.md`` has the numbers).
 
     References
     ----------

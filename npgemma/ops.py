@@ -2,6 +2,8 @@
 
 What makes them fast stands in ``fast/``: large arrays are taken in pieces, on all cores (`in_pieces`, `elementwise`),
 and products in blocks (`fast_product`). Readers may skip that folder.
+
+*Next:* ``attention.py``. *Skip on a first reading:* `soft_cap` and the convolutions, until they are used.
 """
 
 import math
@@ -50,15 +52,19 @@ def einsum(formula, *operands):
 
 @in_pieces
 def softmax(x):
-    """Softmax: map scores to positive weights that sum to one along the last axis: ``exp(x) / sum(exp(x))``.
+    """Softmax: map numbers to positive weights that sum to one along the last axis: ``exp(x) / sum(exp(x))``.
 
-    Every difference of 1 between two scores is a factor of e between their weights, so a softmax is a soft form of
+    Every difference of 1 between two numbers is a factor of e between their weights, so a softmax is a soft form of
     taking the largest. Subtracting the maximum first changes nothing in the result and keeps ``exp`` from overflowing.
+
+    In attention the numbers are called scores. Numbers that become probabilities are called *logits*: one for each
+    token of the vocabulary, of which a softmax makes the probabilities of the next token (`npgemma.gemma.unembed`). In
+    ``contrastive.py`` a logit is about one pair by itself, and not a softmax but a sigmoid makes a probability of it.
 
     Parameters
     ----------
     x : array (..., S)
-        Scores; ``-inf`` gives a weight of exactly zero. At least one score in a row must be finite.
+        Scores or logits; ``-inf`` gives a weight of exactly zero. At least one score in a row must be finite.
 
     Returns
     -------
@@ -188,11 +194,12 @@ def layer_norm(x, p, epsilon):
 
     Notes
     -----
-    Every block adds to the residual stream, so its numbers grow with depth, and differently for each token. Without a
-    norm a vector ten times as long would push ten times as hard through every matrix: softmax, GELU and gates would
-    work at their ends, where they hardly react and hardly learn. Each token is normalised by itself, over its own
-    channels. (Batch normalisation, in training, takes its mean over the batch: an image's result then depends on what
-    other images are computed beside it.)
+    Every block adds to the vectors of its tokens, so their numbers grow with depth, and differently for each token.
+    Without a norm, vectors ten times as long would make scores up to a hundred times as large, the product of a query
+    and a key that have both grown: the softmax would give one key all the weight, where its slope and so its gradient
+    are nearly zero. To GELU, of numbers that large, only the sign matters: those above zero pass unchanged, the others
+    are dead. Each token is normalised by itself, over its own channels. (Batch normalisation, in training, takes its
+    mean over the batch: an image's result then depends on what other images are computed beside it.)
 
     References
     ----------
@@ -236,8 +243,8 @@ def rms_norm(x, scale, epsilon):
     when the mean stays, and to calculate it costs time.
 
     The paper's gain ``g`` is ``1 + scale``; Gemma stores ``g - 1``, so that a scale of zero, where training starts and
-    where weight decay pulls, means "leave the length as it is". Taking what is stored for ``g`` itself is a common
-    porting error.
+    where weight decay pulls, is a gain of one: the vector comes out sqrt(D) long, however long it was. Taking what is
+    stored for ``g`` itself is a common porting error.
 
     References
     ----------
@@ -258,7 +265,9 @@ def rms_norm(x, scale, epsilon):
 def convolve(x, p):
     """Convolution with zero padding, so that the grid keeps its size.
 
-    Each cell of the result is a weighted sum of the cells around it, with the same weights (the kernel) everywhere.
+    Each cell of the result is a weighted sum of the cells around it, with the same weights (the kernel) everywhere. The
+    *stride* is the step from one of these sums to the next: 1 here; with 2 the result would have half the rows and
+    columns.
 
     Parameters
     ----------

@@ -3,6 +3,8 @@
 Sequence: P tokens of one image or several, then text: ``<bos>`` (it begins every text), prompt, newline (it ends the
 prompt), answer so far. Image and prompt are the prefix, whose tokens all see each other; the answer only looks back.
 Paper: Beyer et al., arXiv 2407.07726; official code: ``big_vision/models/proj/paligemma/paligemma.py``.
+
+*Next:* ``cache.py``. *Skip on a first reading:* `encode_images`.
 """
 
 import numpy as np
@@ -56,16 +58,7 @@ def encode_images(pixels_BIYXC, p, config):
 
 
 def decoder_of(config):
-    """Return the decoder: ``gemma.py`` in PaliGemma 1, ``gemma2.py`` in PaliGemma 2; both have the same functions.
-
-    Parameters
-    ----------
-    config : Config
-
-    Returns
-    -------
-    module
-    """
+    """Return the decoder: ``gemma.py`` in PaliGemma 1, ``gemma2.py`` in PaliGemma 2; both have the same functions."""
     return gemma2 if isinstance(config.text, Gemma2Config) else gemma
 
 

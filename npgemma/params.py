@@ -4,6 +4,8 @@
 the shape of a random initialiser. Layouts are the mathematics' (heads split, ``x @ W``): ``conversion/`` makes them
 from a checkpoint as views, without copying. The forward pass reads sizes from these shapes, and only what no shape
 tells (epsilons, ``rope_theta``) from ``config.py``.
+
+*Next:* ``loss.py``. *Skip on a first reading:* all behind `Params`.
 """
 
 import dataclasses

@@ -2,6 +2,8 @@
 
 The vision tower's vectors have another width than the decoder's, and their channels mean other things. One linear map
 is enough to translate, because tower and decoder were trained further together with this map.
+
+*Next:* ``tokenizer.py``.
 """
 
 from npgemma.ops import einsum

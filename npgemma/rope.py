@@ -9,6 +9,8 @@ of two pairs is Re(q conj(k)), and the reason takes two lines (the angle for one
     dot product    Re(q e^(i m w) conj(k e^(i n w))) = Re(q conj(k) e^(i (m - n) w))
 
 "Three tokens back" then looks the same everywhere in a text, and nothing has to be learned for each position.
+
+*Next:* ``mask.py``.
 """
 
 import numpy as np

@@ -8,6 +8,8 @@ each was replaced by the nearest of the 128 codes, and the convolutions had to d
 became the 128 most useful building blocks of masks. The encoder's codes of true masks are what PaliGemma was trained to
 answer (a VQ-VAE: van den Oord et al., arXiv 1711.00937; for masks: Ning et al., arXiv 2301.02229). Official code:
 ``big_vision/evaluators/proj/paligemma/transfers/segmentation.py``.
+
+*Next:* ``answer.py``.
 """
 
 from npgemma.ops import convolve, convolve_transposed, relu
@@ -44,6 +46,9 @@ def decode_masks(code_BM, p):
 
 def residual_block(x_BYXC, p):
     """Residual block: add to every cell what three convolutions make of the cells around it.
+
+    ``near`` and ``far`` have kernels of 3 x 3 and together look two cells far; ``each`` has one of 1 x 1 and mixes the
+    channels of each cell by itself. ``docs/by_hand.md`` has a small grid's numbers.
 
     Parameters
     ----------

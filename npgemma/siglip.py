@@ -7,13 +7,16 @@ out stays unless a later one takes it away, and in training the gradient reaches
 
 The tower was trained to tell which caption belongs to which image (``contrastive.py``). For that, a pooling head on top
 of it, an attention with one learned query, gathered all patches in one vector, which was compared with a caption's
-vector from a tower for text. The pooled vector is made of a weighted mean of what the patches hold, so for it to tell a
-red cat from a blue one, some patch's vector has to say "cat" and "red": the training reaches every patch through it.
-PaliGemma drops that head and takes all patch vectors after the last norm: one pooled vector says *what* is in an image,
-while the decoder must also be told *where*. Other vision transformers pool with a *class token*, an extra token among
-the patches; beside a pooling head none is needed.
+vector from a tower for text. What is pooled is a weighted mean of what the patches hold, so it can speak of a red cat
+only if patches hold the signs of one. No weight of a softmax is exactly zero, so each patch has its share in the
+mean, and is trained in proportion to that share. PaliGemma drops that head and takes all patch vectors after the
+last norm: one pooled vector says *what* is in an image, while the decoder must also be told *where*. Captions ask
+little of that; PaliGemma's own training, which went on with the tower together with the decoder, asks more. Other
+vision transformers pool with a *class token*, an extra token among the patches; beside a pooling head none is needed.
 
 Official code: ``big_vision/models/vit.py`` (variant So400m/14).
+
+*Next:* ``contrastive.py``.
 """
 
 from npgemma.attention import attend
@@ -119,9 +122,9 @@ def block(x_BTD, p, config):
 def self_attention(x_BTD, p):
     """Self-attention: every patch gathers values from all patches, with several heads.
 
-    What the heads gathered, N x H numbers side by side, goes through the matrix ``o``, which brings them back to D
-    channels. Each head has its own rows of ``o``, and so its own directions in the residual stream: later blocks can
-    tell apart what different heads brought. What one head has averaged stays mixed.
+    Each head has its own H rows of the matrix ``o``, which make D channels of what the head gathered; the vectors of
+    all heads are added. So each writes in directions of its own, and as far as these differ, later blocks can tell
+    apart what different heads brought. What one head has averaged stays mixed.
 
     Parameters
     ----------

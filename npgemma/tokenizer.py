@@ -2,12 +2,17 @@
 
 A model knows a fixed list of *pieces* (subwords), each with a row of its embedding table. Frequent words are one piece,
 rarer ones are put together from several ("segment" + "ation"), and what no piece covers is spelt in bytes: so a list of
-finite length can write any text, and common text is short.
+finite length can write any text, and common text is short. Two ways to cut a text are in use. Gemma's list has an order
+of *merges*: starting from letters, the two neighbours whose merge comes first are joined, again and again. (Merges were
+found in a large text, each the most frequent pair of its turn.) The embedded checkpoint's list has the logarithm of a
+probability for each piece, and the cut with the largest sum is taken. ``docs/by_hand.md`` cuts words in both ways.
 
 The vocabulary (published models): the 256000 pieces of Gemma, then ``<loc0000>`` to ``<loc1023>`` for coordinates and
 ``<seg000>`` to ``<seg127>`` for masks. To the model these are ordinary rows, learned like words: nothing in the decoder
-knows that ``<loc0100>`` lies beside ``<loc0101>``. Image tokens are no pieces and have no ids: they are vectors, put in
-front of the text's.
+knows that ``<loc0100>`` lies beside ``<loc0101>`` (`npgemma.answer.fraction` says how it learns). Image tokens are no
+pieces and have no ids: they are vectors, put in front of the text's.
+
+*Next:* ``rope.py``. *Skip on a first reading:* the class, but for its ``prompt``.
 """
 
 import itertools

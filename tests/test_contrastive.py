@@ -32,27 +32,6 @@ def test_softmax_loss_is_cross_entropy_both_ways(dtype):
     assert_close(expected, twin.softmax_loss(tensor(image), tensor(text), 8.0), OPERATION[dtype])
 
 
-def test_next_token_loss_is_cross_entropy_of_the_answer(dtype):
-    logits = random((3, 6, 11), 7, dtype, scale=3)
-    ids = np.random.default_rng(8).integers(0, 11, (3, 6))
-    answer = np.arange(6) >= np.array([[2], [4], [1]])
-    # Torch's own way: targets that do not count are -100.
-    targets = torch.where(tensor(answer), tensor(ids), -100)[:, 1:]
-    expected = F.cross_entropy(tensor(logits)[:, :-1].flatten(0, 1), targets.flatten())
-    assert_close(expected, contrastive.next_token_loss(logits, ids, answer), OPERATION[dtype])
-    found = twin.next_token_loss(tensor(logits), tensor(ids), tensor(answer))
-    assert_close(expected, found, OPERATION[dtype])
-
-
-def test_a_prompt_costs_nothing(dtype):
-    """Whatever the model says of tokens before the answer, the loss is the same."""
-    logits, ids = random((1, 5, 7), 9, dtype), np.array([[1, 2, 3, 4, 5]])
-    answer = np.array([[False, False, False, True, True]])
-    before = contrastive.next_token_loss(logits, ids, answer)
-    logits[:, :2] += random((1, 2, 7), 10, dtype)
-    assert contrastive.next_token_loss(logits, ids, answer) == before
-
-
 def test_losses_do_not_overflow(dtype):
     image = vectors(dtype, 4)
     with np.errstate(over="raise", invalid="raise"):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import npgemma
+from npgemma.machinery import renamed
 from npgemma.machinery.loading import check_neighbour, opened_by
 from npgemma.machinery.model import Model
 from npgemma.probe.following import catch_up
@@ -17,6 +18,7 @@ from torch_ref.backend import memory_errors, to_torch, torch_backend
 
 __all__ = ["load"]
 
+renamed.install(__name__)
 # A recording may have begun before this package was imported.
 catch_up()
 

@@ -15,20 +15,6 @@ def sigmoid_loss(image_BD, text_BD, scale, bias):
 def softmax_loss(image_BD, text_BD, scale):
     """Ask of every image: which of the captions is yours? And of every caption: which image? (CLIP's loss.)"""
     logit_BB = scale * (image_BD @ text_BD.T)
-    caption_B = _log_sum_exp(logit_BB) - torch.diagonal(logit_BB)
-    image_B = _log_sum_exp(logit_BB.T) - torch.diagonal(logit_BB)
+    caption_B = torch.logsumexp(logit_BB, dim=1) - torch.diagonal(logit_BB)
+    image_B = torch.logsumexp(logit_BB, dim=0) - torch.diagonal(logit_BB)
     return (caption_B.mean() + image_B.mean()) / 2
-
-
-def next_token_loss(logit_BTV, id_BT, answer_BT):
-    """Cross-entropy of the answer's tokens: how surprised is the model by each, given all tokens before it?"""
-    before = logit_BTV[:, :-1]
-    chosen = torch.take_along_dim(before, id_BT[:, 1:, None], dim=-1)[..., 0]
-    loss = _log_sum_exp(before) - chosen
-    return loss[answer_BT[:, 1:]].mean()
-
-
-def _log_sum_exp(x):
-    """``log(sum(exp(x)))`` along the last axis, without overflow."""
-    highest = x.amax(dim=-1)
-    return highest + torch.log(torch.exp(x - highest[..., None]).sum(dim=-1))

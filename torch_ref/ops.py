@@ -30,7 +30,7 @@ def einsum(formula, *operands):
 
 
 def softmax(x):
-    """Softmax: map scores to positive weights that sum to one along the last axis: ``exp(x) / sum(exp(x))``."""
+    """Softmax: map numbers to positive weights that sum to one along the last axis: ``exp(x) / sum(exp(x))``."""
     return torch.softmax(x, dim=-1, dtype=at_least_float32(x).dtype).to(x.dtype)
 
 

@@ -1,4 +1,7 @@
-"""A backend: the functions of one package, the reference's or the twin's, and its kind of arrays."""
+"""A backend: the functions of one package, the reference's or the twin's, and its kind of arrays.
+
+*Next:* ``machinery/model.py``.
+"""
 
 import contextlib
 import functools

@@ -1,4 +1,7 @@
-"""A loaded model: weights, sizes, tokenizer and backend together; it answers prompts and returns logits."""
+"""A loaded model: weights, sizes, tokenizer and backend together; it answers prompts and returns logits.
+
+*Next:* ``params.py``.
+"""
 
 import copy
 import functools

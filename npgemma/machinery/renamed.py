@@ -1,12 +1,13 @@
 """Names that have moved: for one release the old ones work, and warn.
 
-An old module is made when it is imported, of the names of the new one; an old name of a module is looked up there.
+An old module is made when it is imported, of the names of the new one; an old name in a module is looked up there.
 """
 
 import functools
 import importlib
 import importlib.abc
 import importlib.util
+import pkgutil
 import sys
 import warnings
 
@@ -35,8 +36,12 @@ MODULES = {
     "npgemma.tools.views": "npgemma.explain.passes",
     "npgemma.trace": "npgemma.probe",
 }
-# By module: what is called otherwise in it.
-NAMES = {"npgemma.answer": {"Found": "Detection"}}
+# By module: names that it had, and where each is now.
+NAMES = {
+    "npgemma.answer": {"Found": "npgemma.answer.Detection"},
+    "npgemma.contrastive": {"next_token_loss": "npgemma.loss.next_token_loss"},
+    "torch_ref.contrastive": {"next_token_loss": "torch_ref.loss.next_token_loss"},
+}
 
 
 def _warn(old, new):
@@ -61,17 +66,17 @@ class _Renamed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         vars(module).update(names, __doc__=f"Now `{new.__name__}`.")
 
 
-def install():
-    """Let the old names be imported."""
+def install(package):
+    """Let the old names of a package be imported."""
     if not any(isinstance(finder, _Renamed) for finder in sys.meta_path):
         sys.meta_path.append(_Renamed())
-    for module, names in NAMES.items():
+    for module, names in ((module, names) for module, names in NAMES.items() if module.startswith(package)):
         importlib.import_module(module).__getattr__ = functools.partial(_look_up, module, names)
 
 
 def _look_up(module, names, name):
-    """Return what a module holds under a new name."""
+    """Return what stands under a new name."""
     if name not in names:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    _warn(f"{module}.{name}", f"{module}.{names[name]}")
-    return getattr(sys.modules[module], names[name])
+    _warn(f"{module}.{name}", names[name])
+    return pkgutil.resolve_name(names[name])

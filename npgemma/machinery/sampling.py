@@ -1,4 +1,7 @@
-"""The settings by which an answer's tokens are chosen, validated."""
+"""The settings by which an answer's tokens are chosen, validated.
+
+*Next:* ``machinery/backend.py``. *Skip on a first reading:* this file and the three behind it.
+"""
 
 import math
 from dataclasses import dataclass

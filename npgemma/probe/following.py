@@ -27,6 +27,7 @@ PACKAGES = ("npgemma", "torch_ref")
 # answer) is not followed; operations (ops) take arrays of any axes, without a name.
 FILES = (
     "attention", "mask", "rope", "siglip", "projector", "gemma", "gemma2", "paligemma", "contrastive", "segmentation",
+    "loss",
 )  # fmt: skip
 
 

@@ -12,7 +12,12 @@ BLOCKS = {
         "gallery": lambda: gallery.table(ROOT / "tiny"),
         "path": reading_path.path_table,
     },
-    "docs/overview.md": {"one answer": overview.one_answer, "shapes": overview.shapes_table},
+    "docs/overview.md": {
+        "one answer": overview.one_answer,
+        "shapes": overview.shapes_table,
+        "blocks": lambda: overview.ablations_table("tower", "decoder"),
+        "mask": lambda: overview.ablations_table("mask"),
+    },
     "docs/concepts.md": {"concepts": concepts.concepts_table},
     "docs/porting.md": {"walk": porting.walk_output, "bounds": porting.bounds_table},
     "docs/metrics.md": {"budgets": metrics.budgets_table, "diagnosis": metrics.diagnosis_table},

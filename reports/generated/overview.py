@@ -1,9 +1,9 @@
-"""The blocks of docs/overview.md: one answer from pixels to a box, and the shape of every stage, in numbers."""
+"""The blocks of docs/overview.md: one answer, the shape of every stage, and what is right without some parts."""
 
 from PIL import Image
 
 import npgemma
-from generated.sources import link
+from generated.sources import link, report
 from npgemma.config import PUBLISHED
 from npgemma.explain.passes import watched
 from npgemma.explain.token_names import text_of
@@ -61,10 +61,10 @@ def one_answer():
         f"the last one, the newline, becomes {text.vocabulary} logits (V), one for each row of the table "
         f"({link('gemma', 'unembed')}), and a softmax makes probabilities of them: {told(choice[0])}.",
         "**Answer.** The most probable token is chosen and is the next one to be read. The blocks run again for this "
-        f"one token only, since the {total} before it have left their keys and values in the cache "
+        f"one token only, since the {total} before it have left their keys and values in a *cache* "
         f"({link('paligemma', 'step')}). So it goes on:\n\n" + "\n".join(written) + "\n\n   Locations are "
-        "tokens like any others: which of them lie side by side the model had to learn, and its next guesses show that "
-        "it did.",
+        "tokens like any others. That its next guesses lie side by side comes from the training, where the right one "
+        f"is never known so exactly ({link('answer', 'fraction')}).",
         "**Box.** Locations count 1023rds of a side, those of the top edge first: "
         f"{top} / 1023 of {height} pixels is {top / 1023 * height:.1f}. The box is "
         f"{', '.join(f'{edge:.1f}' for edge in found.box)}: left, top, right, bottom "
@@ -109,3 +109,17 @@ def shapes_table():
         shapes = (" x ".join(map(str, shape(config, config.vision, config.text))) for config in configs)
         rows.append(f"| {stage} | {letters} | {' | '.join(shapes)} |")
     return "\n".join(rows)
+
+
+def ablations_table(*parts):
+    """Return how many answers are right, in percent, with less of these parts of the model."""
+    kept = report("ablations")
+    columns = {name: right for name, right in kept["right"].items() if name.startswith(("whole", *parts))}
+    rows = [f"| task | asked | {' | '.join(columns)} |", f"|---|{'---:|' * (1 + len(columns))}"]
+    for task, (_, asked) in columns["whole"].items():
+        # Whoever says nothing is right where nothing is there.
+        if "nothing there" not in task:
+            shares = [f"{100 * right[task][0] / asked:.0f}%" for right in columns.values()]
+            rows.append(f"| {task} | {asked} | {' | '.join(shares)} |")
+    said = f"{kept['scenes']} held-out scenes, {kept['date']}, commit {kept['commit']} (`reports/ablations.py`)."
+    return "\n".join([*rows, "", said])

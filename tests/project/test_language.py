@@ -1,7 +1,9 @@
-"""One word for one thing: words that were retired do not come back in docstrings, comments, errors or documents."""
+"""One word for one thing, none on the path before it is explained; and each file of the path leads to the next."""
 
 import re
+import tokenize
 
+from generated.exercises import EXERCISES
 from support import ROOT
 
 # Retired word: what is said now. Training code speaks of its drawn pictures and colours.
@@ -42,3 +44,32 @@ def test_retired_words_do_not_come_back():
 def test_the_words_are_looked_for():
     assert len(FILES) > 50
     assert all(re.search(word, text, re.I) for word, text in zip(RETIRED, ["a picture", "rotary base", "max_tokens"]))
+
+
+PATH = [exercise["file"] for exercise in EXERCISES]
+# By file of the path: terms that are explained there, in italics, where they come first.
+EXPLAINED = {
+    "axes.py": "batch, token, piece, channel, query, key, value, head, cache, forward pass, checkpoint",
+    "config.py": "hub",
+    "ops.py": "logit, stride",
+}
+
+
+def texts(file):
+    """Return the docstrings, other strings and comments of a file of the path."""
+    with open(ROOT / "npgemma" / file, "rb") as source:
+        tokens = list(tokenize.tokenize(source.readline))
+    return "\n".join(each.string for each in tokens if each.type in (tokenize.STRING, tokenize.COMMENT))
+
+
+def test_each_file_of_the_path_leads_to_the_next():
+    found = [re.findall(r"^\*Next:\* ``(.+?)``", texts(file), re.M) for file in PATH]
+    assert found == [[file] for file in [*PATH[1:], "conversion/"]]
+
+
+def test_terms_are_explained_where_they_come_first():
+    read = [(file, re.sub(r"``.*?``", "", texts(file))) for file in PATH]
+    for place, terms in EXPLAINED.items():
+        for term in terms.split(", "):
+            used = [(file, match[0]) for file, text in read for match in re.finditer(rf"\*?\b{term}s?\b", text, re.I)]
+            assert used[0] in [(place, f"*{term}"), (place, f"*{term}s")], term

@@ -15,7 +15,9 @@ PUBLIC = {
     "npgemma.attention": "attend",
     "npgemma.axes": "AXES suffix sizes",
     "npgemma.config": "Config PUBLISHED",
+    "npgemma.contrastive": "sigmoid_loss softmax_loss",
     "npgemma.image": "load_image load_pixels LoadedImage Preprocessing",
+    "npgemma.loss": "next_token_loss",
     "npgemma.ops": "einsum gelu layer_norm rms_norm softmax soft_cap convolve convolve_transposed relu",
     "npgemma.porting": "compare from_model from_trace read_arrays read_map Reference Rule",
     "npgemma.rope": "angles rotate",
@@ -82,5 +84,9 @@ def test_an_old_name_works_and_warns():
     from npgemma.answer import Detection
 
     assert Found is Detection
+    for package in ("npgemma", "torch_ref"):
+        new = importlib.import_module(f"{package}.loss").next_token_loss
+        with pytest.warns(DeprecationWarning, match=f"next_token_loss is now {package}.loss.next_token_loss"):
+            assert importlib.import_module(f"{package}.contrastive").next_token_loss is new
     with pytest.raises(AttributeError, match="nothing"):
         importlib.import_module("npgemma.answer").nothing  # noqa: B018
