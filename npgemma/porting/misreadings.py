@@ -40,27 +40,27 @@ def levels_off(right, found) -> float:
     return float(np.round(np.abs(right - found.astype(np.float64)).max() * 127.5, 3))
 
 
-def causes_of(found, file, program: str, limit: float, most: int = MOST) -> list[tuple[str, ...]]:
-    """Return the sets of causes that give the pixels found (Y, X, 3) within ``limit`` levels, the nearest first.
+def causes_of(found, file, program: str, limit: float, most: int = MOST) -> tuple[str, ...]:
+    """Return the fewest causes, at most ``most``, that give the pixels found (Y, X, 3) within ``limit`` levels.
 
-    All have the same number of causes, the smallest that is enough, at most ``most``. A cause that does not change the
-    image is in none: a smaller set is enough without it.
+    Of several, those that are nearest; none if nothing fits. A cause that does not change the image is not among them:
+    fewer are enough without it.
     """
-    ways, part = list(_ways(file, len(found), program)), slice(None, None, -(-len(found) // PARTS))
-    part_of = functools.cache(lambda i: ways[i][1]()[part, part])
+    ways, part = list(_ways(file, len(found), program)), 2 * (slice(None, None, -(-len(found) // PARTS)),)
+    part_of = functools.cache(lambda i: ways[i][1]()[part])
     for count in range(1, most + 1):
         fitting = {}
         for arranged, y in _arrangements(found.astype(np.float64), count):
             for i, (causes, make) in enumerate(ways):
-                if len(arranged) + len(causes) != count or _off(part_of(i), y[part, part]) > limit:
+                if len(arranged) + len(causes) != count or _off(part_of(i), y[part]) > limit:
                     continue
                 pixels, names = make(), arranged + causes
                 # What is nearly of one colour is near to anything that is scaled down enough.
                 if not arranged or np.nanmax(pixels) - np.nanmin(pixels) > 10 * limit / 127.5:
                     fitting[names] = min(_off(pixels, y), fitting.get(names, np.inf))
-        if fits := [names for names in sorted(fitting, key=fitting.get) if fitting[names] <= limit]:
-            return fits
-    return []
+        if fitting and min(fitting.values()) <= limit:
+            return min(fitting, key=fitting.get)
+    return ()
 
 
 def _arrangements(found, most):
@@ -141,32 +141,27 @@ PLACINGS += [
 def _filters(program):
     """Yield how a port of a program should resize, and other ways."""
     own, partial, thin = RESAMPLE[program], functools.partial, "without antialiasing"
-    yield "", partial(_pillow, own)
-    yield from ((f"resized as {name} does", partial(_pillow, RESAMPLE[name])) for name in RESAMPLE if name != program)
-    yield f"resized bilinearly {thin}", partial(_sampled, _linear)
+    yield "", partial(_pillow, own, np.uint8)
+    for name in RESAMPLE.keys() - {program}:
+        yield f"resized as {name} does", partial(_pillow, RESAMPLE[name], np.uint8)
+    yield f"resized bilinearly {thin}", partial(_sampled, lambda d: (1 - d).clip(0))
     yield f"resized bicubically {thin}", partial(_sampled, _cubic)
     yield f"resized bicubically {thin}", lambda image, size: _sampled(_cubic, image, size).clip(0, 255)
-    yield "resized to the nearest pixel", _nearest
-    yield "resized to the nearest pixel", partial(_pillow, Image.Resampling.NEAREST)
-    yield "resized with Lanczos' filter", partial(_pillow, Image.Resampling.LANCZOS)
-    yield NOT_WHOLE, lambda image, size: _in_float(own, image, size).clip(0, 255)
-    yield f"{NOT_WHOLE}, nor cut off at 0 and 255", partial(_in_float, own)
+    yield "resized to the nearest pixel", partial(_pillow, Image.Resampling.NEAREST, np.uint8)
+    yield "resized to the nearest pixel", lambda image, size: np.asarray(image)[_upper_left(image, size)].astype(float)
+    yield "resized with Lanczos' filter", partial(_pillow, Image.Resampling.LANCZOS, np.uint8)
+    yield NOT_WHOLE, lambda image, size: _pillow(own, np.float32, image, size).clip(0, 255)
+    yield f"{NOT_WHOLE}, nor cut off at 0 and 255", partial(_pillow, own, np.float32)
 
 
-def _pillow(resample, image, size):
-    return np.asarray(image.resize(size, resample)).astype(np.float64)
+def _upper_left(image, size):
+    """Return the rows and columns that OpenCV and PyTorch take."""
+    return np.ix_(*(np.arange(new) * old // new for new, old in zip(size[::-1], image.size[::-1])))
 
 
-def _in_float(resample, image, size):
-    """Resize as Pillow does, without rounding."""
-    channels = [Image.fromarray(np.asarray(channel, np.float32)) for channel in image.split()]
-    return np.stack([channel.resize(size, resample) for channel in channels], -1).astype(np.float64)
-
-
-def _nearest(image, size):
-    """Take the pixel at the upper left of each new one, as OpenCV and PyTorch do."""
-    row, column = (np.arange(new) * old // new for new, old in zip(size[::-1], image.size[::-1]))
-    return np.asarray(image)[row[:, None], column].astype(np.float64)
+def _pillow(resample, dtype, image, size):
+    channels = [Image.fromarray(np.asarray(channel, dtype)).resize(size, resample) for channel in image.split()]
+    return np.stack(channels, -1).astype(np.float64)
 
 
 def _sampled(kernel, image, size):
@@ -179,10 +174,6 @@ def _sampled(kernel, image, size):
         weights, taps = kernel(np.abs(taps - centre)).astype(np.float32), taps.clip(0, old - 1).astype(int)
         values_YXC = np.moveaxis(sum(w[:, None, None] * moved[tap] for w, tap in zip(weights, taps)), 0, axis)
     return values_YXC
-
-
-def _linear(d):
-    return (1 - d).clip(0)
 
 
 def _cubic(d):
