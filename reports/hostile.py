@@ -268,9 +268,8 @@ def options(home):
             if not known and option.dest not in ("help", "version") and option.nargs != 0:
                 is_path, name = option.metavar in ("FILE", "DIR", "TRACE", "PORT", "MAP"), option.option_strings[:1]
                 is_written = option.dest in OUTPUTS
-                for value in PATHS if is_path else VALUES:
-                    if is_written and value.startswith("/"):
-                        continue  # root may replace a device
+                # Root may replace a device.
+                for value in PATHS[:1] + PATHS[2:] if is_written else PATHS if is_path else VALUES:
                     words = [command, *BASE.get(command, []) * bool(name), *name, value]
                     is_read = is_path and not is_written and value not in ("", "folder")
                     title = f"{command} {option.dest} {value[:9]!a} of {len(value)}"

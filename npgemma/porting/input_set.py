@@ -28,10 +28,9 @@ EXACT = 0.02  # of a level: a cause that gives such pixels is theirs, though the
 
 
 def drawn(side: int):
-    """Return the images of the set for a model's side: for each file name, an image and how it is saved.
+    """Return the images of the set: for each file name, an image and how it is saved.
 
-    Most are larger than the model's and not square, with stripes as fine as a pixel, so that antialiasing and the
-    placing in the square show.
+    Most are larger than the model's ``side``, not square, and finely striped: antialiasing, crops and padding show.
     """
     width, height = round(3.1 * side), round(2.3 * side)
     Y, X = np.mgrid[0:height, 0:width]

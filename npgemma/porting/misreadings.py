@@ -11,9 +11,6 @@ from npgemma.files.images import ORIENTATION, TRANSPOSED, open_image, upright_rg
 # The filters with which published programs resize.
 RESAMPLE = {"hugging_face": Image.Resampling.BICUBIC, "big_vision": Image.Resampling.BILINEAR}
 NOT_WHOLE = "not rounded to whole levels"
-MOST = 3  # causes at once
-PARTS = 16  # rows and columns of an image that show that something else was done
-MEAN, DEVIATION = np.array(((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # ImageNet's
 # From wrong values of pixels to right ones, where a right pixel is p from -1 to 1, or x from 0 to 255 before it.
 VALUES = {
     "your pixels are (p + 1) / 2 of the expected p: from 0 to 1, ours from -1 to 1": lambda y: 2 * y - 1,
@@ -21,15 +18,8 @@ VALUES = {
     "your pixels are x / 128 - 1 of a level x, ours x / 127.5 - 1": lambda y: (y + 1) * 128 / 127.5 - 1,
     "your pixels are 2 p - 1 of the expected p: normalised twice": lambda y: (y + 1) / 2,
     "your pixels are 2 x - 1 of a level x: not divided by 255 before normalising": lambda y: (y + 1) / 255 - 1,
-    "normalised with ImageNet's mean and deviation": lambda y: 2 * (y * DEVIATION + MEAN) - 1,
 }
-# From a wrong order to (Y, X, C).
-ORDERS = {
-    "channels are blue, green, red": lambda y: y[..., ::-1],
-    "rows and columns are swapped": lambda y: y.transpose(1, 0, 2),
-    "reshaped from channels first, not transposed": lambda y: y.reshape(3, *y.shape[:2]).transpose(1, 2, 0),
-    "reshaped to channels first, not transposed": lambda y: y.transpose(2, 0, 1).reshape(y.shape),
-}
+ORDERS = {"channels are blue, green, red": lambda y: y[..., ::-1]}
 
 
 def levels_off(right, found) -> float:
@@ -40,13 +30,14 @@ def levels_off(right, found) -> float:
     return float(np.round(np.abs(right - found.astype(np.float64)).max() * 127.5, 3))
 
 
-def causes_of(found, file, program: str, limit: float, most: int = MOST) -> tuple[str, ...]:
+def causes_of(found, file, program: str, limit: float, most: int = 3) -> tuple[str, ...]:
     """Return the fewest causes, at most ``most``, that give the pixels found (Y, X, 3) within ``limit`` levels.
 
     Of several, those that are nearest; none if nothing fits. A cause that does not change the image is not among them:
     fewer are enough without it.
     """
-    ways, part = list(_ways(file, len(found), program)), 2 * (slice(None, None, -(-len(found) // PARTS)),)
+    # Sixteen rows and columns show that something else was done.
+    ways, part = list(_ways(file, len(found), program)), 2 * (slice(None, None, -(-len(found) // 16)),)
     part_of = functools.cache(lambda i: ways[i][1]()[part])
     for count in range(1, most + 1):
         fitting = {}
@@ -93,25 +84,17 @@ def _ways(file, side, program):
 
 def _readings(image):
     """Yield an image as RGB, and as it is if one thing is done otherwise that matters to images of its kind."""
-    upright, values_YX = upright_rgb(image), np.asarray(image)
-    yield "", upright
+    yield "", upright_rgb(image)
     if image.getexif().get(ORIENTATION, 1) in TRANSPOSED:
         yield "the EXIF rotation is left out", image.convert("RGB")
-        yield "the EXIF rotation is made the other way round", upright.rotate(180)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         yield "transparency is left out", layer.convert("RGB")
         black = Image.new("RGBA", layer.size, "black")
         yield "transparent parts are put on black", Image.alpha_composite(black, layer).convert("RGB")
     if image.mode.startswith("I"):
-        yield "greys of 16 bits are cut off at 255", _grey(np.minimum(values_YX, 255))
-        yield "only the low byte of 16 bits is read", _grey(values_YX & 255)
-    if image.mode in ("P", "1"):
-        yield "numbers of colours are taken for greys", _grey(values_YX)
-
-
-def _grey(values_YX):
-    return Image.fromarray(values_YX.astype(np.uint8)).convert("RGB")
+        low = Image.fromarray(np.minimum(np.asarray(image), 255).astype(np.uint8))
+        yield "greys of 16 bits are cut off at 255", low.convert("RGB")
 
 
 def _cropped(image, side, resize):
@@ -149,7 +132,6 @@ def _filters(program):
     yield f"resized bicubically {thin}", lambda image, size: _sampled(_cubic, image, size).clip(0, 255)
     yield "resized to the nearest pixel", partial(_pillow, Image.Resampling.NEAREST, np.uint8)
     yield "resized to the nearest pixel", lambda image, size: np.asarray(image)[_upper_left(image, size)].astype(float)
-    yield "resized with Lanczos' filter", partial(_pillow, Image.Resampling.LANCZOS, np.uint8)
     yield NOT_WHOLE, lambda image, size: _pillow(own, np.float32, image, size).clip(0, 255)
     yield f"{NOT_WHOLE}, nor cut off at 0 and 255", partial(_pillow, own, np.float32)
 
