@@ -36,9 +36,8 @@ def causes_of(found, file, program: str, limit: float, most: int = 3) -> tuple[s
     Of several, those that are nearest; none if nothing fits. A cause that does not change the image is not among them:
     fewer are enough without it.
     """
-    # Sixteen rows and columns show that something else was done.
     ways, part = list(_ways(file, len(found), program)), 2 * (slice(None, None, -(-len(found) // 16)),)
-    part_of = functools.cache(lambda i: ways[i][1]()[part])
+    part_of = functools.cache(lambda i: ways[i][1]()[part])  # is enough to see that something else was done
     for count in range(1, most + 1):
         fitting = {}
         for arranged, y in _arrangements(found.astype(np.float64), count):

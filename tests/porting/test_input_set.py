@@ -86,13 +86,11 @@ def interpolated(image, mode, size=(SIDE, SIDE), **options):
 LEFT_OUT, NO_ALPHA = "the EXIF rotation is left out", "transparency is left out"
 OTHER, BILINEAR, ABOVE = "resized as big_vision does", Image.Resampling.BILINEAR, ((29, 0), (0, 0), (0, 0))
 BLACK = Image.new("RGBA", drawn(SIDE)["plain.png"][0].size, "black")
-# An image, how it is misread, and the causes that are named.
-MISREAD = [
+MISREAD = [  # an image, how it is misread, and the causes that are named
     ("exif.jpg", resized, LEFT_OUT),
     ("exif.jpg", lambda x: resized(x, BILINEAR), LEFT_OUT, OTHER),
     ("exif.jpg", lambda x: resized(x)[..., ::-1], LEFT_OUT, "channels are blue, green, red"),
     ("transparent.png", resized, NO_ALPHA),
-    ("palette-transparent.png", resized, NO_ALPHA),
     ("transparent.png", lambda x: resized(Image.composite(x, BLACK, x)), "transparent parts are put on black"),
     ("grey-16.png", lambda x: resized(Image.fromarray(np.uint8(np.minimum(x, 255)))), "greys of 16 bits are cut off"),
     ("plain.png", lambda x: interpolated(x, "bilinear"), "resized bilinearly without antialiasing"),
