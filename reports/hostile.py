@@ -267,9 +267,11 @@ def options(home):
             known = option.dest in seen and option.dest not in ("checkpoint", "image", "prompt")
             if not known and option.dest not in ("help", "version") and option.nargs != 0:
                 is_path, name = option.metavar in ("FILE", "DIR", "TRACE", "PORT", "MAP"), option.option_strings[:1]
-                for value in PATHS if is_path else VALUES:
+                is_written = option.dest in OUTPUTS
+                # Root may replace a device.
+                for value in PATHS[:1] + PATHS[2:] if is_written else PATHS if is_path else VALUES:
                     words = [command, *BASE.get(command, []) * bool(name), *name, value]
-                    is_read = is_path and option.dest not in OUTPUTS and value not in ("", "folder")
+                    is_read = is_path and not is_written and value not in ("", "folder")
                     title = f"{command} {option.dest} {value[:9]!a} of {len(value)}"
                     yield Case(title, words, AROUND, REFUSED if is_read else EITHER)
             seen.add(option.dest)
@@ -301,7 +303,7 @@ def others(home):
             says = '2.png.*"error"|"error".*2.png' if "--json" in more else "(?s)1.png: .*3.png: .*2.png"
             yield Case(f"a batch {i} {more}", [*HUB, *more, "--image", *files], files, REFUSED, says)
     for command, words in WRITING.items():
-        for value in ("folder", "text/x.png", "/dev/full", "/proc/x.png", 5000 * "p" + ".png", f"/no/{EVIL}.png"):
+        for value in ("folder", "text/x.png", "pipe", 5000 * "p" + ".png", f"text/{EVIL}.png"):
             yield Case(f"{command} to {value[:9]!a} of {len(value)}", [*words, value], AROUND)
         yield Case(f"{command} on a full disk", [*words, "out.png"], {}, REFUSED, "cannot write", most_bytes=2000)
     for stdin, as_image, as_prompt in (("zero", 0, 0), ("large", 0, 0), ("text", 0, 1), ("image/RGB.png", 1, 0)):

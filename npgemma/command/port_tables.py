@@ -122,7 +122,7 @@ def _first(first):
 
 def inputs_table(report):
     """Lay out how a port read the images and prompts of a set."""
-    lines = []
+    lines = [f"all wrong images: {cause}" for cause in report["causes"]]
     for row in report["inputs"]:
         outcome = "right" if row["right"] else "WRONG"
         lines.append(f"{shown(row['name'], NAME):28} {outcome}  {row['says']}".rstrip())

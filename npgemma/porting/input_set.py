@@ -12,44 +12,55 @@ from PIL import Image
 
 from npgemma.errors import InputError
 from npgemma.files.foreign import shown
-from npgemma.files.images import open_image
+from npgemma.files.images import ORIENTATION
 from npgemma.image import Preprocessing, load_image
 from npgemma.porting.arrays import checked, read_arrays
 from npgemma.porting.bounds import JPEG_LEVELS, LEVELS
+from npgemma.porting.misreadings import RESAMPLE, VALUES, causes_of, levels_off
 from npgemma.tokenizer import Tokenizer
 
 PROMPTS = (
     "caption en", "detect red circle ; blue square", "answer en where is the café?", "", " two  spaces ",
     "ocr\nof two lines", "<loc0001> segment cat", "日本語 🙂", "UPPER lower 12345",
 )  # fmt: skip
-# The filters with which published programs resize.
-RESAMPLE = {"hugging_face": Image.Resampling.BICUBIC, "big_vision": Image.Resampling.BILINEAR}
+NOT_WRITTEN = "not written"
+EXACT = 0.02  # of a level: a cause that gives such pixels is theirs, though they would pass
 
 
-def drawn():
-    """Return the images of the set: for each file name, an image and how it is saved."""
-    Y, X = np.mgrid[0:60, 0:90]
-    channels_YXC = np.stack([X * 2.8, Y * 4.2, (X // 9 + Y // 9) % 2 * 255], -1).astype(np.uint8)
-    plain = Image.fromarray(channels_YXC)
-    alpha = Image.fromarray(np.where((X - 45) ** 2 + (Y - 30) ** 2 < 500, 255, X * 2).astype(np.uint8))
+def drawn(side: int):
+    """Return the images of the set: for each file name, an image and how it is saved.
+
+    Most are larger than the model's ``side``, not square, and finely striped: antialiasing, crops and padding show.
+    """
+    width, height = round(3.1 * side), round(2.3 * side)
+    Y, X = np.mgrid[0:height, 0:width]
+    checks_YX = (X * 10 // width + Y * 7 // height) % 2 * 255
+    channels_YXC = np.stack([X * 255 // width, Y * 255 // height, checks_YX], -1)
+    fine_YX = (Y * 9 // height % 2 == 1) & (X % 5 < 2)
+    channels_YXC[fine_YX] = 255 - channels_YXC[fine_YX]
+    plain = Image.fromarray(channels_YXC.astype(np.uint8))
+    inside_YX = (X - width / 2) ** 2 + (Y - height / 2) ** 2 < (height / 3) ** 2
+    alpha = Image.fromarray(np.where(inside_YX, 255, X * 180 // width).astype(np.uint8))
     rotated = Image.Exif()
-    rotated[0x0112] = 6  # to be rotated by a quarter, as telephones write it
+    rotated[ORIENTATION] = 6  # to be rotated by a quarter, as telephones write it
     transparent = plain.copy()
     transparent.putalpha(alpha)
     palette = plain.quantize(16)
+    low = height // 3
     return {
         "plain.png": (plain, {}),
         "palette.png": (palette, {}),
         "palette-transparent.png": (palette, {"transparency": 3}),
         "transparent.png": (transparent, {}),
-        "exif.jpg": (plain, {"exif": rotated, "quality": 95}),
+        # Of full colour: decoders differ in how they enlarge halved ones.
+        "exif.jpg": (plain, {"exif": rotated, "quality": 95, "subsampling": 0}),
         "grey.png": (plain.convert("L"), {}),
         "grey-alpha.png": (transparent.convert("LA"), {}),
-        "grey-16.png": (Image.fromarray((X * 700 + Y).astype(np.uint16)), {}),
+        "grey-16.png": (Image.fromarray((X * 60000 // width + Y).astype(np.uint16)), {}),
         "one-bit.png": (plain.convert("1"), {}),
-        "column.png": (plain.crop((20, 0, 21, 60)), {}),
-        "wide.png": (plain.crop((0, 20, 90, 23)).resize((900, 30), Image.Resampling.NEAREST), {}),
-        "single.png": (plain.crop((5, 5, 6, 6)), {}),
+        "column.png": (plain.crop((width // 4, 0, width // 4 + 1, height)), {}),
+        "wide.png": (plain.crop((0, low, width, low + 3)).resize((8 * side, side // 4), Image.Resampling.NEAREST), {}),
+        "single.png": (plain.crop((width // 3, low, width // 3 + 1, low + 1)), {}),
     }
 
 
@@ -60,7 +71,7 @@ def write_set(folder, side: int, tokenizer: Tokenizer, preprocessing: Preprocess
     folder = pathlib.Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"'{folder}' should be a new or an empty folder")
-    images = drawn()
+    images = drawn(side)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The folder appears under its name only once it is complete.
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
@@ -91,7 +102,8 @@ def _save(file, array):
 
 def check_inputs(folder, port: dict[str, np.ndarray], program: str = "hugging_face") -> dict[str, Any]:
     """Compare a port's pixels and token ids with a set from `write_set`; return ``passed``, and for each of ``inputs``
-    its ``name``, whether it is ``right``, and what is wrong in ``says``.
+    its ``name``, whether it is ``right``, what is wrong in ``says``, and its known ``causes``. Those that
+    all wrong images share, where there are several, are the ``causes`` beside, and ``says`` does not repeat them.
 
     The port has ``pixels/NAME`` for the image NAME, rows or channels first, ``ids/0`` for the first prompt, and so on.
     It resizes as the ``program`` does, a key of `RESAMPLE`. Raises `InputError` if it has none of the inputs.
@@ -100,15 +112,20 @@ def check_inputs(folder, port: dict[str, np.ndarray], program: str = "hugging_fa
     expected, files = _read_set(pathlib.Path(folder))
     pixels = {name.rpartition("/")[2]: array for name, array in expected.items() if f"pixels/{program}/" in name}
     outcomes = {
-        f"pixels/{stem}": _check_pixels(port.get(f"pixels/{stem}"), right, expected, files[stem], program)
+        f"pixels/{stem}": _check_pixels(port.get(f"pixels/{stem}"), right, files[stem], program)
         for stem, right in pixels.items()
     }
+    wrong = [causes for is_right, says, causes in outcomes.values() if not is_right and says != NOT_WRITTEN]
+    in_all = [cause for cause in wrong[0] if all(cause in causes for causes in wrong)] if wrong[1:] else []
     ids = {name: right for name, right in expected.items() if name.startswith("ids/")}
-    outcomes |= {name: _check_ids(port.get(name), right) for name, right in ids.items()}
-    rows = [{"name": name, "right": passed, "says": says} for name, (passed, says) in outcomes.items()]
-    if all(row["says"] == "not written" for row in rows):
+    outcomes |= {name: (*_check_ids(port.get(name), right), ()) for name, right in ids.items()}
+    rows = []
+    for name, (is_right, says, causes) in outcomes.items():
+        rest = " and ".join(cause for cause in causes if cause not in in_all)
+        rows.append({"name": name, "right": is_right, "says": f"{says}: {rest}" if rest else says, "causes": causes})
+    if all(row["says"] == NOT_WRITTEN for row in rows):
         raise InputError("the port has none of the set's inputs: expected arrays such as pixels/palette and ids/0")
-    return {"passed": all(row["right"] for row in rows), "program": program, "inputs": rows}
+    return {"passed": all(row["right"] for row in rows), "program": program, "causes": in_all, "inputs": rows}
 
 
 def _read_set(folder):
@@ -125,57 +142,26 @@ def _read_set(folder):
 def _check_ids(found, right):
     """Say whether ids are right, and what is wrong with them."""
     if found is None:
-        return False, "not written"
+        return False, NOT_WRITTEN
     ids, expected = found.reshape(-1).tolist(), right.tolist()
     return (True, "") if ids == expected else (False, f"expected {shown(expected, 200)}, found {shown(ids, 200)}")
 
 
-def _check_pixels(found, right, expected, file, program):
-    """Say whether pixels are right, and how far and why they are off."""
+def _check_pixels(found, right, file, program):
+    """Say whether pixels are right, how far they are off, and the causes."""
     if found is None:
-        return False, "not written"
+        return False, NOT_WRITTEN, ()
     found = found.reshape([size for size in found.shape if size != 1] if found.ndim == 4 else found.shape)
     if found.shape == right.shape[::-1] and found.shape != right.shape:
         found = found.transpose(1, 2, 0)
     if found.shape != right.shape:
-        return False, f"expected the shape {right.shape}, found {found.shape}"
-    off = _levels(right, found)
-    if off <= (JPEG_LEVELS if file.suffix == ".jpg" else LEVELS):
-        return True, "" if off == 0 else f"up to {off:.2g} of 255 levels off"
-    return False, f"up to {off:.3g} of 255 levels off{_cause(right, found, file, expected, program)}"
-
-
-def _levels(right, found):
-    """Return the largest difference in levels from 0 to 255."""
-    return float(np.abs(right.astype(np.float64) - found).max() * 127.5)
-
-
-def _cause(right, found, file, expected, program):
-    """Name the known way to read images that gives these pixels."""
-    known = {
-        "channels are blue, green, red": right[..., ::-1],
-        "values lie between 0 and 1": (right + 1) / 2,
-        "values lie between 0 and 255": (right + 1) * 127.5,
-    }
-    others = [other for other in RESAMPLE if other != program]
-    known |= {f"resized as {other} does": expected[f"pixels/{other}/{file.stem}"] for other in others}
-    known |= {way: _as_read(image, right.shape[0], program) for way, image in _otherwise(file)}
-    fitting = [way for way, pixels in known.items() if _levels(pixels, found) <= LEVELS]
-    return f": {fitting[0]}" if fitting else ""
-
-
-def _as_read(image, side, program):
-    resized = image.resize((side, side), RESAMPLE[program])
-    return np.asarray(resized).astype(np.float32) / np.float32(127.5) - 1
-
-
-def _otherwise(file):
-    """Yield the same file as other programs read it."""
-    image = open_image(file)
-    yield "EXIF rotation or transparency is left out", image.convert("RGB")
-    if image.mode.startswith("I"):
-        low = np.minimum(np.asarray(image), 255).astype(np.uint8)
-        yield "greys of 16 bits are cut off at 255", Image.fromarray(low).convert("RGB")
-    layer = image.convert("RGBA")
-    black = Image.new("RGBA", layer.size, "black")
-    yield "transparent parts are put on black", Image.alpha_composite(black, layer).convert("RGB")
+        return False, f"expected the shape {right.shape}, found {found.shape}", ()
+    off, limit = levels_off(right, found), JPEG_LEVELS if file.suffix == ".jpg" else LEVELS
+    says = f"up to {off:.3g} of 255 levels off" if off else ""
+    if not np.isfinite(off):
+        return False, "not finite", ()
+    if off > limit:
+        return False, says, causes_of(found, file, program, limit)
+    causes = causes_of(found, file, program, EXACT, most=1) if off else ()
+    # A formula that is not the right one is wrong, however near its values are; a filter may round otherwise.
+    return not any(cause in VALUES for cause in causes), says, causes

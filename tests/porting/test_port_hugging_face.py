@@ -13,16 +13,19 @@ from PIL import Image
 
 import npgemma
 from npgemma.command.compare import PROMPT
-from npgemma.image import LoadedImage, load_image
+from npgemma.image import PUBLISHED, LoadedImage, load_image
 from npgemma.porting.comparing import compare
+from npgemma.porting.input_set import check_inputs, write_set
 from npgemma.porting.name_map import read_map
 from npgemma.porting.reference import from_model
 
 pytest.importorskip("transformers", reason="needs transformers: pip install 'npgemma[oracle]'")
 from transformers.models.gemma import modeling_gemma
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 TOKENS = 2
-EXAMPLE = pathlib.Path(__file__).resolve().parents[2] / "examples" / "dump_transformers.py"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "dump_transformers.py"
 
 
 @functools.cache
@@ -301,3 +304,14 @@ def test_what_is_smaller_than_rounding_is_not_seen(mistake, monkeypatch):
     model, inputs = copy.deepcopy(model), dict(inputs)
     mistake(model, inputs, monkeypatch)
     assert outcome(model, inputs, "bfloat16")["passed"]
+
+
+def test_their_processor_reads_five_of_the_images_otherwise(tmp_path):
+    model = npgemma.load()
+    write_set(tmp_path / "set", model.config.vision.image_size, model.tokenizer, PUBLISHED)
+    read, port = SiglipImageProcessorPil.from_pretrained(npgemma.embedded_checkpoint()), {}
+    for file in (tmp_path / "set" / "images").iterdir():
+        port[f"pixels/{file.stem}"] = read(Image.open(file).convert("RGB"), return_tensors="np")["pixel_values"]
+    rows = check_inputs(tmp_path / "set", port)["inputs"]
+    wrong = [row["name"].replace("pixels/", "`") + "`" for row in rows if row["causes"]]
+    assert f"five of the twelve: {', '.join(wrong[:4])} and {wrong[4]}.\n" in (ROOT / "docs/porting.md").read_text()

@@ -58,3 +58,18 @@ def test_a_reader_without_its_gate_is_found(is_gone, monkeypatch, capsys):
     for module in [module for module in sys.modules.values() if getattr(module, "reading", None) is reading]:
         monkeypatch.setattr(module, "reading", lambda *told, **named: contextlib.nullcontext()) if is_gone else None
     assert attacks.main(["--only", "hub/vae-oid.npz 7"]) == is_gone, capsys.readouterr().out
+
+
+def test_only_a_run_of_all_cases_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(attacks, "KINDS", {"kind": lambda home: [hostile.Case("", ["x"], {}, (0,))] * 2})
+    monkeypatch.setattr(attacks, "called", lambda words: 0)
+    monkeypatch.setattr(attacks, "REPORT", tmp_path / "attacks.json")
+    for options, is_kept in ((["--seconds", "0"], False), ([], True)):
+        assert (attacks.main(options), attacks.REPORT.exists()) == (0, is_kept)
+
+
+def test_an_attack_may_write_in_its_own_folder_only(tmp_path):
+    (tmp_path / "link").symlink_to("/")
+    for path, may in (("out", True), ("../out", False), ("/dev/full", False), ("link/out", False), ("a\0b", True)):
+        cases = (hostile.Case("", [*words, path]) for words in (["explain", "--out"], ["conversion", "hub"]))
+        assert [attacks.stays(case, tmp_path) for case in cases] == [may, may]

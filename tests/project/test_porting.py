@@ -1,7 +1,9 @@
 """docs/porting.md's first part: every command runs as it is printed, and the examples read and write what they say."""
 
+import fnmatch
 import importlib.util
 import json
+import re
 import shutil
 
 import numpy as np
@@ -53,6 +55,14 @@ def test_the_walk_runs_as_printed(folder):
             "first wrong operation: encode_image.0/encode.0/embed_patches.0/embedded_BTD\n  the port's patch_embed"
             in said
         )
+
+
+def test_what_the_commands_write_is_ignored_by_git():
+    text = "".join((ROOT / document).read_text() for document in ("README.md", "docs/porting.md"))
+    written = set(re.findall(r"(?:--out|--annotate|--mask-dir|--show-attention|-o|mkdir -p) ([a-z][\w./]+)", text))
+    patterns = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line.startswith("/")]
+    assert written >= {"port.safetensors", "inputs", "arrays", "boxes.png"}
+    assert [name for name in written if not any(fnmatch.fnmatch(f"/{name}", pattern) for pattern in patterns)] == []
 
 
 @pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
