@@ -8,7 +8,8 @@ import numpy as np
 
 from conversion.convert import convert
 from conversion.source import Source
-from conversion.vocabulary import write_tokenizer
+from conversion.tiny import TINY
+from conversion.vocabulary import LOCATIONS, SEGMENTS, WORDS, write_tokenizer
 from conversion.write import FILE_DTYPES, initial, write_folder
 from npgemma.command import STOPPED, guarded
 from npgemma.command.arguments import Parser
@@ -16,6 +17,8 @@ from npgemma.command.prepare import print_notes
 from npgemma.command.progress import Progress
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
+
+SIZES = PUBLISHED | TINY
 
 
 def main(arguments=None):
@@ -42,9 +45,9 @@ def main(arguments=None):
 def _synthesizer():
     parser = Parser(
         prog="python -m conversion synthesize",
-        description="Write random weights of a published size in the hub's layout, with a tokenizer of the same shape.",
+        description="Write random weights of a published or tiny size in the hub's layout, and a tokenizer for it.",
     )
-    parser.add_argument("config", metavar="CONFIG", choices=PUBLISHED, help=", ".join(PUBLISHED))
+    parser.add_argument("config", metavar="CONFIG", choices=SIZES, help=", ".join(SIZES))
     parser.add_argument("folder", metavar="DIR", type=pathlib.Path, help="folder to write")
     parser.add_argument("--dtype", choices=FILE_DTYPES, default="bfloat16", help="of the file")
     parser.add_argument("--seed", type=int, default=0)
@@ -55,7 +58,7 @@ def _converter():
     parser = Parser(
         prog="python -m conversion",
         description="Convert a checkpoint to the layout of Hugging Face's hub, or to big_vision's npz.",
-        epilog="python -m conversion synthesize CONFIG DIR writes random weights of a published size.",
+        epilog="python -m conversion synthesize CONFIG DIR writes random weights of a published or tiny size.",
     )
     parser.add_argument("source", metavar="SRC", help="folder, LoRA adapter, hub id or npz file")
     parser.add_argument("destination", metavar="DST", help="folder to write, or with a name in .npz a file")
@@ -75,19 +78,16 @@ def _converter():
 
 
 def synthesize(name, folder: pathlib.Path, dtype="bfloat16", seed=0):
-    """Write a checkpoint of a size in `npgemma.config.PUBLISHED` with random weights and a usable tokenizer."""
+    """Write a checkpoint of one of `SIZES` with random weights and a usable tokenizer."""
     if seed < 0:
         raise InputError(f"the seed should be 0 or more, found {seed}")
-    config, randomness = PUBLISHED[name], np.random.default_rng(seed)
+    config, randomness = SIZES[name], np.random.default_rng(seed)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise InputError(f"cannot make the folder '{folder}': {problem.strerror}") from None
-    # The project's own source is a text that is always at hand.
-    sentences = [
-        line for file in sorted(pathlib.Path(__file__).parent.glob("*.py")) for line in file.read_text().split("\n")
-    ]
-    pieces = write_tokenizer(folder / "tokenizer.model", sentences, text_pieces=256000)
+    words, text_pieces = WORDS.split(), config.image_token - len(LOCATIONS + SEGMENTS)
+    pieces = write_tokenizer(folder / "tokenizer.model", [*words, *(f" {word}" for word in words)], text_pieces)
     assert pieces == config.image_token, f"{pieces} pieces, but the image's id is {config.image_token}"
     write_folder(folder, config, lambda leaf: initial(leaf, randomness), dtype)
 

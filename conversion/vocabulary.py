@@ -13,6 +13,8 @@ from npgemma.files.writing import replacing
 
 LOCATIONS = [f"<loc{i:04}>" for i in range(1024)]
 SEGMENTS = [f"<seg{i:03}>" for i in range(128)]
+# What a tokenizer knows whose words do not matter.
+WORDS = "caption detect segment answer ocr en where is the cat ? red blue green circle square ; yes no a b c"
 # Kinds of pieces in SentencePiece's file format.
 USER_DEFINED, UNUSED = 4, 5
 

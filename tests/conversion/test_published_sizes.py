@@ -7,13 +7,20 @@ import pytest
 
 import cli
 import conversion
+import npgemma
+import torch_ref
 from conversion import folder as reading
 from conversion.__main__ import main as conversion_command
 from conversion.folder import INDEX, describe
 from conversion.hub_config import to_hub
 from conversion.layout import stored_leaves
+from conversion.tiny import TINY
+from npgemma import axes as alphabet
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
+from npgemma.image import load_pixels
+from npgemma.machinery.backend import to_numpy
+from npgemma.porting.difference import relative_l2
 
 SHARD_BYTES = 5_000_000_000
 # What the hub's files hold: PaliGemma 1 and the three of PaliGemma 2, in bfloat16.
@@ -80,3 +87,16 @@ def test_every_published_size_can_be_synthesized_by_name(monkeypatch, tmp_path):
         assert conversion_command(["synthesize", name, str(tmp_path)]) == 0
     sizes = ("paligemma-3b", "paligemma2-3b", "paligemma2-10b", "paligemma2-28b")
     assert asked == [f"{size}-{pixels}" for size in sizes for pixels in (224, 448, 896)]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_tiny_model_is_the_same_in_both_backends(name, tmp_path):
+    assert conversion_command(["synthesize", name, str(tmp_path)]) == 0
+    ours, theirs = (backend.load(tmp_path, dtype="float32") for backend in (npgemma, torch_ref))
+    text = alphabet.sizes(ours.config)["text"]
+    assert len(set(text.values())) == len(text) - (text["K"] == 1)
+    ids = [ours.tokenizer.prompt("detect red circle ; blue square, and where is the cat?")]
+    pixels = load_pixels(npgemma.example_image(), ours.config.vision.image_size)
+    found, right = (to_numpy(model.logits(pixels, ids, len(ids[0]))) for model in (theirs, ours))
+    assert relative_l2(right, found) < 1e-5
+    assert right.argmax(-1).std() > 0

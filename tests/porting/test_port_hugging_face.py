@@ -12,9 +12,12 @@ import torch
 from PIL import Image
 
 import npgemma
+from conversion.__main__ import synthesize
+from conversion.tiny import TINY
 from npgemma.command.compare import PROMPT
 from npgemma.image import PUBLISHED, LoadedImage, load_image
 from npgemma.porting.comparing import compare
+from npgemma.porting.difference import relative_l2
 from npgemma.porting.input_set import check_inputs, write_set
 from npgemma.porting.name_map import read_map
 from npgemma.porting.reference import from_model
@@ -315,3 +318,15 @@ def test_their_processor_reads_five_of_the_images_otherwise(tmp_path):
     rows = check_inputs(tmp_path / "set", port)["inputs"]
     wrong = [row["name"].replace("pixels/", "`") + "`" for row in rows if row["causes"]]
     assert f"five of the twelve: {', '.join(wrong[:4])} and {wrong[4]}.\n" in (ROOT / "docs/porting.md").read_text()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_tiny_model_is_loaded_as_the_hubs_are(name, tmp_path):
+    synthesize(name, tmp_path)
+    ours, image = npgemma.load(tmp_path, dtype="float32"), np.full((9,), TINY[name].image_token)
+    pixels = load_image(npgemma.example_image(), ours.config.vision.image_size).pixels_BYXC
+    ids = ours.tokenizer.prompt("detect red circle ; blue square, and where is the cat?")
+    fed = torch.tensor(np.array([[*image, *ids]]))
+    about = {"attention_mask": torch.ones_like(fed), "token_type_ids": torch.zeros_like(fed)}
+    found = example().load(tmp_path, "float32")(fed, torch.tensor(pixels).permute(0, 3, 1, 2), **about).logits
+    assert relative_l2(ours.logits(pixels, [ids], len(ids)), found.detach().numpy()) < 1e-5  # measured 8e-7
