@@ -39,7 +39,7 @@ def causes_of(found, file, program: str, limit: float, most: int = 3) -> tuple[s
     ways, part = list(_ways(file, len(found), program)), 2 * (slice(None, None, -(-len(found) // 16)),)
     part_of = functools.cache(lambda i: ways[i][1]()[part])  # is enough to see that something else was done
     for count in range(1, most + 1):
-        fitting = {}
+        fitting: dict[tuple[str, ...], float] = {}
         for arranged, y in _arrangements(found.astype(np.float64), count):
             for i, (causes, make) in enumerate(ways):
                 if len(arranged) + len(causes) != count or _off(part_of(i), y[part]) > limit:
@@ -49,7 +49,7 @@ def causes_of(found, file, program: str, limit: float, most: int = 3) -> tuple[s
                 if not arranged or np.nanmax(pixels) - np.nanmin(pixels) > 10 * limit / 127.5:
                     fitting[names] = min(_off(pixels, y), fitting.get(names, np.inf))
         if fitting and min(fitting.values()) <= limit:
-            return min(fitting, key=fitting.get)
+            return min(fitting, key=lambda names: fitting[names])
     return ()
 
 

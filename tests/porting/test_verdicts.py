@@ -9,7 +9,7 @@ from support import GEMMA, GEMMA_2
 
 from npgemma.porting import comparing, conventions, coverage, graft, input_set, judge, tokens
 from npgemma.porting.backends import Comparison
-from npgemma.porting.bounds import ANGLE, BOUNDS, LARGEST_OWN_ERROR, MARGIN, limits
+from npgemma.porting.bounds import ANGLE, BOUNDS, LARGEST_OWN_ERROR, LOGITS_ROUNDING, MARGIN, limits
 from npgemma.porting.coverage import Pair
 from npgemma.porting.diagnosis import hypotheses, naming
 from npgemma.porting.diagnosis.replays import SAME, Place
@@ -33,20 +33,25 @@ def hypothesis(id, explained, effect=1.0):
 @pytest.mark.parametrize(
     ("own", "first", "second", "verdict", "count"),
     [
-        (1.0, 9.0, 9.0, "right", 0),
+        (LOGITS_ROUNDING, 9.0, 9.0, "right", 0),
+        (after(LOGITS_ROUNDING), 9.0, 9.0, "rounding", 0),
+        (1.0, 9.0, 9.0, "rounding", 0),
         (after(1.0), 9.0, 9.0, "undecided", 0),
         (9.0, 1.0, 9.0, "mistake", 1),
         (9.0, after(1.0), 9.0, "undecided", 0),
         # The right logits must be more than twice as far as the mistake, and so must every other mistake.
         (after(1.0), 0.5, 9.0, "mistake", 1),
-        (1.0, 0.5, 9.0, "right", 0),
+        (1.0, 0.5, 9.0, "rounding", 0),
         (9.0, 0.5, 1.0, "undecided", 2),
         (9.0, 0.5, after(1.0), "mistake", 1),
         # Below a quarter of what rounding does, nothing is told apart.
         (9.0, 0.0, 0.25, "undecided", 2),
         (9.0, 0.0, after(0.25), "mistake", 1),
-        (0.25, 0.0, 9.0, "right", 0),
+        (0.25, 0.0, 9.0, "rounding", 0),
         (after(0.25), 0.0, 9.0, "mistake", 1),
+        # What leaves a twentieth is named, although that is more than rounding.
+        (100.0, 5.0, 99.0, "mistake", 1),
+        (100.0, after(5.0), 99.0, "undecided", 0),
     ],
 )
 def test_a_mistake_is_named_where_all_else_is_twice_as_far(own, first, second, verdict, count):
@@ -56,12 +61,16 @@ def test_a_mistake_is_named_where_all_else_is_twice_as_far(own, first, second, v
 
 
 def test_advice_names_a_dtype_that_would_do_and_the_first_wrong_row():
-    def advice(own, *rows):
-        return decision.advice(SimpleNamespace(own_error=own, row_errors=rows, limit=0.5), [])
+    limits = {"float16": 6e-3, "bfloat16": 6e-2}
 
-    assert "rounding in float16 " in advice(6e-3)
-    assert "rounding in bfloat16 " in advice(after(6e-3))
-    assert "rounding in bfloat16 " in advice(6e-2)
+    def advice(own, *rows, stated=False):
+        comparison = SimpleNamespace(own_error=own, row_errors=rows, limit=0.5, limit_of=limits.get)
+        return decision.advice("undecided", comparison, [], stated)
+
+    assert "rounding in bfloat16 or float16 " in advice(6e-3)
+    assert "rounding in bfloat16 can" in advice(after(6e-3))
+    assert "rounding in bfloat16 can" in advice(6e-2)
+    assert "rows before row 1 are right" in advice(6e-2, 0.5, after(0.5), stated=True)
     assert "rows before row 1 are right" in advice(after(6e-2), 0.5, after(0.5), 9.0)
     assert "the first row is wrong already" in advice(9.0, after(0.5), 0.5)
 
