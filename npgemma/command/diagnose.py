@@ -6,6 +6,7 @@ from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
 from npgemma.command.compare import PROMPT, finite, read_port, reference_of
 from npgemma.command.port_tables import diagnosis_table, logits_table, mistakes_table
+from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.files.reading import naming
 from npgemma.porting.bounds import LARGEST_OWN_ERROR
@@ -85,4 +86,7 @@ def _from_trace(options):
 
     with naming(options.port):
         replays = replays_of(reference, coverage.shown, options.dtype, load, options.prompt)
-    return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | diagnose(replays)
+    progress = Progress()
+    report = diagnose(replays, lambda id: progress.note(f"trying {id}"))
+    progress.end()
+    return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | report

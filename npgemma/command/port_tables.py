@@ -186,6 +186,9 @@ def diagnosis_table(report):
         lines += ["", f"calculated in float32, and judged by its limits: {', '.join(report['in_float32'])}"]
     if report["unexplained"]:
         lines += ["", f"no known mistake explains {report['unexplained']}: look at what makes it"]
+        for near in report["nearest"]:
+            why = f"{near['contradicted_by']} is not as it would be" if near["contradicted_by"] else "others do as well"
+            lines.append(f"  {near['name']} explains {near['explains']} arrays, but {why}")
     if report["undecidable"]:
         lines += ["", "not decidable here:"]
         lines += [f"  {row['name']}: {row['reason']}" for row in report["undecidable"]]

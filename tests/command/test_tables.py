@@ -156,6 +156,11 @@ def test_a_diagnosis():
     assert lines[-5:] == ["", "not decidable here:", "  no-bos: so", "", "verdict: mistake"]
     report["mistakes"] = [mistake | {"own_error": 0.5, "explained_error": 1e-7}]
     assert "  own error 5.0e-01; 1.0e-07 if the reference makes the mistake too" in diagnosis_table(report)
+    near = {"name": "silu", "explains": 2}
+    nearest = [near | {"contradicted_by": "x"}, near | {"contradicted_by": None}]
+    lines = diagnosis_table(report | {"unexplained": "y", "nearest": nearest}).splitlines()
+    assert "  silu explains 2 arrays, but x is not as it would be" in lines
+    assert "  silu explains 2 arrays, but others do as well" in lines
     logits = {"verdict": "mistake", "own_error": 0.25, "dtype": "float32", "rounding": 5e-6, "says": None}
     lines = logits_table(logits | {"mistakes": report["mistakes"], "undecidable": report["undecidable"]}).splitlines()
     assert lines[0].endswith("are 2.5e-01 away from the right ones; rounding in float32 makes up to 5e-06")

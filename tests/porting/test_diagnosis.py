@@ -18,10 +18,13 @@ from npgemma.porting.conventions import Conventions
 from npgemma.porting.diagnosis import Port, Replays, diagnose
 from npgemma.porting.diagnosis.hypotheses import Hypothesis, ask
 from npgemma.porting.diagnosis.naming import _below_rounding, stands_out
+from npgemma.porting.diagnosis.replays import _counted_from
+from npgemma.porting.diagnosis.suspects import suspects
 from npgemma.porting.exact import exact
 from npgemma.porting.given_tokens import ids_of_trace
 from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.porting.reference import traced
+from npgemma.probe.exchange import exchanged
 from npgemma.probe.replay import replaying
 
 PROMPT = "detect red circle ; blue square"
@@ -165,8 +168,37 @@ def test_every_mistake_explains_a_whole_trace_of_it(id):
     asked, wrong = ask(found, (id, 0)), found.wrong(found.right)
     assert not asked.contradictions
     assert set(wrong) <= set(asked.places)
+    assert not wrong or (id, 0) in suspects(found, wrong[0])
     inert = id in ("embedding-scale-bfloat16", "padding-visible")
     assert bool(wrong) or inert or stands_out(asked.c, asked.z, asked.visible)
+
+
+def test_only_what_can_have_made_the_first_wrong_array_is_tried():
+    """So that the time does not grow with the library: of the wrong operation, and of its neighbours that hide it."""
+    for shown, most in (("gate_BTF", 8), ("/out_BTD", 12)):
+        found, tried = port("exact-gelu"), []
+        arrays = {name: array for name, array in found.arrays.items() if name.endswith((shown, "/x_BTD", "mid_BTD"))}
+        report = diagnose(replays(dataclasses.replace(found, arrays=arrays)), tried.append)
+        assert [each["name"] for each in report["mistakes"]] == ["exact-gelu"]
+        assert "exact-gelu" in tried
+        assert len(tried) <= most
+
+
+def test_a_mistake_that_the_port_contradicts_is_not_followed_to_the_end():
+    found = replays(port())
+    for id in ("vision-causal", "rope-theta", "exact-gelu"):
+        assert ask(found, (id, 0)).contradictions
+        assert len(found.replay((id, 0))) < len(found.right) / 2
+
+
+@pytest.mark.parametrize("id", ["cache-bfloat16", "keys-cached-unrotated"])
+def test_what_depends_on_an_origin_that_the_port_does_not_show_is_named(id):
+    """Of a port that counts from 1 and shows the residual stream alone."""
+    found = port(id, change=lambda: exchanged(_counted_from(1), "torch_ref"))
+    shown = ("block.0/mid_BTD", "block.1/mid_BTD", "block.2/mid_BTD", "block.0/out_BTD", "block.1/out_BTD", "logit_BV")
+    arrays = {name: array for name, array in found.arrays.items() if name.endswith(shown)}
+    report = diagnose(replays(dataclasses.replace(found, arrays=arrays)))
+    assert ([each["name"] for each in report["mistakes"]], report["unexplained"]) == ([id], None)
 
 
 def test_after_another_prompt_positions_say_nothing_of_conventions():

@@ -238,10 +238,22 @@ def test_of_mistakes_that_explain_the_same_none_is_named_unless_twice_as_near():
 
     assert named(found_of("one", "ab", 0.1), found_of("two", "ab", 0.2)) == (["one"], ["c"])
     assert named(found_of("one", "ab", 0.1), found_of("two", "ab", np.nextafter(0.2, 0))) == ([], ["a", "b", "c"])
+    assert named(found_of("one", "ab", 0.0), found_of("two", "ab", 0.0)) == ([], ["a", "b", "c"])
     assert named(found_of("one", "ab"), found_of("two", "c")) == (["one", "two"], [])
     assert named(found_of("one", "a", 0.1), found_of("two", "abc", 0.4)) == (["two"], [])
     assert named(found_of("one", "abc", contradictions=["d"])) == ([], ["a", "b", "c"])
     assert named(found_of("one", "ab", 0.3), found_of("one", "ab", 0.1)) == (["one"], ["c"])
+
+
+def test_of_what_stays_unexplained_the_nearest_mistakes_are_told():
+    asked = [
+        found_of("one", "abc", contradictions=["d"]), found_of("two", "b"), found_of("one", "a"), found_of("three", "d")
+    ]  # fmt: skip
+    assert naming._nearest(asked, ["b", "c"]) == [
+        {"name": "one", "explains": 2, "contradicted_by": "d"},
+        {"name": "two", "explains": 1, "contradicted_by": None},
+    ]
+    assert naming._nearest(asked, []) == []
 
 
 @pytest.mark.parametrize(("dtype", "ids"), [("float32", ["cache-bfloat16", "silu"]), ("bfloat16", ["silu"])])

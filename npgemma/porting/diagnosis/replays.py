@@ -1,13 +1,15 @@
 """Replays of a port: the reference, in float64, on the port's own arrays, as it is and under mistakes."""
 
+import contextlib
 import dataclasses
+import functools
 import math
 
 import numpy as np
 
 from npgemma.errors import InputError
 from npgemma.porting import given_tokens
-from npgemma.porting.bounds import IN_FLOAT32, SAME, kind_of, limits
+from npgemma.porting.bounds import IN_FLOAT32, LEFT, SAME, kind_of, limits
 from npgemma.porting.conventions import Conventions
 from npgemma.porting.difference import relative_l2, same
 from npgemma.porting.graph import Graph
@@ -41,6 +43,10 @@ class Kept:
         """Go on with one more."""
         self.groups.setdefault(first, []).append(name)
         self.rounding += limit
+
+
+class Contradicted(Exception):
+    """Ends a replay: the mistake is not the port's, whatever comes after."""
 
 
 @dataclasses.dataclass
@@ -80,6 +86,13 @@ class Replays:
             self.limits = limits(*judged, IN_FLOAT32, positions)
             self.right = self.replay()
 
+    def count_from(self, origin: int) -> None:
+        """Let the reference count positions from another origin, of which a port may show nothing but what its
+        mistakes make of the rotated keys.
+        """
+        self.conventions.origin, self.right = np.int64(origin), {}
+        self.right = self.replay()
+
     def _in_part_float32(self):
         """Say whether most norms, softmaxes and rotations of a port are past float64's limits."""
         past = [
@@ -102,8 +115,23 @@ class Replays:
             given_tokens.decode(self.model, image_BPD, ids, self.port.token_ids)
         return image_BPD
 
+    @functools.cached_property
+    def _before_wrong(self):
+        """The first names of all arrays that are wrong, or upstream of one that is."""
+        return self.graph.ancestors(self.wrong(self.right))
+
+    def _contradicts(self, name, place):
+        """Say whether a place shows that the mistake is not the port's: the port is right there and the mistake would
+        be far off, and no array after it is wrong, which the mistake might explain as a whole.
+        """
+        right = self.right.get(name)
+        was_right = right is not None and right.error is not None and right.error <= right.limit
+        off = place.error is not None and place.error > place.limit and place.apart > 2 * place.limit
+        hidden = name.endswith("angle_BTh") or self.graph.first(name) in self._before_wrong
+        return was_right and off and not hidden
+
     def replay(self, *injections: tuple[str, int]) -> dict[str, Place]:
-        """Replay under some mistakes, each an id and a variant."""
+        """Replay under some mistakes, each an id and a variant, as far as the port does not contradict them."""
         places, under, kept = {}, bool(injections), Kept({})
 
         def choose(name, computed, inside):
@@ -118,6 +146,8 @@ class Replays:
                 place.error = None
             elif far:
                 kept.add(self.graph.first(name), name, self.limits[name])
+            if under and self._contradicts(name, place):
+                raise Contradicted
             if not self.keep and place.error <= place.limit:
                 place.computed = None
             if far or variable in ORIGIN:
@@ -136,7 +166,8 @@ class Replays:
             given = self.port.arrays.get("prefill.0/ids_BT")
             if given is not None and given.ndim == 2 and len(given) == 1 and given.size:
                 ids = given[0].astype(int).tolist()
-            image_BPD = self._run(pixels, ids, _parts([name for changes in variants for name in changes]))
+            with contextlib.suppress(Contradicted):
+                image_BPD = self._run(pixels, ids, _parts([name for changes in variants for name in changes]))
         if not under:
             self.image = image_BPD
         return places
@@ -179,6 +210,9 @@ class Replays:
         limit = own + kept.rounding
         if error is not None and (error <= limit or apart <= 2 * limit):
             limit = own + sum(self.limits[source] for source in self.graph.upstream(name, kept.groups))
+        if right is not None and right.error is not None and right.error > right.limit:
+            # Errors are relative to what each replay makes: one above 1 says nothing more of the port's array.
+            limit = max(limit, LEFT * min(right.error, 1.0))
         return Place(computed, error, apart, limit)
 
     def wrong(self, places: dict[str, Place]) -> list[str]:
