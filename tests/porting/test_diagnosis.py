@@ -98,6 +98,27 @@ def test_later_positions_may_be_rotated_less_exactly():
     assert far == pytest.approx(near + 256 * 2**-24)
 
 
+def rounded_frequencies(module, right):
+    """Angles of bfloat16 frequencies, which a port has that casts all its buffers."""
+
+    def wrong(position_BT, *sizes):
+        return position_BT[:, :, None] * right(position_BT[:, :1] * 0 + 1, *sizes).bfloat16().double()
+
+    return wrong
+
+
+@pytest.mark.parametrize("changes", [{}, {"gemma.angles": rounded_frequencies}])
+def test_frequencies_rounded_to_bfloat16_are_wrong_in_bfloat16(changes):
+    """Also where the port shows no angles: those of right programs are float32."""
+    found = port(dtype="bfloat16", change=lambda: exchanged(changes, "torch_ref"))
+    hidden = ("angle_BTh", "position_BT", "position_BS", "first_BTNh", "second_BTNh", "_BS")
+    found = replays(
+        dataclasses.replace(found, arrays={n: a for n, a in found.arrays.items() if not n.endswith(hidden)})
+    )
+    rotated = [name for name in found.right if name.endswith("rotate.0/rotated_BTNH")]
+    assert [name for name in found.wrong(found.right) if name in rotated] == (rotated if changes else [])
+
+
 NORMS = ("gemma.rms_norm", "siglip.layer_norm")
 
 

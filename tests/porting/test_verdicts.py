@@ -145,8 +145,8 @@ def test_passes_are_counted_from_the_prefill():
 
 
 def test_an_array_of_hidden_operations_may_be_off_by_what_all_of_them_are():
-    def entry(*inputs, ops=(), same_as=None):
-        return SimpleNamespace(inputs=inputs, ops=ops, same_as=same_as)
+    def entry(*inputs, ops=(), same_as=None, gauge=None):
+        return SimpleNamespace(inputs=inputs, ops=ops, same_as=same_as, gauge=gauge)
 
     entries = {"a": entry(), "b": entry("a", ops=["einsum"]), "c": entry("b", ops=["softmax"]), "d": entry("c")}
     entries |= {"again": entry(same_as="c"), "turned": entry("a", ops=["cos"])}
@@ -162,6 +162,12 @@ def test_an_array_of_hidden_operations_may_be_off_by_what_all_of_them_are():
     chain = {str(i): entry(*[str(i - 1)] * bool(i), ops=["softmax"]) for i in range(20)}
     assert limits(chain, set(), "float32")["19"] == BOUNDS["float32"]
     assert limits(chain, set(), "bfloat16")["19"] == MARGIN * LARGEST_OWN_ERROR["bfloat16"]["attention weights"]
+    # Angles are float32's whatever the dtype, and halves are what they were cut from.
+    entries = {"x": entry(), "half": entry("x", ops=("split",)), "p": entry(), "angle": entry("p", gauge="origin: so")}
+    entries["rotated"] = entry("half", "angle", ops=["cos"])
+    narrow = limits(entries, {"x", "rotated"}, "bfloat16")
+    assert narrow["rotated"] == MARGIN * LARGEST_OWN_ERROR["bfloat16"]["rotation"] + BOUNDS["float32"]
+    assert narrow["half"] == MARGIN * LARGEST_OWN_ERROR["bfloat16"]["sum"]
     assert (
         limits({"a": entry(ops=["cos"])}, (), "float64", positions=10)["a"]
         == MARGIN * LARGEST_OWN_ERROR["float64"]["rotation"]
