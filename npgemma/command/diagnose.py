@@ -25,8 +25,9 @@ def add_arguments(parser):
     )  # fmt: skip
     parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a map that comes along")
     parser.add_argument(
-        "--dtype", choices=tuple(LARGEST_OWN_ERROR), default="float32", help="of the port (default: %(default)s)"
-    )
+        "--dtype", choices=tuple(LARGEST_OWN_ERROR),
+        help="of the port (default: float16 or bfloat16 if all its arrays are of that, float32 if not)",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="print every known mistake: what it is, and who made it")
     parser.set_defaults(reference=None)
     add_question(parser, prompt=None, described=f"the trace's own, if it has one; else {PROMPT}")
@@ -60,7 +61,7 @@ def _from_logits(options):
     model = prepare.reference(options, "float32")
     answer, prompt = read_answer(options.logits, model), options.prompt or PROMPT
     question = Question(model, load, prompt, answer.token_ids)
-    return {"image": path, "prompt": prompt} | diagnose(answer, question, options.dtype)
+    return {"image": path, "prompt": prompt} | diagnose(answer, question, options.dtype or "float32")
 
 
 def _from_trace(options):
@@ -68,6 +69,7 @@ def _from_trace(options):
     from npgemma.porting.comparing import TOKENS
     from npgemma.porting.coverage import cover
     from npgemma.porting.diagnosis import diagnose
+    from npgemma.porting.exact import dtype_of
     from npgemma.porting.given_tokens import ids_of_trace, pixels_of
     from npgemma.porting.name_map import read_map
     from npgemma.porting.recalculated import replays_of
@@ -75,6 +77,7 @@ def _from_trace(options):
 
     arrays, rules = read_port(options), read_map(options.map) if options.map is not None else []
     given = arrays.pop(TOKENS, None)
+    options.dtype = options.dtype or dtype_of(arrays)
     reference, _ = reference_of(options, given)
     coverage = cover(reference, arrays, rules)
     if given is None and (ids := ids_of_trace(coverage.shown)) != reference.token_ids:

@@ -173,7 +173,8 @@ def _mistake(id):
 
 def diagnosis_table(report):
     """Lay out a diagnosis from a port's arrays for reading."""
-    lines = [f"{report['compared']} arrays compared, {report['wrong']} of them past what rounding explains"]
+    judged = f"{report['compared']} arrays compared, judged as {report['dtype']}"
+    lines = [f"{judged}: {report['wrong']} of them are past what rounding explains"]
     for named in report["mistakes"]:
         name, own = named["name"], named["own_error"]
         lines += ["", f"{name}: {MISTAKES[name].says}", f"  first in {named['place']}"]

@@ -139,9 +139,8 @@ def limits(entries, given, dtype, in_float32=(), positions=0):
             own *= entry.ops != ("split",)
             together = own + sum(carried[source] for source in entry.inputs if source not in shown)
             # A sum over all paths: through many hidden layers it would allow more than a whole pass may be off.
-            carried[name] = max(
-                own, min(together, BOUNDS.get("float32" if in_float32 or of_angles else dtype, together))
-            )
+            whole = BOUNDS.get("float32" if in_float32 or of_angles else dtype, together)
+            carried[name] = max(own, min(together, whole))
         found[name] = MARGIN * largest[SUM] if first in shown else max(MARGIN * largest[SUM], carried[first])
         if name in given:
             shown.add(first)

@@ -9,6 +9,7 @@ from npgemma.fast.products import product_in_blocks, rows_of
 from npgemma.machinery.backend import numpy_backend, to_numpy
 from npgemma.machinery.model import Model
 from npgemma.params import leaves, map_leaves
+from npgemma.porting.difference import same
 from npgemma.porting.mistakes.injection import rounded_to_bfloat16
 
 # A float64 copy of more weights than these would take more than 8 GB: they stay as they are held, and every product
@@ -31,6 +32,16 @@ def exact(model: Model, dtype: str = "float64") -> Model:
         table = HeldTable(params.text.embedding)
         params = dataclasses.replace(params, text=dataclasses.replace(params.text, embedding=table))
     return dataclasses.replace(model, params=params, backend=numpy_backend("float64"))
+
+
+@np.errstate(over="ignore")
+def dtype_of(arrays: dict[str, np.ndarray]) -> str:
+    """Return the dtype to which all of a port's numbers are rounded, ``bfloat16`` or ``float16``, whatever dtype they
+    are stored in; otherwise ``float32``.
+    """
+    numbers = [array for array in arrays.values() if array.dtype.kind == "f" and array.size]
+    fitting = (dtype for dtype in ("bfloat16", "float16") if all(same(_rounded(each, dtype), each) for each in numbers))
+    return next(fitting, "float32") if numbers else "float32"
 
 
 def _rounded(weight, dtype):

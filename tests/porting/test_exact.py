@@ -38,6 +38,15 @@ def test_rounding_of_weights_shows():
     assert 1e-4 < np.linalg.norm(right - rounded) / np.linalg.norm(right) < 1e-1
 
 
+def test_the_dtype_of_a_port_is_that_of_all_its_numbers():
+    third, ids = np.float32([1 / 3, -np.inf]), np.array([3, 1001])
+    narrow, half = third.astype(np.float16), third.view(np.uint32).__and__(0xFFFF0000).view(np.float32)
+    given = {"float16": [narrow, ids], "bfloat16": [half, half.astype(np.float64), ids], "float32": [half, third]}
+    for dtype, arrays in given.items():
+        assert exact.dtype_of(dict(enumerate(arrays))) == dtype
+    assert exact.dtype_of({"ids": ids}) == "float32"
+
+
 def test_own_errors_are_judged_on_held_weights_too(monkeypatch):
     """As those of a model that is too large to be copied; nothing is left out in silence."""
     monkeypatch.setattr(exact, "MOST_COPIED", 0)

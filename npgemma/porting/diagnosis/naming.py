@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from npgemma.porting.bounds import NEAR_ONE, SURE, VISIBLE
+from npgemma.porting.bounds import NEAR_ONE, SAME, SURE, VISIBLE
 from npgemma.porting.diagnosis.hypotheses import ask
 from npgemma.porting.diagnosis.replays import Replays
 from npgemma.porting.diagnosis.suspects import suspects
@@ -43,28 +43,28 @@ def _asked(replays, wrong, tell):
     """Ask the suspects, counting positions from 1 too where the port hides their origin and that explains more; of a
     port that is right, or has an array that no suspect explains, ask all known mistakes.
     """
-    asked, unexplained = _of_suspects(replays, wrong, tell)
+    askable = list(_askable(replays))
+    asked, unexplained = _of_suspects(replays, wrong, askable, tell)
     if unexplained and replays.conventions.hidden:
         replays.count_from(1)
-        again, rest = _of_suspects(replays, wrong, tell)
+        again, rest = _of_suspects(replays, wrong, askable, tell)
         if len(rest) < len(unexplained):
             asked, unexplained = again, rest
         else:
             replays.count_from(0)
     if unexplained or not wrong:
-        _ask_all(replays, _askable(replays), asked, tell)
+        _ask_all(replays, askable, asked, tell)
     return list(asked.values())
 
 
-def _of_suspects(replays, wrong, tell):
+def _of_suspects(replays, wrong, askable, tell):
     """Ask the suspects of the first wrong array, then of the first that nothing explains yet; return the hypotheses
     and what stays unexplained.
     """
-    askable, asked, unexplained, looked_at = set(_askable(replays)), {}, wrong, set()
-    while unexplained and unexplained[0] not in looked_at:
-        looked_at.add(unexplained[0])
-        possible = [injection for injection in suspects(replays, unexplained[0]) if injection in askable]
-        _ask_all(replays, possible, asked, tell)
+    asked, unexplained, first = {}, wrong, None
+    while unexplained and unexplained[0] != first:
+        first = unexplained[0]
+        _ask_all(replays, suspects(replays, first, askable), asked, tell)
         unexplained = _explaining(list(asked.values()), wrong)[1]
     return asked, unexplained
 
@@ -94,7 +94,8 @@ def _explaining(asked, wrong):
             continue
         rivals = [other for other in fitting if other.id != best.id and set(other.places) == set(best.places)]
         # Mistakes that explain the same arrays almost or exactly equally well are not named.
-        if any(_as_near(rival.explained_error or 0.0, best.explained_error or 0.0) for rival in rivals):
+        near = max(2 * (best.explained_error or 0.0), SAME)
+        if any((rival.explained_error or 0.0) < near for rival in rivals):
             continue
         named[best.id] = best
         unexplained = [name for name in unexplained if name not in best.places]
@@ -106,16 +107,11 @@ def _nearest(asked, unexplained):
     each; None where others explain as much, so that it is not named.
     """
     nearest = {}
-    for hypothesis in sorted(asked, key=lambda hypothesis: (len(hypothesis.contradictions), -len(hypothesis.places))):
-        explains = len(set(hypothesis.places) & set(unexplained))
-        contradicted = hypothesis.contradictions[0] if hypothesis.contradictions else None
-        if explains and hypothesis.id not in nearest:
-            nearest[hypothesis.id] = {"name": hypothesis.id, "explains": explains, "contradicted_by": contradicted}
+    for each in sorted(asked, key=lambda each: len(each.places)):  # the better variant last
+        if explains := len(set(each.places) & set(unexplained)):
+            against = next(iter(each.contradictions), None)
+            nearest[each.id] = {"name": each.id, "explains": explains, "contradicted_by": against}
     return sorted(nearest.values(), key=lambda each: -each["explains"])[:3]
-
-
-def _as_near(rival, best):
-    return rival < 2 * best or rival == best
 
 
 def _below_rounding(replays, asked):

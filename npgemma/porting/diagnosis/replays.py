@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 
 import numpy as np
@@ -75,7 +74,8 @@ class Replays:
         self.entries, known = reference.entries, [name for name in port.arrays if name in reference.entries]
         if not known:
             raise InputError("the trace has no array that the reference knows: names look like prefill.0/x_BSD")
-        self.graph = Graph(self.entries, known)
+        # Angles are never judged: what is wrong with them shows in what they rotate.
+        self.graph = Graph(self.entries, [name for name in known if not name.endswith("angle_BTh")])
         self.conventions = Conventions(reference, port.arrays)
         positions = model.config.image_tokens + len(self._prompt_ids()) + len(port.token_ids)
         judged = self.entries, set(known), port.dtype
@@ -85,11 +85,10 @@ class Replays:
             self.in_float32 = IN_FLOAT32
             self.limits = limits(*judged, IN_FLOAT32, positions)
             self.right = self.replay()
+        self.before_wrong = self.graph.ancestors(self.wrong(self.right))
 
     def count_from(self, origin: int) -> None:
-        """Let the reference count positions from another origin, of which a port may show nothing but what its
-        mistakes make of the rotated keys.
-        """
+        """Let the reference count positions from another origin, which only mistakes of a port may show."""
         self.conventions.origin, self.right = np.int64(origin), {}
         self.right = self.replay()
 
@@ -115,20 +114,13 @@ class Replays:
             given_tokens.decode(self.model, image_BPD, ids, self.port.token_ids)
         return image_BPD
 
-    @functools.cached_property
-    def _before_wrong(self):
-        """The first names of all arrays that are wrong, or upstream of one that is."""
-        return self.graph.ancestors(self.wrong(self.right))
-
     def _contradicts(self, name, place):
-        """Say whether a place shows that the mistake is not the port's: the port is right there and the mistake would
-        be far off, and no array after it is wrong, which the mistake might explain as a whole.
-        """
+        """Say whether the port is right where the mistake is far off, and nothing wrong follows that excuses it."""
         right = self.right.get(name)
-        was_right = right is not None and right.error is not None and right.error <= right.limit
-        off = place.error is not None and place.error > place.limit and place.apart > 2 * place.limit
-        hidden = name.endswith("angle_BTh") or self.graph.first(name) in self._before_wrong
-        return was_right and off and not hidden
+        if right is None or None in (right.error, place.error) or name.endswith("angle_BTh"):
+            return False
+        off = right.error <= right.limit and place.error > place.limit and place.apart > 2 * place.limit
+        return off and self.graph.first(name) not in self.before_wrong
 
     def replay(self, *injections: tuple[str, int]) -> dict[str, Place]:
         """Replay under some mistakes, each an id and a variant, as far as the port does not contradict them."""
