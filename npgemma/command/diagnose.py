@@ -6,6 +6,7 @@ from npgemma.command import PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
 from npgemma.command.compare import PROMPT, finite, read_port, reference_of
 from npgemma.command.port_tables import diagnosis_table, logits_table, mistakes_table
+from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.files.reading import naming
 from npgemma.porting.bounds import LARGEST_OWN_ERROR
@@ -24,8 +25,9 @@ def add_arguments(parser):
     )  # fmt: skip
     parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a map that comes along")
     parser.add_argument(
-        "--dtype", choices=tuple(LARGEST_OWN_ERROR), help="of the port (default: the narrowest that holds its numbers)"
-    )
+        "--dtype", choices=tuple(LARGEST_OWN_ERROR),
+        help="of the port (default: bfloat16 or float16 if that holds all its numbers, else float32)",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="print every known mistake: what it is, and who made it")
     parser.set_defaults(reference=None)
     add_question(parser, prompt=None, described=f"the trace's own, if it has one; else {PROMPT}")
@@ -64,17 +66,18 @@ def _from_logits(options):
 
 def _from_trace(options):
     """Return what is wrong with a port that has written its arrays."""
-    options.dtype = options.dtype or "float32"
     from npgemma.porting.comparing import TOKENS
     from npgemma.porting.coverage import cover
     from npgemma.porting.diagnosis import diagnose
     from npgemma.porting.given_tokens import ids_of_trace, pixels_of
     from npgemma.porting.name_map import read_map
+    from npgemma.porting.narrow import dtype_of
     from npgemma.porting.recalculated import replays_of
     from npgemma.porting.reference import traced
 
     arrays, rules = read_port(options), read_map(options.map) if options.map is not None else []
     given = arrays.pop(TOKENS, None)
+    options.dtype = options.dtype or dtype_of(arrays.values())
     reference, _ = reference_of(options, given)
     coverage = cover(reference, arrays, rules)
     if given is None and (ids := ids_of_trace(coverage.shown)) != reference.token_ids:
@@ -86,4 +89,7 @@ def _from_trace(options):
 
     with naming(options.port):
         replays = replays_of(reference, coverage.shown, options.dtype, load, options.prompt)
-    return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | diagnose(replays)
+    progress = Progress()
+    report = diagnose(replays, lambda id: progress.note(f"trying {id}"))
+    progress.end()
+    return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | report

@@ -173,7 +173,8 @@ def _mistake(id):
 
 def diagnosis_table(report):
     """Lay out a diagnosis from a port's arrays for reading."""
-    lines = [f"{report['compared']} arrays compared, {report['wrong']} of them past what rounding explains"]
+    judged = f"{report['compared']} arrays compared, judged as {report['dtype']}"
+    lines = [f"{judged}: {report['wrong']} of them are past what rounding explains"]
     for named in report["mistakes"]:
         name, own = named["name"], named["own_error"]
         lines += ["", f"{name}: {MISTAKES[name].says}", f"  first in {named['place']}"]
@@ -186,6 +187,9 @@ def diagnosis_table(report):
         lines += ["", f"calculated in float32, and judged by its limits: {', '.join(report['in_float32'])}"]
     if report["unexplained"]:
         lines += ["", f"no known mistake explains {report['unexplained']}: look at what makes it"]
+        for near in report["nearest"]:
+            why = f"{near['contradicted_by']} is not as it would be" if near["contradicted_by"] else "others do as well"
+            lines.append(f"  {near['name']} explains {near['explains']} arrays, but {why}")
     if report["undecidable"]:
         lines += ["", "not decidable here:"]
         lines += [f"  {row['name']}: {row['reason']}" for row in report["undecidable"]]

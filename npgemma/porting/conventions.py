@@ -18,8 +18,8 @@ class Conventions:
 
     A port that counts positions from 1 rotates all queries and keys by one position more, which no score shows. So the
     first positions and the first rotated array show from where the port counts (``origin``) and by how many positions
-    more it rotates (``turns``); whatever disagrees with that is a mistake. The port's arrays, ``found``, are under our
-    names and in our layouts.
+    more it rotates (``turns``); whatever disagrees with that is a mistake. Where the port shows neither, the origin is
+    ``hidden``. The port's arrays, ``found``, are under our names and in our layouts.
     """
 
     def __init__(self, reference: Reference, found: dict[str, np.ndarray]):
@@ -32,12 +32,13 @@ class Conventions:
         }
         positions = (pair for name, pair in pairs.items() if is_position(name))
         rotated = (pair for name, pair in pairs.items() if self._is_rotated(name) and pair[0].shape == pair[1].shape)
-        self.turns = 0
+        self.turns, self.hidden = 0, True
         for ours, theirs in itertools.islice(rotated, 1):
+            self.hidden = False
             self.turns = min((self._error(ours, theirs, turns), i, turns) for i, turns in enumerate(ORIGINS))[2]
         self.origin = np.int64(self.turns)  # an array's, for Python's own does not fit every port's
         for ours, theirs in itertools.islice(positions, 1):
-            offset = float(theirs.flat[0]) - float(ours.flat[0])
+            self.hidden, offset = False, float(theirs.flat[0]) - float(ours.flat[0])
             self.origin = np.int64(offset if abs(offset) < 2**31 else 0)
 
     def undone(self, name: str, expected: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -67,6 +67,14 @@ class Graph:
             waiting += new
         return [name for first in reached for name in among[first]]
 
+    def ancestors(self, names: Iterable[str]) -> set[str]:
+        """Return the first names of some arrays and of all that they depend on."""
+        reached = {self.first(name) for name in names}
+        for name in reversed(self.entries):
+            if name in reached:
+                reached.update(self._inputs(name))
+        return reached
+
     def downstream(self, names: Container[str]) -> list[str]:
         """Return all arrays that depend on some, in the order of the data flow; later names of these arrays are left
         out.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from npgemma.porting.difference import same
 from npgemma.porting.mistakes.injection import rounded_to_bfloat16
 from npgemma.probe.replay import replaying
 
@@ -28,21 +29,18 @@ def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def dtype_of(arrays: Iterable[np.ndarray]) -> str:
-    """Return the narrowest dtype that holds all floating-point numbers of some arrays exactly: what they were
-    calculated in, as far as they show it.
+    """Return the dtype of `NARROW` that holds all floating-point numbers of some arrays exactly, whatever dtype they are
+    stored in; ``float32`` if neither does.
 
     Examples
     --------
     >>> import numpy as np
-    >>> dtype_of([np.array([1.5, -0.375])]), dtype_of([np.float32([0.1])]), dtype_of([np.array([0.1])])
-    ('bfloat16', 'float32', 'float64')
+    >>> dtype_of([np.array([1.5, -0.375])]), dtype_of([np.float32([1.001])])
+    ('bfloat16', 'float32')
     """
-    arrays = [array for array in arrays if array.dtype.kind == "f"]
-    for dtype in NARROW:
-        if all(np.array_equal(rounded(array, dtype), array, equal_nan=True) for array in arrays):
-            return dtype
-    wide = any(not np.array_equal(array.astype(np.float32), array, equal_nan=True) for array in arrays)
-    return "float64" if wide else "float32"
+    numbers = [array for array in arrays if array.dtype.kind == "f" and array.size]
+    fitting = (dtype for dtype in NARROW if all(same(rounded(each, dtype), each) for each in numbers))
+    return next(fitting, "float32") if numbers else "float32"
 
 
 def runs(run: Callable[[], np.ndarray], dtype: str) -> list[np.ndarray]:

@@ -74,6 +74,8 @@ def test_diagnose_names_the_mistake_of_a_trace(run, tmp_path):
     assert found["name"] == "exact-gelu"
     assert found["place"].endswith("block.0/geglu.0/gate_BTF")
     assert found["explained_error"] < 1e-5 < found["own_error"]
+    np.savez(tmp_path / "half.npz", **{"prefill.0/run_blocks.0/final_BTD": np.full((1, 1, 144), 1 / 3, np.float16)})
+    assert json.loads(run("diagnose", tmp_path / "half.npz", "--json")[1])["dtype"] == "float16"
 
 
 def test_diagnose_of_what_is_no_trace(run, tmp_path):

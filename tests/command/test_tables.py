@@ -149,13 +149,17 @@ def test_the_statements_between_are_the_last_twelve(count, hidden):
 def test_a_diagnosis():
     mistake = {"name": "silu", "place": "p", "own_error": None, "explained_error": None, "c": 0.987, "z": 31.6}
     report = {"compared": 9, "wrong": 0, "mistakes": [mistake], "in_float32": ["norm"], "unexplained": None}
-    report |= {"undecidable": [{"name": "no-bos", "reason": "so"}], "verdict": "mistake"}
+    report |= {"undecidable": [{"name": "no-bos", "reason": "so"}], "verdict": "mistake", "dtype": "float16"}
     lines = diagnosis_table(report).splitlines()
-    assert lines[0] == "9 arrays compared, 0 of them past what rounding explains"
+    assert lines[0] == "9 arrays compared, judged as float16: 0 of them are past what rounding explains"
     assert lines[4] == "  smaller than rounding, which points its way: c = 0.99, z = 32"
     assert lines[-5:] == ["", "not decidable here:", "  no-bos: so", "", "verdict: mistake"]
     report["mistakes"] = [mistake | {"own_error": 0.5, "explained_error": 1e-7}]
     assert "  own error 5.0e-01; 1.0e-07 if the reference makes the mistake too" in diagnosis_table(report)
+    for against, why in (("x", "x is not as it would be"), (None, "others do as well")):
+        nearest = [{"name": "silu", "explains": 2, "contradicted_by": against}]
+        table = diagnosis_table(report | {"unexplained": "y", "nearest": nearest})
+        assert f"  silu explains 2 arrays, but {why}" in table.splitlines()
     logits = {"verdict": "mistake", "own_error": 0.25, "dtype": "float32", "rounding": 5e-6, "says": None}
     lines = logits_table(logits | {"mistakes": report["mistakes"], "undecidable": report["undecidable"]}).splitlines()
     assert lines[0].endswith("are 2.5e-01 away from the right ones; rounding in float32 makes up to 5e-06")

@@ -18,10 +18,13 @@ from npgemma.porting.conventions import Conventions
 from npgemma.porting.diagnosis import Port, Replays, diagnose
 from npgemma.porting.diagnosis.hypotheses import Hypothesis, ask
 from npgemma.porting.diagnosis.naming import _below_rounding, stands_out
+from npgemma.porting.diagnosis.replays import _counted_from
+from npgemma.porting.diagnosis.suspects import suspects
 from npgemma.porting.exact import exact
 from npgemma.porting.given_tokens import ids_of_trace
 from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.porting.reference import traced
+from npgemma.probe.exchange import exchanged
 from npgemma.probe.replay import replaying
 
 PROMPT = "detect red circle ; blue square"
@@ -48,8 +51,10 @@ def port(*ids, dtype="float32", tokens=(7, 8), change=contextlib.nullcontext):
     return Port(arrays, list(tokens), dtype)
 
 
-def replays(found):
-    return Replays(reference(found.dtype), pixels, PROMPT, found)
+def replays(found, shown=""):
+    """Replay a port, or what its names that end so show of it."""
+    arrays = {name: array for name, array in found.arrays.items() if name.endswith(shown)}
+    return Replays(reference(found.dtype), pixels, PROMPT, dataclasses.replace(found, arrays=arrays))
 
 
 def test_a_replay_without_another_array_is_the_run_itself():
@@ -79,12 +84,9 @@ def test_a_right_port_is_within_its_limits(dtype):
 
 def test_the_limits_of_what_a_port_leaves_out_are_added_up():
     found = port()
-    everything = replays(found)
-    few = {name: array for name, array in found.arrays.items() if name.endswith(("/out_BTD", "/mid_BTD"))}
-    fewer = limits(everything.entries, set(few), "float32")
+    everything, sparse = replays(found), replays(found, ("/out_BTD", "/mid_BTD"))
     name = "prefill.0/run_blocks.0/block.0/geglu.0/out_BTD"
-    assert fewer[name] > everything.limits[name]
-    sparse = replays(dataclasses.replace(found, arrays=few))
+    assert sparse.limits[name] > everything.limits[name]
     assert sparse.wrong(sparse.right) == []
 
 
@@ -93,6 +95,19 @@ def test_later_positions_may_be_rotated_less_exactly():
     name = "prefill.0/run_blocks.0/block.0/grouped_query_attention.0/rotate.0/rotated_BTNH"
     near, far = (limits(entries, set(entries), "float32", positions=n)[name] for n in (0, 256))
     assert far == pytest.approx(near + 256 * 2**-24)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_frequencies_rounded_to_bfloat16_are_wrong_in_bfloat16(rounded):
+    """Also where the port shows no angles: those of right programs are float32."""
+
+    def wrong(module, right):
+        return lambda p_BT, *sizes: p_BT[..., None] * right(p_BT[:, :1] * 0 + 1, *sizes).bfloat16().double()
+
+    found = port(dtype="bfloat16", change=lambda: exchanged({"gemma.angles": wrong} if rounded else {}, "torch_ref"))
+    found = replays(found, ("rotate.0/x_BTNH", "rotate.0/rotated_BTNH"))
+    rotated = [name for name in found.right if name.endswith("rotate.0/rotated_BTNH")]
+    assert [name for name in found.wrong(found.right) if name in rotated] == (rotated if rounded else [])
 
 
 NORMS = ("gemma.rms_norm", "siglip.layer_norm")
@@ -165,8 +180,34 @@ def test_every_mistake_explains_a_whole_trace_of_it(id):
     asked, wrong = ask(found, (id, 0)), found.wrong(found.right)
     assert not asked.contradictions
     assert set(wrong) <= set(asked.places)
+    assert not wrong or suspects(found, wrong[0], [(id, 0)])
     inert = id in ("embedding-scale-bfloat16", "padding-visible")
     assert bool(wrong) or inert or stands_out(asked.c, asked.z, asked.visible)
+
+
+def test_only_what_can_have_made_the_first_wrong_array_is_tried():
+    """So that the time does not grow with the library: of the wrong operation, and of its neighbours that hide it."""
+    for shown, most in (("gate_BTF", 8), ("/out_BTD", 12)):
+        tried = []
+        report = diagnose(replays(port("exact-gelu"), (shown, "/x_BTD", "mid_BTD")), tried.append)
+        assert [each["name"] for each in report["mistakes"]] == ["exact-gelu"]
+        assert "exact-gelu" in tried
+        assert len(tried) <= most
+
+
+def test_a_mistake_that_the_port_contradicts_is_not_followed_to_the_end():
+    found = replays(port())
+    for id in ("vision-causal", "rope-theta", "exact-gelu"):
+        assert ask(found, (id, 0)).contradictions
+        assert len(found.replay((id, 0))) < len(found.right) / 2
+
+
+@pytest.mark.parametrize("id", ["cache-bfloat16", "keys-cached-unrotated"])
+def test_what_depends_on_an_origin_that_the_port_does_not_show_is_named(id):
+    """Of a port that counts from 1 and shows the residual stream alone."""
+    found = port(id, change=lambda: exchanged(_counted_from(1), "torch_ref"))
+    report = diagnose(replays(found, ("mid_BTD", *(f"block.{i}/out_BTD" for i in range(3)), "logit_BV")))
+    assert ([each["name"] for each in report["mistakes"]], report["unexplained"]) == ([id], None)
 
 
 def test_after_another_prompt_positions_say_nothing_of_conventions():

@@ -8,7 +8,7 @@ import npgemma
 from npgemma.fast.bfloat16 import BFloat16Weight
 from npgemma.image import load_image
 from npgemma.params import leaves
-from npgemma.porting import compare, exact, from_model
+from npgemma.porting import compare, exact, from_model, narrow
 
 
 def logits(model, config):
@@ -36,6 +36,15 @@ def test_rounding_of_weights_shows():
     model, _ = models(config, "float32")
     right, rounded = (logits(exact.exact(model, dtype), config) for dtype in ("float32", "bfloat16"))
     assert 1e-4 < np.linalg.norm(right - rounded) / np.linalg.norm(right) < 1e-1
+
+
+def test_the_dtype_of_a_port_is_that_of_all_its_numbers():
+    third, ids = np.float32([1 / 3, -np.inf]), np.array([3, 1001])
+    float16, half = third.astype(np.float16), third.view(np.uint32).__and__(0xFFFF0000).view(np.float32)
+    given = {"float16": [float16, ids], "bfloat16": [half, half.astype(np.float64), ids], "float32": [half, third]}
+    for dtype, arrays in given.items():
+        assert narrow.dtype_of(arrays) == dtype
+    assert narrow.dtype_of([ids]) == "float32"
 
 
 def test_own_errors_are_judged_on_held_weights_too(monkeypatch):

@@ -154,8 +154,8 @@ def test_passes_are_counted_from_the_prefill():
 
 
 def test_an_array_of_hidden_operations_may_be_off_by_what_all_of_them_are():
-    def entry(*inputs, ops=(), same_as=None):
-        return SimpleNamespace(inputs=inputs, ops=ops, same_as=same_as)
+    def entry(*inputs, ops=(), same_as=None, gauge=None):
+        return SimpleNamespace(inputs=inputs, ops=ops, same_as=same_as, gauge=gauge)
 
     entries = {"a": entry(), "b": entry("a", ops=["einsum"]), "c": entry("b", ops=["softmax"]), "d": entry("c")}
     entries |= {"again": entry(same_as="c"), "turned": entry("a", ops=["cos"])}
@@ -171,6 +171,11 @@ def test_an_array_of_hidden_operations_may_be_off_by_what_all_of_them_are():
     chain = {str(i): entry(*[str(i - 1)] * bool(i), ops=["softmax"]) for i in range(20)}
     assert limits(chain, set(), "float32")["19"] == BOUNDS["float32"]
     assert limits(chain, set(), "bfloat16")["19"] == MARGIN * LARGEST_OWN_ERROR["bfloat16"]["attention weights"]
+    # Angles are float32's whatever the dtype, and halves are what they were cut from.
+    entries = {"x": entry(), "half": entry("x", ops=("split",)), "p": entry(), "angle": entry("p", gauge="origin: so")}
+    entries["rotated"] = entry("half", "angle", ops=["cos"])
+    narrow = limits(entries, {"x", "rotated"}, "bfloat16")
+    assert narrow["rotated"] == MARGIN * LARGEST_OWN_ERROR["bfloat16"]["rotation"] + BOUNDS["float32"]
     assert (
         limits({"a": entry(ops=["cos"])}, (), "float64", positions=10)["a"]
         == MARGIN * LARGEST_OWN_ERROR["float64"]["rotation"]
@@ -247,10 +252,22 @@ def test_of_mistakes_that_explain_the_same_none_is_named_unless_twice_as_near():
 
     assert named(found_of("one", "ab", 0.1), found_of("two", "ab", 0.2)) == (["one"], ["c"])
     assert named(found_of("one", "ab", 0.1), found_of("two", "ab", np.nextafter(0.2, 0))) == ([], ["a", "b", "c"])
+    assert named(found_of("one", "ab", 0.0), found_of("two", "ab", 0.0)) == ([], ["a", "b", "c"])
     assert named(found_of("one", "ab"), found_of("two", "c")) == (["one", "two"], [])
     assert named(found_of("one", "a", 0.1), found_of("two", "abc", 0.4)) == (["two"], [])
     assert named(found_of("one", "abc", contradictions=["d"])) == ([], ["a", "b", "c"])
     assert named(found_of("one", "ab", 0.3), found_of("one", "ab", 0.1)) == (["one"], ["c"])
+
+
+def test_of_what_stays_unexplained_the_nearest_mistakes_are_told():
+    asked = [
+        found_of("one", "abc", contradictions=["d"]),
+        found_of("two", "b"),
+        found_of("one", "b"),
+        found_of("x", "d"),
+    ]
+    nearest = [tuple(each.values()) for each in naming._nearest(asked, ["b", "c"])]
+    assert nearest == [("one", 2, "d"), ("two", 1, None)]
 
 
 @pytest.mark.parametrize(("dtype", "ids"), [("float32", ["cache-bfloat16", "silu"]), ("bfloat16", ["silu"])])

@@ -2,9 +2,10 @@
 
 Every operation is calculated again in float64 from the port's own inputs (`npgemma.probe.replay`) and compared with
 what the port made of them: its *own error*. A right port's own errors are rounding (`npgemma.porting.bounds`). Then the
-same is done under each known mistake, made in the reference. A mistake is named if it explains own errors down to
-rounding and predicts no error that the port does not have; so several mistakes at once do not hide each other, and one
-that nobody has described is not taken for its nearest neighbour.
+same is done under known mistakes, made in the reference: those of the functions that made the first wrong array, and
+all if none of these explains it. A mistake is named if it leaves rounding, or a twentieth, of own errors and predicts
+no error that the port does not have; so several mistakes at once do not hide each other, and one that nobody has
+described is not taken for its nearest neighbour.
 
 Some mistakes are smaller than rounding. They leave a trace all the same: rounding errors point anywhere, and theirs all
 point the way in which the mistake would push. With e the own error and d the difference that the mistake would make,

@@ -1,10 +1,12 @@
 """From what every known mistake says of a port to a verdict."""
 
+from collections.abc import Callable
 from typing import Any
 
-from npgemma.porting.bounds import NEAR_ONE, SURE, VISIBLE
+from npgemma.porting.bounds import NEAR_ONE, SAME, SURE, VISIBLE
 from npgemma.porting.diagnosis.hypotheses import ask
 from npgemma.porting.diagnosis.replays import Replays
+from npgemma.porting.diagnosis.suspects import suspects
 from npgemma.porting.mistakes import MISTAKES
 
 # In a narrow dtype these are what a right program does as well.
@@ -14,16 +16,17 @@ RIGHT_IF_NARROW = (
 )  # fmt: skip
 
 
-def diagnose(replays: Replays) -> dict[str, Any]:
-    """Say what is wrong with a port.
+def diagnose(replays: Replays, tell: Callable[[str], None] = lambda id: None) -> dict[str, Any]:
+    """Say what is wrong with a port, and ``tell`` which known mistake is tried.
 
     The report has the ``verdict`` (``right``, ``mistake`` or ``undecided``); ``mistakes``, the surest first;
-    ``unexplained``, the first wrong array that no mistake explains, or None; how many arrays were ``compared`` and are
-    ``wrong``; ``undecidable``, the mistakes that this trace cannot show, with reasons; and ``in_float32``, the kinds of
-    operations that a port of float64 calculates in float32, and that are judged by float32's limits.
+    ``unexplained``, the first wrong array that no mistake explains, or None; ``nearest``, the mistakes that explain
+    some of these and are not named; how many arrays were ``compared`` and are ``wrong``; ``undecidable``, the mistakes
+    that this trace cannot show, of those that were tried, with reasons; and ``in_float32``, the kinds of operations
+    that a port of float64 calculates in float32, and that are judged by float32's limits.
     """
     wrong = replays.wrong(replays.right)
-    asked = [ask(replays, injection) for injection in _askable(replays)]
+    asked = _asked(replays, wrong, tell)
     named, unexplained = _explaining(asked, wrong)
     ids = {hypothesis.id for hypothesis in named}
     named += [hypothesis for hypothesis in _below_rounding(replays, asked) if hypothesis.id not in ids]
@@ -31,11 +34,50 @@ def diagnose(replays: Replays) -> dict[str, Any]:
         "verdict": "mistake" if named else "undecided" if unexplained else "right",
         "mistakes": [hypothesis.as_json() for hypothesis in named],
         "unexplained": unexplained[0] if unexplained else None,
+        "nearest": _nearest(asked, unexplained),
         "wrong": len(wrong),
         "compared": sum(place.error is not None for place in replays.right.values()),
         "undecidable": _undecidable(replays, asked, named),
         "in_float32": list(replays.in_float32),
     }
+
+
+def _asked(replays, wrong, tell):
+    """Ask the suspects, counting positions from 1 too where the port hides their origin and that explains more; of a
+    port that is right, or has an array that no suspect explains, ask all known mistakes.
+    """
+    askable = list(_askable(replays))
+    asked, unexplained = _of_suspects(replays, wrong, askable, tell)
+    if unexplained and replays.conventions.hidden:
+        replays.count_from(1)
+        again, rest = _of_suspects(replays, wrong, askable, tell)
+        if len(rest) < len(unexplained):
+            asked, unexplained = again, rest
+        else:
+            replays.count_from(0)
+    if unexplained or not wrong:
+        _ask_all(replays, askable, asked, tell)
+    return list(asked.values())
+
+
+def _of_suspects(replays, wrong, askable, tell):
+    """Ask the suspects of the first wrong array, then of the first that nothing explains yet; return the hypotheses
+    and what stays unexplained.
+    """
+    asked, unexplained, first = {}, wrong, None
+    while unexplained and unexplained[0] != first:
+        first = unexplained[0]
+        _ask_all(replays, suspects(replays, first, askable), asked, tell)
+        unexplained = _explaining(list(asked.values()), wrong)[1]
+    return asked, unexplained
+
+
+def _ask_all(replays, injections, asked, tell):
+    """Add the hypotheses of all injections that are not among those ``asked``."""
+    for injection in injections:
+        if injection not in asked:
+            tell(injection[0])
+            asked[injection] = ask(replays, injection)
 
 
 def _askable(replays):
@@ -54,12 +96,25 @@ def _explaining(asked, wrong):
         if best.id in named or not set(best.places) & set(unexplained):
             continue
         rivals = [other for other in fitting if other.id != best.id and set(other.places) == set(best.places)]
-        # Mistakes that explain the same arrays almost equally well are not named.
-        if any((rival.explained_error or 0.0) < 2 * (best.explained_error or 0.0) for rival in rivals):
+        # Mistakes that explain the same arrays almost or exactly equally well are not named.
+        near = max(2 * (best.explained_error or 0.0), SAME)
+        if any((rival.explained_error or 0.0) < near for rival in rivals):
             continue
         named[best.id] = best
         unexplained = [name for name in unexplained if name not in best.places]
     return list(named.values()), unexplained
+
+
+def _nearest(asked, unexplained):
+    """Return the three mistakes that explain most of what stays unexplained, and the first array that contradicts
+    each; None where others explain as much, so that it is not named.
+    """
+    nearest = {}
+    for each in sorted(asked, key=lambda each: len(each.places)):  # the better variant last
+        if explains := len(set(each.places) & set(unexplained)):
+            against = next(iter(each.contradictions), None)
+            nearest[each.id] = {"name": each.id, "explains": explains, "contradicted_by": against}
+    return sorted(nearest.values(), key=lambda each: -each["explains"])[:3]
 
 
 def _below_rounding(replays, asked):

@@ -1,5 +1,6 @@
 """Replays of a port: the reference, in float64, on the port's own arrays, as it is and under mistakes."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -7,12 +8,12 @@ import numpy as np
 
 from npgemma.errors import InputError
 from npgemma.porting import given_tokens
-from npgemma.porting.bounds import IN_FLOAT32, SAME, kind_of, limits
+from npgemma.porting.bounds import IN_FLOAT32, LEFT, SAME, kind_of, limits
 from npgemma.porting.conventions import Conventions
 from npgemma.porting.difference import relative_l2, same
 from npgemma.porting.graph import Graph
 from npgemma.porting.mistakes import MISTAKES
-from npgemma.porting.mistakes.injection import in_decoders
+from npgemma.porting.mistakes.injection import counted_from
 from npgemma.porting.reference import traced
 from npgemma.probe.exchange import exchanged
 from npgemma.probe.replay import replaying
@@ -43,6 +44,10 @@ class Kept:
         self.rounding += limit
 
 
+class Contradicted(Exception):
+    """Ends a replay: the mistake is not the port's, whatever comes after."""
+
+
 @dataclasses.dataclass
 class Place:
     """One array in one replay."""
@@ -69,7 +74,8 @@ class Replays:
         self.entries, known = reference.entries, [name for name in port.arrays if name in reference.entries]
         if not known:
             raise InputError("the trace has no array that the reference knows: names look like prefill.0/x_BSD")
-        self.graph = Graph(self.entries, known)
+        # Angles are never judged: what is wrong with them shows in what they rotate.
+        self.graph = Graph(self.entries, [name for name in known if not name.endswith("angle_BTh")])
         self.conventions = Conventions(reference, port.arrays)
         positions = model.config.image_tokens + len(self._prompt_ids()) + len(port.token_ids)
         judged = self.entries, set(known), port.dtype
@@ -79,6 +85,12 @@ class Replays:
             self.in_float32 = IN_FLOAT32
             self.limits = limits(*judged, IN_FLOAT32, positions)
             self.right = self.replay()
+        self.before_wrong = self.graph.ancestors(self.wrong(self.right))
+
+    def count_from(self, origin: int) -> None:
+        """Let the reference count positions from another origin, which only mistakes of a port may show."""
+        self.conventions.origin, self.right = np.int64(origin), {}
+        self.right = self.replay()
 
     def _in_part_float32(self):
         """Say whether most norms, softmaxes and rotations of a port are past float64's limits."""
@@ -102,8 +114,16 @@ class Replays:
             given_tokens.decode(self.model, image_BPD, ids, self.port.token_ids)
         return image_BPD
 
+    def _contradicts(self, name, place):
+        """Say whether the port is right where the mistake is far off, and nothing wrong follows that excuses it."""
+        right = self.right.get(name)
+        if right is None or None in (right.error, place.error) or name.endswith("angle_BTh"):
+            return False
+        off = right.error <= right.limit and place.error > place.limit and place.apart > 2 * place.limit
+        return off and self.graph.first(name) not in self.before_wrong
+
     def replay(self, *injections: tuple[str, int]) -> dict[str, Place]:
-        """Replay under some mistakes, each an id and a variant."""
+        """Replay under some mistakes, each an id and a variant, as far as the port does not contradict them."""
         places, under, kept = {}, bool(injections), Kept({})
 
         def choose(name, computed, inside):
@@ -118,6 +138,8 @@ class Replays:
                 place.error = None
             elif far:
                 kept.add(self.graph.first(name), name, self.limits[name])
+            if under and self._contradicts(name, place):
+                raise Contradicted
             if not self.keep and place.error <= place.limit:
                 place.computed = None
             if far or variable in ORIGIN:
@@ -127,7 +149,7 @@ class Replays:
         variants = [MISTAKES[id].variants[variant] for id, variant in injections]
         in_pixels = [changes for changes in variants if _only_pixels(changes)] if self._other_pixels() else []
         in_pass = [changes for changes in variants if changes not in in_pixels]
-        with replaying(choose, in_pass), exchanged(_counted_from(self.conventions.origin)):
+        with replaying(choose, in_pass), exchanged(counted_from(self.conventions.origin)):
             anew = any(path.startswith("image.") for changes in in_pass for path in changes)
             pixels, ids = self.load() if anew else self.pixels, self._prompt_ids()
             for changes in in_pixels:
@@ -136,7 +158,8 @@ class Replays:
             given = self.port.arrays.get("prefill.0/ids_BT")
             if given is not None and given.ndim == 2 and len(given) == 1 and given.size:
                 ids = given[0].astype(int).tolist()
-            image_BPD = self._run(pixels, ids, _parts([name for changes in variants for name in changes]))
+            with contextlib.suppress(Contradicted):
+                image_BPD = self._run(pixels, ids, _parts([name for changes in variants for name in changes]))
         if not under:
             self.image = image_BPD
         return places
@@ -179,6 +202,9 @@ class Replays:
         limit = own + kept.rounding
         if error is not None and (error <= limit or apart <= 2 * limit):
             limit = own + sum(self.limits[source] for source in self.graph.upstream(name, kept.groups))
+        if right is not None and right.error is not None and right.error > right.limit:
+            # Errors are relative to what each replay makes: one above 1 says nothing more of the port's array.
+            limit = max(limit, LEFT * min(right.error, 1.0))
         return Place(computed, error, apart, limit)
 
     def wrong(self, places: dict[str, Place]) -> list[str]:
@@ -199,8 +225,3 @@ def _parts(names):
 def _only_pixels(changes):
     """Say whether changes only exchange the pixels before they are encoded."""
     return set(changes) == {"siglip.encode"}
-
-
-def _counted_from(origin):
-    """Return the changes that count positions from another origin."""
-    return in_decoders("positions", lambda module, right: lambda *given: right(*given) + origin) if origin else {}
