@@ -29,7 +29,7 @@ def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def dtype_of(arrays: Iterable[np.ndarray]) -> str:
-    """Return the dtype of `NARROW` that holds all floating-point numbers of some arrays exactly, whatever dtype they are
+    """Return the dtype of `NARROW` that holds all floating-point numbers of some arrays exactly, whatever they are
     stored in; ``float32`` if neither does.
 
     Examples

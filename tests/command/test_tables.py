@@ -160,9 +160,9 @@ def test_a_diagnosis():
         nearest = [{"name": "silu", "explains": 2, "contradicted_by": against}]
         table = diagnosis_table(report | {"unexplained": "y", "nearest": nearest})
         assert f"  silu explains 2 arrays, but {why}" in table.splitlines()
-    logits = {"verdict": "mistake", "own_error": 0.25, "dtype": "float32", "rounding": 5e-6, "says": None}
+    logits = {"verdict": "mistake", "own_error": 0.25, "dtype": "float32", "rounding": 5e-6, "says": None, "nearest": []}
     lines = logits_table(logits | {"mistakes": report["mistakes"], "undecidable": report["undecidable"]}).splitlines()
-    assert lines[0].endswith("are 2.5e-01 away from the right ones; rounding in float32 makes up to 5e-06")
+    assert lines[0].endswith("are 2.5e-01 away from the right ones; rounding in float32 makes up to 5.0e-06")
     assert lines[-4:] == ["    with it, 1.0e-07 are left; c = 0.99", "", "these logits cannot show:", "    no-bos: so"]
 
 

@@ -18,11 +18,11 @@ from npgemma.porting.conventions import Conventions
 from npgemma.porting.diagnosis import Port, Replays, diagnose
 from npgemma.porting.diagnosis.hypotheses import Hypothesis, ask
 from npgemma.porting.diagnosis.naming import _below_rounding, stands_out
-from npgemma.porting.diagnosis.replays import _counted_from
 from npgemma.porting.diagnosis.suspects import suspects
 from npgemma.porting.exact import exact
 from npgemma.porting.given_tokens import ids_of_trace
 from npgemma.porting.mistakes import MISTAKES, inject
+from npgemma.porting.mistakes.injection import counted_from
 from npgemma.porting.reference import traced
 from npgemma.probe.exchange import exchanged
 from npgemma.probe.replay import replaying
@@ -205,7 +205,7 @@ def test_a_mistake_that_the_port_contradicts_is_not_followed_to_the_end():
 @pytest.mark.parametrize("id", ["cache-bfloat16", "keys-cached-unrotated"])
 def test_what_depends_on_an_origin_that_the_port_does_not_show_is_named(id):
     """Of a port that counts from 1 and shows the residual stream alone."""
-    found = port(id, change=lambda: exchanged(_counted_from(1), "torch_ref"))
+    found = port(id, change=lambda: exchanged(counted_from(1), "torch_ref"))
     report = diagnose(replays(found, ("mid_BTD", *(f"block.{i}/out_BTD" for i in range(3)), "logit_BV")))
     assert ([each["name"] for each in report["mistakes"]], report["unexplained"]) == ([id], None)
 
