@@ -71,6 +71,7 @@ def _from_trace(options):
     from npgemma.porting.name_map import read_map
     from npgemma.porting.recalculated import replays_of
     from npgemma.porting.reference import traced
+    from npgemma.porting.same_question import same_question
 
     arrays, rules = read_port(options), read_map(options.map) if options.map is not None else []
     given = arrays.pop(TOKENS, None)
@@ -78,11 +79,13 @@ def _from_trace(options):
     coverage = cover(reference, arrays, rules)
     if given is None and (ids := ids_of_trace(coverage.shown)) != reference.token_ids:
         reference = traced(reference.model, reference.pixels, reference.about["ids"], ids)
-        coverage = cover(reference, arrays, rules)
+    with naming(options.port):
+        reference, coverage, other = same_question(reference, arrays, rules)
 
     def load():
         return pixels_of(prepare.image(options)[1])
 
     with naming(options.port):
         replays = replays_of(reference, coverage.shown, options.dtype, load, options.prompt)
-    return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | diagnose(replays)
+    about = {"port": options.port, "prompt": options.prompt, "dtype": options.dtype, "other_prompt": other}
+    return about | diagnose(replays)

@@ -1,5 +1,6 @@
 """compare: a port's own names and layouts, its conventions, and the first wrong operation of ports that are wrong."""
 
+import contextlib
 import dataclasses
 import fnmatch
 import functools
@@ -12,10 +13,11 @@ from npgemma.errors import InputError
 from npgemma.image import load_image
 from npgemma.porting.arrange import Misfit, arrange, layouts
 from npgemma.porting.comparing import compare
-from npgemma.porting.coverage import cover, suggest
+from npgemma.porting.coverage import cover
 from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.porting.name_map import Rule, read_map
 from npgemma.porting.reference import from_model
+from npgemma.porting.suggestions import as_toml, suggest
 from npgemma.rope import rotate
 
 PROMPT = "detect red circle ; blue square"
@@ -206,9 +208,36 @@ def test_unknown_arrays_are_recognized_by_their_values():
     v = reference().arrays[name]
     arrays = {"values": v[0].transpose(1, 0, 2).copy(), "prefill.0/logit_BV": reference().arrays["prefill.0/logit_BV"]}
     coverage = cover(reference(), arrays)
-    assert suggest(reference(), coverage) == [{"port": "values", "ours": name, "axes": "KTH", "by": "value"}]
+    ours = name.replace("prefill.0", "{pass}")
+    rule = {"port": "values", "ours": ours, "axes": "KTH", "error": 0, "by": "value"}
+    assert suggest(reference(), coverage) == [rule]
     assert "prefill.0/unembed.0/logit_BTV" in coverage.unseen
     assert "prefill.0/run_blocks.0/valid_BS" in coverage.unseen
+
+
+def renamed(arrays):
+    """Arrays under names of another program, which pads the numbers of layers and keeps heads in one axis."""
+    found = {}
+    for name, array in arrays.items():
+        where, _, rest = name.partition("/")
+        name = rest.replace("block.", "layers.0").replace("/", "-")
+        flat = array.reshape(*array.shape[:2], -1) if rest.endswith("_BTNH") else array
+        found[name if where == "encode_image.0" else f"{where}/{name}"] = flat
+    return found
+
+
+@pytest.mark.parametrize("id", [None, "image-scaled", "exact-gelu", "rms-no-plus-one"])
+def test_the_map_suggested_for_any_port_fits_a_right_one_and_guesses_are_comments(tmp_path, id):
+    with inject(id, "npgemma") if id else contextlib.nullcontext():
+        arrays = traced(reference().token_ids).arrays
+    found = suggest(reference(), cover(reference(), renamed(arrays)))
+    (tmp_path / "map.toml").write_text(as_toml(found))
+    rules = read_map(tmp_path / "map.toml")
+    assert [rule.port for rule in rules] == [each["port"] for each in found if each["by"] == "value"]
+    report = compare(reference(), renamed(port()), rules)
+    counts = report["coverage"]
+    assert (report["passed"], counts["misfits"], counts["idle_rules"]) == (True, 0, 0)
+    assert id or counts["kinds"] > 60
 
 
 def test_arrange_splits_merges_takes_and_orders():
