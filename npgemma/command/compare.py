@@ -11,7 +11,8 @@ from npgemma.command import BAD_INPUT, PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
 from npgemma.command.port_tables import compare_table, inputs_table, map_table
 from npgemma.errors import InputError
-from npgemma.files.reading import naming, reason
+from npgemma.files.reading import naming
+from npgemma.files.writing import replacing
 
 SUMMARY = "Find the first wrong operation of another program (a port) from its arrays; exit with 1 if it is wrong."
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -22,11 +23,7 @@ PROMPT = "detect red circle ; blue square"
 def add_arguments(parser):
     """Declare the command's arguments."""
     parser.add_argument("port", metavar="PORT", help="its arrays: .safetensors, .npz, or a folder of .npy files")
-    parser.add_argument(
-        "--map",
-        metavar="MAP",
-        help="its names and layouts: a TOML file, or the name of one that comes along",
-    )
+    parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a map that comes along")
     parser.add_argument("--check-map", action="store_true", help="list what the map finds and what not; no verdict")
     parser.add_argument("--write-map", metavar="FILE", help="list the same, and write a new map of what it suggests")
     parser.add_argument(
@@ -113,18 +110,12 @@ def _check_map(options, reference, port, rules):
     }
     if options.write_map:
         extends = options.map and (os.path.abspath(options.map) if os.path.isfile(options.map) else options.map)
-        _write_new(options.write_map, as_toml(report["suggestions"], extends))
+        if os.path.lexists(options.write_map):
+            raise InputError(f"'{options.write_map}' is there already: name a new file")
+        with replacing(options.write_map) as file:
+            file.write(as_toml(report["suggestions"], extends).encode())
     print(json.dumps(finite(report)) if options.json else map_table(report), flush=True)
     return 0 if coverage.pairs or options.write_map else BAD_INPUT
-
-
-def _write_new(path, text):
-    """Write a text to a file that is not there yet."""
-    try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as problem:
-        raise InputError(f"cannot write '{path}' ({reason(problem)}): name a new file") from None
 
 
 def reference_of(options, token_ids):

@@ -10,6 +10,7 @@ import numpy as np
 
 from npgemma.errors import InputError
 from npgemma.porting.arrays import checked
+from npgemma.porting.conventions import stored_as
 from npgemma.porting.given_tokens import row_of
 from npgemma.porting.graft import graft
 from npgemma.porting.judge import judge_end_to_end, wrong_arrays
@@ -46,6 +47,7 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
         ``past_budget``, how many arrays are wrong; ``tokens``; ``largest``, the array that used most of its budget;
         ``other_prompt``, the text's tokens if the port read others, or None: what follows is
         then judged on the port's, if the reference has its model;
+        ``stored_as``, what it stores in place of logits, which is undone first;
         ``judged_by``, ``own error`` or ``end to end``; ``own_errors``, those of each kind of operation beside the
         allowed ones (empty if end to end); ``graft``, as `npgemma.porting.graft.graft` gives it, or None.
 
@@ -96,6 +98,7 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
         "own_errors": own_errors,
         "graft": graft(reference, coverage, grafts, dtype) if grafts else None,
         "other_prompt": other,
+        "stored_as": sorted({kind for name, array in coverage.found.items() if (kind := stored_as(name, array))}),
         "coverage": coverage.counts() | {"compared": sum(array.pair.found is not None for array in judged.values())},
         "first": _as_json(wrong[0], reference, judged) if wrong else None,
         "others": [operation.judged.pair.name for operation in wrong[1:]],

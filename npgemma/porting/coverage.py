@@ -10,7 +10,7 @@ import numpy as np
 from npgemma.errors import InputError
 from npgemma.files.foreign import shown
 from npgemma.porting import given_tokens
-from npgemma.porting.arrange import Misfit, arrange, layouts, parse
+from npgemma.porting.arrange import Misfit, arrange, layouts
 from npgemma.porting.bounds import ALIKE
 from npgemma.porting.difference import relative_l2
 from npgemma.porting.name_map import Rule
@@ -32,12 +32,6 @@ class Pair:
     raw: np.ndarray  # as the port wrote it
     found: np.ndarray | None  # in our layout
     misfit: str | None  # why there is none
-    axes: str = ""  # of what the port wrote
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The sizes of the port's axes; of merged ones, by all their letters."""
-        return dict(zip(parse(self.axes), self.raw.shape))
 
     @property
     def shown(self) -> np.ndarray:
@@ -133,13 +127,12 @@ def _pair(reference, rule, ours, name, raw):
         rule, raw = rule if text is raw else dataclasses.replace(rule, axes="BT", take={}), text
     if rule.axes is None and 0 < raw.ndim == expected.ndim - 1 and expected.shape[0] == 1:
         rule = dataclasses.replace(rule, axes=letters[1:])  # the batch is left out
-    axes = rule.axes or letters
     try:
-        return Pair(ours, name, expected, raw, rule.convert(raw, letters, expected.shape), None, axes)
+        return Pair(ours, name, expected, raw, rule.convert(raw, letters, expected.shape), None)
     except Misfit as problem:
         fitting = next(layouts(raw.shape, letters, expected.shape), None)
         would = f'; by its shape, axes = "{fitting}" would fit' if fitting else ""
-        return Pair(ours, name, expected, raw, None, f"{problem}{would}", axes)
+        return Pair(ours, name, expected, raw, None, f"{problem}{would}")
 
 
 def text_alone(raw, image_token):

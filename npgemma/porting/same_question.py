@@ -18,8 +18,8 @@ def same_question(reference: Reference, port, rules=()) -> tuple[Reference, Cove
     other, model = other_prompt(coverage.pairs), reference.model
     if model is None:
         return reference, coverage, other
-    rows = [pair.sizes["V"] for pair in coverage.pairs.values() if pair.misfit and "V" in pair.sizes]
-    fewer = [count for count in rows if model.tokenizer.size <= count < model.config.text.vocabulary]
+    sizes = {size for pair in coverage.pairs.values() if pair.misfit for size in pair.raw.shape}
+    fewer = [size for size in sizes if model.tokenizer.size <= size < model.config.text.vocabulary]
     if other or fewer:
         model = _with_rows(model, min(fewer)) if fewer else model
         prompt = other["found"] if other else reference.about["ids"]

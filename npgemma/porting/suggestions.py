@@ -1,7 +1,6 @@
 """Rules suggested for a port's arrays that no rule knows: by their values, or guessed by shape, name and order."""
 
 import difflib
-import functools
 import itertools
 import json
 import math
@@ -20,13 +19,6 @@ MOST_KINDS, MOST_ARRAYS, MOST_LETTERS = 200, 4, 200
 # What is nearest by value must be this many times as near as any other array.
 NEARER = 2
 PASS, BLOCK = re.compile(r"^(prefill\.0|step\.\d+)/", re.ASCII), re.compile(r"\bblock\.\d+")
-# Tokens and patches that share an axis with channels: last among layouts that fit equally well.
-MIXED = re.compile(r"\(\w*[BTSP]\w*\)")
-
-
-@functools.lru_cache(10_000)
-def _layouts(*shapes):
-    return sorted(layouts(*shapes), key=lambda axes: bool(MIXED.search(axes)))
 
 
 def suggest(reference: Reference, coverage: Coverage) -> list[dict[str, Any]]:
@@ -85,7 +77,7 @@ def _measured(reference, rule, arrays):
             return
         pairs.append((expected, raw))
     letters, (expected, raw) = reference.entries[ours].axes, pairs[0]
-    for axes in _layouts(raw.shape, letters, expected.shape) if raw.size > 1 else []:
+    for axes in layouts(raw.shape, letters, expected.shape) if raw.size > 1 else []:
         try:
             errors = [difference(one, arrange(other, axes, letters, one.shape)).relative_l2 for one, other in pairs]
         except Misfit:

@@ -109,6 +109,14 @@ def test_check_map_tells_what_is_mapped_and_what_is_not(compare, reference, tmp_
     assert report["unknown"] == ["q"]
     [suggestion] = report["suggestions"]
     assert suggestion["axes"] == "T(NH)"
+    assert {key: report["counts"][key] for key in ("known", "unseen", "unknown")} == {
+        key: len(report[key]) for key in ("known", "unseen", "unknown")
+    }
+    new = tmp_path / "new.toml"
+    words = [tmp_path / "port.safetensors", "--write-map", new]
+    assert compare(*words)[0] == 0
+    assert compare(tmp_path / "port.safetensors", "--map", new)[1].startswith("coverage: 2 arrays of 2 kinds compared")
+    assert "name a new file" in compare(*words)[2]
 
 
 @pytest.mark.parametrize("port", ["missing.npz", "missing.txt"])

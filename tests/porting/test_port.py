@@ -58,10 +58,10 @@ def foreign():
     ours, found = reference().arrays, {}
     for count, where in enumerate(("prefill.0", "step.0")):
         q = ours[f"{where}/{ATTENTION}rotate.0/x_BTNH"]
-        found[f"layer0.q@{count}"] = q[0].reshape(q.shape[1], -1)
+        found[f"layer00.q@{count}"] = q[0].reshape(q.shape[1], -1)
         weight = ours[f"{where}/{ATTENTION}attend.0/weight_BKGTS"]
         K, G, T, S = weight.shape[1:]
-        found[f"layer0.att@{count}"] = weight[0].transpose(3, 1, 0, 2).reshape(S, G * K, T)
+        found[f"layer00.att@{count}"] = weight[0].transpose(3, 1, 0, 2).reshape(S, G * K, T)
     x = ours["prefill.0/run_blocks.0/x_BTD"]
     found["prefill.0/x"] = np.concatenate([x[:, :3], x], axis=1) * 2 - 2
     found["patches"] = ours["encode_image.0/encode.0/embed_patches.0/projected_BTD"][0].T.reshape(-1, 8, 8)
@@ -76,7 +76,7 @@ def test_names_and_layouts_of_another_program():
     assert report["coverage"]["unknown"] == 0
 
 
-@pytest.mark.parametrize("name", ["layer0.q@1", "layer0.att@0", "prefill.0/x", "patches", "mask"])
+@pytest.mark.parametrize("name", ["layer00.q@1", "layer00.att@0", "prefill.0/x", "patches", "mask"])
 def test_a_wrong_array_of_another_program_is_found_under_its_name(name):
     arrays = foreign()
     arrays[name] = arrays[name].copy()
@@ -215,6 +215,16 @@ def test_unknown_arrays_are_recognized_by_their_values():
     assert "prefill.0/run_blocks.0/valid_BS" in coverage.unseen
 
 
+def test_what_a_map_does_not_reach_is_counted_and_said():
+    rules = [dataclasses.replace(RULES[0], axes="TH"), Rule("q{i}", RULES[0].ours), Rule("x", "a/y_BTD"), *RULES[1:]]
+    coverage = cover(reference(), foreign(), rules)
+    assert any(why.endswith('axes = "T(NH)" would fit') for why in coverage.misfits.values())
+    assert coverage.idle == ["q{i}: the port has no such array", "x: there is no a/y_BTD here"]
+    counts = {"arrays": 5, "misfits": 2, "idle_rules": 2, "port_arrays": 7, "unknown": 0}
+    assert counts.items() <= coverage.counts().items()
+    assert compare(reference(), foreign(), rules)["coverage"] == coverage.counts() | {"compared": 5}
+
+
 def renamed(arrays):
     """Arrays under names of another program, which pads the numbers of layers and keeps heads in one axis."""
     found = {}
@@ -249,6 +259,9 @@ def test_arrange_splits_merges_takes_and_orders():
     assert (arrange(x.reshape(4, 6), "TD", "BTD", (1, 2, 6), {"T": "last"})[0] == x.reshape(4, 6)[2:]).all()
     assert (arrange(x.reshape(1, 4, 6), "BTV", "BV", (1, 5), {"T": "last", "V": "first"})[0] == x[18:23]).all()
     assert (arrange(x.reshape(4, 6), "TD", "TD", (2, 6), {"T": "1:3"}) == x.reshape(4, 6)[1:3]).all()
+    qkv = np.concatenate([x.reshape(2, 12) + 100, x.reshape(2, 12)], axis=1)
+    assert (arrange(qkv, "T(CNH)", "BTNH", (1, 2, 3, 4), {"C": "1:2"}) == whole).all()
+    assert (arrange(qkv, "T(NH)", "BTNH", (1, 2, 3, 4), {"N": "last"}) == whole).all()
 
 
 @pytest.mark.parametrize(

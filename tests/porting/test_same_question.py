@@ -69,3 +69,15 @@ def test_vocabulary_rows_that_both_have_are_compared(rows, passed):
     assert (report["passed"], report["coverage"]["misfits"] == 0) == (passed, passed)
     arrays["step.0/logit_BV"][0, 5] += 1
     assert compare(traced(), arrays)["first"]["name"].endswith("V")
+
+
+@pytest.mark.parametrize(("kind", "stored"), [("softmax", np.exp), ("log-softmax", lambda log: log)])
+def test_probabilities_in_place_of_logits_are_judged_as_logits(kind, stored):
+    arrays = dict(traced().arrays)
+    for name in [name for name in arrays if name.endswith("V")]:
+        arrays[name] = stored(arrays[name] - np.logaddexp.reduce(arrays[name], -1, keepdims=True))
+    report = compare(traced(), arrays)
+    assert (report["passed"], report["stored_as"]) == (True, [kind])
+    wrong = arrays | {"prefill.0/logit_BV": np.roll(arrays["prefill.0/logit_BV"], 1, -1)}
+    assert compare(traced(), wrong)["first"]["name"] == "prefill.0/logit_BV"
+    assert compare(traced(), dict(traced().arrays))["stored_as"] == []
