@@ -211,6 +211,10 @@ def test_unknown_arrays_are_recognized_by_their_values():
     ours = name.replace("prefill.0", "{pass}")
     rule = {"port": "values", "ours": ours, "axes": "KTH", "error": 0, "by": "value"}
     assert suggest(reference(), coverage) == [rule]
+    # In the blocks after the first, others are nearer.
+    names = [f"prefill.0/run_blocks.0/block.{i}/{'mid' if i else 'out'}_BTD" for i in range(3)]
+    outs = {f"prefill.0/layers.{i}": reference().arrays[name] for i, name in enumerate(names)}
+    assert suggest(reference(), cover(reference(), outs))[0]["ours"] == "{pass}/run_blocks.0/block.{i}/out_BTD"
     assert "prefill.0/unembed.0/logit_BTV" in coverage.unseen
     assert "prefill.0/run_blocks.0/valid_BS" in coverage.unseen
 

@@ -55,9 +55,11 @@ def test_no_mistake_in_positions_is_named_then(tmp_path, capsys, change, names):
     save_file(port(change), tmp_path / "port.safetensors")
     words = [str(tmp_path / "port.safetensors"), "--map", str(tmp_path / "map.toml")]
     assert main(["diagnose", *words, "--json"]) == 1
-    assert [mistake["name"] for mistake in json.loads(capsys.readouterr().out)["mistakes"]] == names
+    report, ids = json.loads(capsys.readouterr().out), traced().about["ids"]
+    assert [mistake["name"] for mistake in report["mistakes"]] == names
+    assert report["other_prompt"] == {"expected": ids, "found": change(ids)}
     main(["compare", *words])
-    assert capsys.readouterr().out.startswith(f"prompt: the port read {len(change(traced().about['ids']))} tokens")
+    assert capsys.readouterr().out.startswith(f"prompt: the port read {len(change(ids))} tokens")
 
 
 @pytest.mark.parametrize(("rows", "passed"), [(1635, True), (1700, True), (1634, False)])
