@@ -20,6 +20,7 @@ def compare_table(report):
         f" are other names of these; {counts['unseen_kinds']} kinds are not in {shown(report['port'], PATH)}",
         f"          {counts['unknown']} of its {counts['port_arrays']} arrays are unknown (--check-map lists them)",
         *_unfit(counts),
+        *["          no logits are among them: mistakes after the last of them are not seen"][: not counts["logits"]],
         *(f"logits: the port stores their {kind}, judged after it is undone" for kind in report["stored_as"]),
         *_tokens(report["tokens"]),
     ]

@@ -77,6 +77,7 @@ class Coverage:
             "unknown": len(self.unknown),
             "unknown_kinds": len(set(map(port_kind, self.unknown))),
             "idle_rules": len(self.idle),
+            "logits": sum(name.endswith(("/logit_BV", "/logit_BTV")) for name in self.found),
         }
 
 

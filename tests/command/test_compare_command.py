@@ -115,7 +115,8 @@ def test_check_map_tells_what_is_mapped_and_what_is_not(compare, reference, tmp_
     new = tmp_path / "new.toml"
     words = [tmp_path / "port.safetensors", "--write-map", new]
     assert compare(*words)[0] == 0
-    assert compare(tmp_path / "port.safetensors", "--map", new)[1].startswith("coverage: 2 arrays of 2 kinds compared")
+    out = compare(tmp_path / "port.safetensors", "--map", new)[1]
+    assert (out.startswith("coverage: 2 arrays of 2 kinds compared"), "no logits are among" in out) == (True, True)
     assert "name a new file" in compare(*words)[2]
 
 

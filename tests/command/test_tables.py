@@ -94,7 +94,7 @@ def test_speeds(busy, notes):
 def test_a_comparison(others, says):
     report = {
         "coverage": {"compared": 9, "kinds": 3, "known_kinds": 2, "unseen_kinds": 1, "unknown": 4, "port_arrays": 13,
-                     "misfits": 0, "idle_rules": 0}, "stored_as": [],
+                     "misfits": 0, "idle_rules": 0, "logits": 1}, "stored_as": [],
         "port": "p", "other_prompt": None, "tokens": {"found": [1, 2], "parted": None}, "judged_by": "own error",
         "own_errors": [{"kind": "sum", "arrays": 2, "own_error": 1e-7, "allowed": 3e-7, "percent_of_limit": 33.36,
                         "worst": "x"}],
