@@ -115,7 +115,7 @@ def main():
     parser.add_argument("--image", metavar="FILE", required=True)
     parser.add_argument("--prompt", metavar="TEXT", required=True)
     parser.add_argument("--tokens", type=int, default=4, metavar="N", help="of the answer (default: %(default)s)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float64"), default="float32")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "float64"), default="float32")
     parser.add_argument("--out", metavar="FILE", required=True, help="safetensors file to write")
     options = parser.parse_args()
     model = load(options.folder, options.dtype)

@@ -16,11 +16,11 @@ DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "u1", "B
 
 
 def read(path):
-    """Return the arrays of a trace by name, and its manifest."""
+    """Return the arrays of a safetensors file by name, and the manifest, if it is a trace."""
     content = pathlib.Path(path).read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
-    manifest = json.loads(header.pop("__metadata__")["manifest"])
+    manifest = json.loads(header.pop("__metadata__", {}).get("manifest", "null"))
     arrays = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]

@@ -3,16 +3,19 @@
 import contextlib
 import json
 import math
+import os
 
 import numpy as np
 
 from npgemma.command import BAD_INPUT, PAST_BOUND, prepare
 from npgemma.command.arguments import add_question
 from npgemma.command.port_tables import compare_table, inputs_table, map_table
+from npgemma.errors import InputError
 from npgemma.files.reading import naming
+from npgemma.files.writing import replacing
 
 SUMMARY = "Find the first wrong operation of another program (a port) from its arrays; exit with 1 if it is wrong."
-DTYPES = ("float32", "bfloat16", "float64")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 # Its answer has boxes: under many mistakes an answer to "caption en" begins alike.
 PROMPT = "detect red circle ; blue square"
 
@@ -20,12 +23,9 @@ PROMPT = "detect red circle ; blue square"
 def add_arguments(parser):
     """Declare the command's arguments."""
     parser.add_argument("port", metavar="PORT", help="its arrays: .safetensors, .npz, or a folder of .npy files")
-    parser.add_argument(
-        "--map",
-        metavar="MAP",
-        help="its names and layouts: a TOML file, or the name of one that comes along",
-    )
+    parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a map that comes along")
     parser.add_argument("--check-map", action="store_true", help="list what the map finds and what not; no verdict")
+    parser.add_argument("--write-map", metavar="FILE", help="list the same, and write a new map of what it suggests")
     parser.add_argument(
         "--inputs", metavar="DIR", help="compare pixels and token ids with a set of conformance instead"
     )
@@ -53,7 +53,7 @@ def run(options):
         return _check_inputs(options, read_arrays(options.port))
     port = read_port(options)
     reference, vocabulary = reference_of(options, port.get(TOKENS))
-    if options.check_map:
+    if options.check_map or options.write_map:
         return _check_map(options, reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
     with naming(options.port):
         report = {"port": options.port} | compare(reference, port, rules, options.dtype, vocabulary, options.graft)
@@ -94,19 +94,28 @@ def _check_inputs(options, port):
 
 
 def _check_map(options, reference, port, rules):
-    from npgemma.porting.coverage import cover, suggest
+    from npgemma.porting.same_question import same_question
+    from npgemma.porting.suggestions import as_toml, suggest
 
-    coverage = cover(reference, port, rules)
+    reference, coverage, _ = same_question(reference, port, rules)
     report = {
-        "mapped": {name: pair.port for name, pair in coverage.pairs.items()},
-        "misfits": {name: pair.misfit for name, pair in coverage.pairs.items() if pair.misfit},
+        "counts": coverage.counts(),
+        "suggestions": suggest(reference, coverage),
+        "mapped": {name: coverage.pairs[name].port for name in coverage.found},
+        "misfits": coverage.misfits,
+        "idle": coverage.idle,
         "known": coverage.known,
         "unseen": coverage.unseen,
         "unknown": list(coverage.unknown),
-        "suggestions": suggest(reference, coverage),
     }
-    print(json.dumps(report) if options.json else map_table(report), flush=True)
-    return 0 if coverage.pairs else BAD_INPUT
+    if options.write_map:
+        extends = options.map and (os.path.abspath(options.map) if os.path.isfile(options.map) else options.map)
+        if os.path.lexists(options.write_map):
+            raise InputError(f"'{options.write_map}' is there already: name a new file")
+        with replacing(options.write_map) as file:
+            file.write(as_toml(report["suggestions"], extends).encode())
+    print(json.dumps(finite(report)) if options.json else map_table(report), flush=True)
+    return 0 if coverage.pairs or options.write_map else BAD_INPUT
 
 
 def reference_of(options, token_ids):

@@ -74,6 +74,7 @@ def _from_trace(options):
     from npgemma.porting.narrow import dtype_of
     from npgemma.porting.recalculated import replays_of
     from npgemma.porting.reference import traced
+    from npgemma.porting.same_question import same_question
 
     arrays, rules = read_port(options), read_map(options.map) if options.map is not None else []
     given = arrays.pop(TOKENS, None)
@@ -82,7 +83,8 @@ def _from_trace(options):
     coverage = cover(reference, arrays, rules)
     if given is None and (ids := ids_of_trace(coverage.shown)) != reference.token_ids:
         reference = traced(reference.model, reference.pixels, reference.about["ids"], ids)
-        coverage = cover(reference, arrays, rules)
+    with naming(options.port):
+        reference, coverage, other = same_question(reference, arrays, rules)
 
     def load():
         return pixels_of(prepare.image(options)[1])
@@ -92,4 +94,5 @@ def _from_trace(options):
     progress = Progress()
     report = diagnose(replays, lambda id: progress.note(f"trying {id}"))
     progress.end()
-    return {"port": options.port, "prompt": options.prompt, "dtype": options.dtype} | report
+    about = {"port": options.port, "prompt": options.prompt, "dtype": options.dtype, "other_prompt": other}
+    return about | report

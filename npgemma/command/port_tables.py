@@ -1,8 +1,6 @@
 """Reports on a port, of ``compare`` and ``diagnose``, laid out for reading."""
 
 import collections
-import json
-import re
 
 from npgemma.files.foreign import shown
 from npgemma.porting.mistakes import MISTAKES
@@ -14,13 +12,16 @@ NAME, PATH = 80, 300
 
 
 def compare_table(report):
-    """Lay out the comparison of a port: coverage first, the verdict last."""
+    """Lay out the comparison of a port: another prompt first, then coverage, the verdict last."""
     counts = report["coverage"]
     lines = [
+        *prompt_lines(report),
         f"coverage: {counts['compared']} arrays of {counts['kinds']} kinds compared; {counts['known_kinds']} more kinds"
         f" are other names of these; {counts['unseen_kinds']} kinds are not in {shown(report['port'], PATH)}",
         f"          {counts['unknown']} of its {counts['port_arrays']} arrays are unknown (--check-map lists them)",
-        *_prompt(report["other_prompt"]),
+        *_unfit(counts),
+        *["          no logits are among them: mistakes after the last of them are not seen"][: not counts["logits"]],
+        *(f"logits: the port stores their {kind}, judged after it is undone" for kind in report["stored_as"]),
         *_tokens(report["tokens"]),
     ]
     lines += _own_errors(report)
@@ -71,14 +72,23 @@ def _graft(graft):
     return ["", f"{agree}, and so does what was taken: no mistake passes through it"]
 
 
-def _prompt(other):
-    """Say that the port was asked something else: nothing after that can be compared."""
+def prompt_lines(report):
+    """Say first of all that the port was asked something else, if it was."""
+    other = report.get("other_prompt")
     if not other:
         return []
+    found, expected = other["found"], other["expected"]
     return [
-        f"prompt: the port read the tokens {other['found']}, here {other['expected']}: pass --prompt with the port's",
-        "        question if it was another one; if not, its tokenizer differs, and all that follows is of other ids",
+        f"prompt: the port read {len(found)} tokens of text, this prompt has {len(expected)}: "
+        f"{shown(str(found), PATH)}, here {shown(str(expected), PATH)};",
+        "        pass --prompt with the port's question if it was another one; if not, its tokens are made otherwise",
     ]
+
+
+def _unfit(counts):
+    """Say what of the map led to nothing."""
+    misfits, idle = counts["misfits"], counts["idle_rules"]
+    return [f"          {misfits} do not fit, and {idle} rules of the map find nothing"] if misfits or idle else []
 
 
 def _tokens(tokens):
@@ -132,32 +142,28 @@ def inputs_table(report):
 
 
 def map_table(report):
-    """Lay out what a name map finds, a kind of arrays in a line."""
-    lines = []
-    titles = {
-        "mapped": "mapped: our array, the port's",
-        "known": "known: another name of a mapped array",
-        "unseen": "not seen: ours that the port does not write",
-        "unknown": "unknown: the port's that no rule knows",
-    }
-    for key, title in titles.items():
-        kinds = _kinds(report[key])
-        lines.append(f"{title}: {len(report[key])} arrays of {len(kinds)} kinds")
-        lines += [f"  {count:4} {name}" for name, count in kinds.items()]
+    """Lay out what a name map finds, suggestions first, a kind of arrays in a line."""
+    from npgemma.porting.coverage import port_kind
+    from npgemma.porting.reference import kind
+    from npgemma.porting.suggestions import as_toml
+
+    counts, mapped = report["counts"], report["mapped"]
+    ports = {kind(name): f"  <-  {shown(port_kind(port), NAME)}" for name, port in reversed(mapped.items())}
+    lines = ["suggestions, to be put into the map:" if report["suggestions"] else "no suggestions"]
+    lines += as_toml(report["suggestions"]).splitlines()
+    for key, title, arrays, kinds, kind_of in (
+        ("mapped", "mapped: our array, the port's", "arrays", "kinds", kind),
+        ("known", "known: another name of a mapped array", "known", "known_kinds", kind),
+        ("unseen", "not seen: ours that the port does not write", "unseen", "unseen_kinds", kind),
+        ("unknown", "unknown: the port's that no rule knows", "unknown", "unknown_kinds", port_kind),
+    ):
+        lines.append(f"{title}: {counts[arrays]} arrays of {counts[kinds]} kinds")
+        rows = collections.Counter(map(kind_of, report[key])).items()
+        beside = ports if key == "mapped" else {}
+        lines += [f"  {count:4} {shown(name, NAME)}{beside.get(name, '')}" for name, count in rows]
     lines += [f"does not fit: {name}: {shown(why, PATH)}" for name, why in report["misfits"].items()]
-    lines.append("suggestions, to be put into the map:" if report["suggestions"] else "no suggestions")
-    for rule in report["suggestions"]:
-        port = json.dumps(rule["port"], ensure_ascii=False)
-        lines.append(f"  [[{port}]]  # by {rule['by']}" + ", the values differ" * (rule["by"] == "shape"))
-        lines.append(f'  ours = "{rule["ours"]}"\n  axes = "{rule["axes"]}"')
+    lines += [f"finds nothing: {shown(why, PATH)}" for why in report["idle"]]
     return "\n".join(lines)
-
-
-def _kinds(names):
-    """Count names that differ in the numbers of blocks and steps only."""
-    pairs = names.items() if isinstance(names, dict) else ((name, "") for name in names)
-    lines = (shown(name, NAME) + (f"  <-  {shown(port, NAME)}" if port else "") for name, port in pairs)
-    return collections.Counter(re.sub(r"\b(block|step|layers|layer|blk)\.\d+", r"\1.*", line) for line in lines)
 
 
 def mistakes_table(report):
@@ -174,7 +180,7 @@ def _mistake(id):
 def diagnosis_table(report):
     """Lay out a diagnosis from a port's arrays for reading."""
     judged = f"{report['compared']} arrays compared, judged as {report['dtype']}"
-    lines = [f"{judged}: {report['wrong']} of them are past what rounding explains"]
+    lines = [*prompt_lines(report), f"{judged}: {report['wrong']} of them are past what rounding explains"]
     for named in report["mistakes"]:
         name, own = named["name"], named["own_error"]
         lines += ["", f"{name}: {MISTAKES[name].says}", f"  first in {named['place']}"]

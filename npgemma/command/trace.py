@@ -12,6 +12,7 @@ from npgemma.command.arguments import add_backend, add_question, add_sampling, m
 from npgemma.command.generate import as_json
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
+from npgemma.files.reading import naming
 from npgemma.files.writing import replacing
 from npgemma.porting import given_tokens
 from npgemma.porting.bounds import budget_of
@@ -81,7 +82,8 @@ def run(options):
             if ids is None:
                 answer = model.generate(image, options.prompt, **settings)
             else:
-                answer = given_tokens.generation(model, image, options.prompt, ids)
+                with naming(options.force_ids):
+                    answer = given_tokens.generation(model, image, options.prompt, ids)
     if not spool.entries:
         raise InputError(f"no array matches --only '{options.only}': names look like step.0/logit_BV")
     if options.list:

@@ -3,6 +3,8 @@
 The layout of a port's array is written in axis letters, one word for its whole shape. Parentheses hold letters that the
 port keeps in one axis, ``BT(NH)``; a letter that is written twice stands for two neighbouring axes which are one axis
 here, as ``BDTT`` for the rows and columns of patches that a convolution returns. An axis of length 1 may be missing.
+One letter in a parenthesis may be none of ours, or longer than ours: ``BT(CNH)`` for queries, keys and values of one
+product, of which ``take`` says which part is meant.
 """
 
 import itertools
@@ -56,12 +58,12 @@ def arrange(found, axes: str, letters: str, shape: tuple[int, ...], take: dict[s
     >>> arrange(np.zeros((5, 12)), "T(NH)", "BTNH", (1, 5, 3, 4)).shape
     (1, 5, 3, 4)
     """
-    groups, ours = parse(axes), dict(zip(letters, shape))
+    groups, ours, take = parse(axes), dict(zip(letters, shape)), take or {}
     if found.ndim != len(groups):
         raise Misfit(f"{axes} has {len(groups)} axes, but the array has the shape {found.shape}")
-    names, sizes = _split(groups, found.shape, ours)
+    names, sizes = _split(groups, found.shape, {letter: size for letter, size in ours.items() if letter not in take})
     array = found.reshape(sizes)
-    for letter, part in (take or {}).items():
+    for letter, part in take.items():
         if letter not in names:
             raise Misfit(f"take has the letter {letter}, which the axes {axes} have not")
         array = _take(array, names.index(letter), part, ours.get(letter, 1))
@@ -80,13 +82,18 @@ def arrange(found, axes: str, letters: str, shape: tuple[int, ...], take: dict[s
 
 
 def _split(groups, shape, ours):
-    """Return a letter and a size for each axis: merged axes are split, and neighbours with the same letter merged."""
+    """Return a letter and a size for each axis: merged axes are split, and neighbours with the same letter merged. In
+    a merged axis one letter may have another size than ``ours``, and then has what the others leave.
+    """
     names, sizes = [], []
     for group, size in zip(groups, shape):
         if names and group == names[-1]:
             sizes[-1] *= size
             continue
-        parts = [size] if len(group) == 1 else [ours.get(letter, 1) for letter in group]
+        known = math.prod(ours.get(letter, 1) for letter in group)
+        free = [letter for letter in group if letter not in ours][:1]
+        left = {letter: size // known for letter in free if size % known == 0}
+        parts = [size] if len(group) == 1 else [(ours | left).get(letter, 1) for letter in group]
         if math.prod(parts) != size:
             product = " x ".join(f"{letter} = {part}" for letter, part in zip(group, parts))
             raise Misfit(f"({group}) should be {product}, {math.prod(parts)} in all, found {size}")

@@ -4,16 +4,21 @@ With the reference's model at hand every array is recalculated from the port's o
 trace of a checkpoint that is not there, arrays are compared end to end.
 """
 
+import dataclasses
+
+import numpy as np
+
 from npgemma.errors import InputError
 from npgemma.porting.arrays import checked
-from npgemma.porting.coverage import cover
+from npgemma.porting.conventions import stored_as
 from npgemma.porting.given_tokens import row_of
 from npgemma.porting.graft import graft
 from npgemma.porting.judge import judge_end_to_end, wrong_arrays
 from npgemma.porting.reasons import explain
-from npgemma.porting.recalculated import judge_alone
+from npgemma.porting.recalculated import PROMPT, judge_alone
 from npgemma.porting.reference import kind
-from npgemma.porting.tokens import comparable, other_prompt, parting
+from npgemma.porting.same_question import same_question
+from npgemma.porting.tokens import comparable, parting
 
 # The port's array that is not an activation: the tokens of its answer.
 TOKENS = "token_ids"
@@ -40,7 +45,9 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
     dict
         ``passed``; ``coverage``; ``first``, the first wrong operation, or None; ``others``, names of further ones;
         ``past_budget``, how many arrays are wrong; ``tokens``; ``largest``, the array that used most of its budget;
-        ``other_prompt``, the prompt's tokens if the port read others, or None;
+        ``other_prompt``, the text's tokens if the port read others, or None: what follows is
+        then judged on the port's, if the reference has its model;
+        ``stored_as``, what it stores in place of logits, which is undone first;
         ``judged_by``, ``own error`` or ``end to end``; ``own_errors``, those of each kind of operation beside the
         allowed ones (empty if end to end); ``graft``, as `npgemma.porting.graft.graft` gives it, or None.
 
@@ -65,7 +72,8 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
     """
     port = checked(port, "the port")
     token_ids = row_of(port[TOKENS], f"the port's {TOKENS}") if TOKENS in port else None
-    coverage = cover(reference, {name: array for name, array in port.items() if name != TOKENS}, rules)
+    arrays = {name: array for name, array in port.items() if name != TOKENS}
+    reference, coverage, other = same_question(reference, arrays, rules)
     allowed = set(comparable(coverage.pairs, token_ids, reference.token_ids))
     end_to_end = judge_end_to_end(reference, coverage, dtype)
     judged = {name: end_to_end[name] for name in end_to_end if name in allowed}
@@ -78,6 +86,9 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
     if reference.model is not None:
         alone, own_errors = judge_alone(reference, coverage, judged, dtype)
         judged |= alone
+    if other and PROMPT in judged:
+        pair = dataclasses.replace(judged[PROMPT].pair, expected=np.array([other["expected"]]))
+        judged[PROMPT] = dataclasses.replace(judged[PROMPT], pair=pair, error=None, right=False)
     wrong = wrong_arrays(reference, judged)
     parted = None if token_ids is None else parting(reference, token_ids, dtype, vocabulary)
     return {
@@ -86,11 +97,12 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
         "judged_by": "own error" if own_errors else "end to end",
         "own_errors": own_errors,
         "graft": graft(reference, coverage, grafts, dtype) if grafts else None,
-        "other_prompt": other_prompt(coverage.pairs),
-        "coverage": coverage.counts() | {"compared": len(judged)},
+        "other_prompt": other,
+        "stored_as": sorted({kind for name, array in coverage.found.items() if (kind := stored_as(name, array))}),
+        "coverage": coverage.counts() | {"compared": sum(array.pair.found is not None for array in judged.values())},
         "first": _as_json(wrong[0], reference, judged) if wrong else None,
         "others": [operation.judged.pair.name for operation in wrong[1:]],
-        "past_budget": sum(not array.right for array in judged.values()),
+        "past_budget": sum(not array.right for array in judged.values() if array.pair.found is not None),
         "largest": _largest(judged),
         "tokens": {"found": token_ids, "expected": reference.token_ids, "parted": parted},
     }

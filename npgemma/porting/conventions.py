@@ -1,14 +1,18 @@
-"""What two right programs may do differently: count positions from another number, mask with another number."""
+"""What two right programs may do differently: count positions from another number, mask with another number, store
+probabilities in place of logits.
+"""
 
 import itertools
 
 import numpy as np
 
-from npgemma.porting.bounds import MASKED
+from npgemma.porting.bounds import ALIKE, MASKED
 from npgemma.porting.difference import relative_l2
 from npgemma.porting.reference import Reference
 from npgemma.rope import rotate
 
+# How far a sum of probabilities in a narrow dtype may be from 1.
+ONE = 0.02
 # How far from 0 a port may begin to count.
 ORIGINS = (0, 1, -1, 2, -2)
 
@@ -54,11 +58,11 @@ class Conventions:
         return self.filled_alike(name, expected, found)
 
     def filled_alike(self, name: str, expected: np.ndarray, found: np.ndarray) -> np.ndarray:
-        """Return a port's scores with our fill where both are masked; any other array as it is."""
+        """Return a port's scores with our fill where both are masked, and its logits; any other array as it is."""
         entry = self.entries.get(name)  # a mistake may make arrays that the reference has not
         if entry and (entry.gauge or "").startswith("fill"):
             return np.where(np.isneginf(expected) & (found <= MASKED), expected, found)
-        return found
+        return logits_of(expected, found) if stored_as(name, found) else found
 
     def _is_rotated(self, name):
         first = self.entries[name].same_as or name
@@ -72,6 +76,24 @@ class Conventions:
 
     def _error(self, expected, found, turns):
         return relative_l2(expected, self._turned(found, -turns))
+
+
+def stored_as(name: str, found: np.ndarray) -> str | None:
+    """Return what a port stores in place of its logits, ``softmax`` or ``log-softmax``: what adds up to 1, as logits
+    do not; None if it stores them.
+    """
+    if not name.endswith(("/logit_BV", "/logit_BTV")) or not np.isfinite(found).all():
+        return None
+    logs = {"softmax": found, "log-softmax": np.exp(np.minimum(found, 1), dtype=np.float64)}
+    return next((kind for kind, p in logs.items() if (p > 0).all() and (abs(p.sum(-1) - 1) < ONE).all()), None)
+
+
+def logits_of(expected, found):
+    """Return the logits behind `stored_as`, up to a sum that a softmax leaves out: as the expected ones have it."""
+    if expected.shape != found.shape or relative_l2(expected, found) <= ALIKE:
+        return found
+    log = np.log(found) if (found > 0).all() else found
+    return log + (expected - log).mean(-1, keepdims=True)
 
 
 def is_position(name):

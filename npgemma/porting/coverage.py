@@ -1,7 +1,6 @@
 """Which of a port's arrays are known, and which of ours the port shows: to be read before any verdict."""
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from npgemma.porting.difference import relative_l2
 from npgemma.porting.name_map import Rule
 from npgemma.porting.reference import Reference, kind
 
-# Suggestions go through all orders of axes, so they look at no more of the largest arrays, and of arrays.
-MOST_ENTRIES, MOST_KINDS = 2**22, 200
+# All orders of axes are tried of no larger arrays.
+MOST_ENTRIES = 2**22
 # Names times rules: some seconds.
 MOST_MATCHES = 10_000_000
 
@@ -48,6 +47,7 @@ class Coverage:
     known: list[str]  # ours that the port does not show, but of which it shows another name
     unseen: list[str]  # ours that it does not show at all
     unknown: dict[str, np.ndarray]  # the port's that no rule knows
+    idle: list[str]  # rules that lead from no array of the port's to one of ours, in words
 
     @property
     def found(self) -> dict[str, np.ndarray]:
@@ -59,22 +59,36 @@ class Coverage:
         """All of the port's arrays under our names, those that fit in our layouts."""
         return {name: pair.shown for name, pair in self.pairs.items()}
 
+    @property
+    def misfits(self) -> dict[str, str]:
+        """Why arrays do not fit, under our names."""
+        return {name: pair.misfit for name, pair in self.pairs.items() if pair.misfit}
+
     def counts(self):
-        """Return the coverage as numbers."""
-        kinds = {kind(name) for name in self.pairs}
+        """Return the coverage as numbers: the one count of all that is printed."""
+        groups = {"known": self.known, "unseen": self.unseen, "misfits": self.misfits}
+        ports = {pair.port for pair in self.pairs.values()}
         return {
-            "arrays": len(self.pairs),
-            "kinds": len(kinds),
-            "known_kinds": len({kind(name) for name in self.known} - kinds),
-            "unseen_kinds": len({kind(name) for name in self.unseen} - kinds),
-            "port_arrays": len({pair.port for pair in self.pairs.values()}) + len(self.unknown),
+            "arrays": len(self.found),
+            "kinds": len(set(map(kind, self.found))),
+            **{group: len(names) for group, names in groups.items()},
+            **{f"{group}_kinds": len(set(map(kind, names))) for group, names in groups.items()},
+            "port_arrays": len(ports) + len(self.unknown),
             "unknown": len(self.unknown),
+            "unknown_kinds": len(set(map(port_kind, self.unknown))),
+            "idle_rules": len(self.idle),
+            "logits": sum(name.endswith(("/logit_BV", "/logit_BTV")) for name in self.found),
         }
+
+
+def port_kind(name: str) -> str:
+    """Return a port's name without its numbers."""
+    return re.sub(r"\d+", "*", name)
 
 
 def cover(reference: Reference, port: dict[str, np.ndarray], rules: Sequence[Rule] = ()) -> Coverage:
     """Find our array for each of a port's, which has its own names; a name that no rule knows may be ours."""
-    entries, unknown = reference.entries, {}
+    entries, unknown, used = reference.entries, {}, set()
     unordered: dict[str, Pair] = {}
     if len(port) * len(rules) > MOST_MATCHES:
         raise InputError(f"{len(port)} arrays are too many for {len(rules)} rules: write fewer, or {{i}} for numbers")
@@ -83,6 +97,7 @@ def cover(reference: Reference, port: dict[str, np.ndarray], rules: Sequence[Rul
         if not matches and name in entries:
             matches = [(Rule(name, name), name)]
         for rule, ours in matches:
+            used.add((rule.port, rule.ours))
             unordered.setdefault(ours, _pair(reference, rule, ours, name, raw))
         if not matches:
             unknown[name] = raw
@@ -93,20 +108,38 @@ def cover(reference: Reference, port: dict[str, np.ndarray], rules: Sequence[Rul
             ids = given_tokens.row_of(pair.shown, told)
             if reference.model:
                 given_tokens.check(ids, reference.model, told)
-    first_names = {entries[name].same_as or name for name in pairs}
+    first_names = {entries[name].same_as or name for name, pair in pairs.items() if not pair.misfit}
     rest = [name for name in entries if name not in pairs]
     known = [name for name in rest if (entries[name].same_as or name) in first_names]
-    return Coverage(pairs, known, [name for name in rest if name not in set(known)], unknown)
+    idle = [_idle(rule, port) for rule in rules if (rule.port, rule.ours) not in used]
+    return Coverage(pairs, known, [name for name in rest if name not in set(known)], unknown, idle)
+
+
+def _idle(rule, port):
+    """Say why a rule found nothing."""
+    ours = next((found for name in port if (found := rule.match(name))), None)
+    return f"{rule.port}: " + (f"there is no {ours} here" if ours else "the port has no such array")
 
 
 def _pair(reference, rule, ours, name, raw):
     expected, letters = reference.arrays[ours], reference.entries[ours].axes
+    if ours.endswith("ids_BT") and reference.model:
+        text = text_alone(raw, reference.model.config.image_token)
+        rule, raw = rule if text is raw else dataclasses.replace(rule, axes="BT", take={}), text
     if rule.axes is None and 0 < raw.ndim == expected.ndim - 1 and expected.shape[0] == 1:
         rule = dataclasses.replace(rule, axes=letters[1:])  # the batch is left out
     try:
         return Pair(ours, name, expected, raw, rule.convert(raw, letters, expected.shape), None)
     except Misfit as problem:
-        return Pair(ours, name, expected, raw, None, str(problem))
+        fitting = next(layouts(raw.shape, letters, expected.shape), None)
+        would = f'; by its shape, axes = "{fitting}" would fit' if fitting else ""
+        return Pair(ours, name, expected, raw, None, f"{problem}{would}")
+
+
+def text_alone(raw, image_token):
+    """Drop image tokens from a row of ids, by value: a part of the row would be as long as ours whatever the prompt."""
+    text = raw[raw != image_token]
+    return text[None] if 0 < text.size < raw.size else raw
 
 
 def fitting_layout(raw, expected, letters: str, alike: float = ALIKE) -> str | None:
@@ -119,34 +152,3 @@ def fitting_layout(raw, expected, letters: str, alike: float = ALIKE) -> str | N
         if relative_l2(expected, arrange(raw, axes, letters, expected.shape)) <= alike:
             return axes
     return None
-
-
-def suggest(reference: Reference, coverage: Coverage) -> list[dict[str, str]]:
-    """Suggest rules for the port's arrays that no rule knows, one of each kind: ``port``, ``ours``, ``axes``, and
-    ``by``, which is ``value`` or, where no value fits, ``shape``. Of more than `MOST_KINDS` kinds, the first.
-    """
-    candidates: dict[str, str] = {}
-    for name in coverage.unseen:
-        candidates.setdefault(kind(name), name)
-    kinds: dict[str, tuple[str, np.ndarray]] = {}
-    for port, raw in coverage.unknown.items():
-        if raw.dtype.kind == "f" and raw.size > 1:
-            kinds.setdefault(re.sub(r"\d+", "*", port), (port, raw))
-    looked_at = itertools.islice(kinds.values(), MOST_KINDS)
-    suggestions = [_suggestion(reference, port, raw, candidates.values()) for port, raw in looked_at]
-    return [suggestion for suggestion in suggestions if suggestion]
-
-
-def _suggestion(reference, port, raw, candidates):
-    by_shape = None
-    for ours in candidates:
-        expected, letters = reference.arrays[ours], reference.entries[ours].axes
-        if raw.size != expected.size or expected.dtype.kind != "f":
-            continue
-        axes = fitting_layout(raw, expected, letters)
-        if axes:
-            return {"port": port, "ours": ours, "axes": axes, "by": "value"}
-        axes = next(layouts(raw.shape, letters, expected.shape), None)
-        if axes and by_shape is None:
-            by_shape = {"port": port, "ours": ours, "axes": axes, "by": "shape"}
-    return by_shape

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 
 import numpy as np
 
@@ -134,7 +135,11 @@ def read_ids(path: str) -> list[int]:
     with reading(path, "a list of one token id a line", "write whole numbers"):
         if os.path.getsize(path) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES} bytes")
-        return [int(line) for line in pathlib.Path(path).read_text(encoding="utf-8-sig").split()]
+        words = pathlib.Path(path).read_text(encoding="utf-8-sig").split()
+        wrong = next((i for i, word in enumerate(words) if not re.fullmatch(r"-?\d{1,9}", word, re.ASCII)), None)
+        if wrong is not None:
+            raise ValueError(f"number {wrong + 1} of {len(words)} is none, or has more than nine digits")
+        return list(map(int, words))
 
 
 def ids_of_trace(arrays: dict[str, np.ndarray]) -> list[int]:

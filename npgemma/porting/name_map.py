@@ -31,8 +31,8 @@ class Rule:
     Parameters
     ----------
     port : str
-        The port's name, with ``{i}`` for a number and ``{pass}`` for the pass. Where the name has no ``{pass}``, the
-        pass may stand in front of it, ``step.0/``; without one it is the prefill.
+        The port's name, with ``{i}`` for a number (``00`` is 0) and ``{pass}`` for the pass. Where the name has no
+        ``{pass}``, the pass may stand in front of it, ``step.0/``; without one it is the prefill.
     ours : str
         Our name, with the same words in braces.
     axes : str, optional
@@ -40,7 +40,7 @@ class Rule:
     offset, scale : float
         Our numbers are ``scale * found + offset``.
     take : dict of str to str
-        The part of a longer axis.
+        The part of a longer axis; of longer vocabularies, which are padded, it is the first.
     true_where : float, optional
         For truth values that the port keeps as numbers: the number that means True.
     """
@@ -87,7 +87,9 @@ class Rule:
 
     def convert(self, found, letters, shape):
         """Return a port's array in our layout and our numbers."""
-        found = arrange(found, self.axes or letters, letters, shape, self.take)
+        axes = self.axes or letters
+        padded = {"V": "first"} if "V" in axes and "V" in letters else {}
+        found = arrange(found, axes, letters, shape, padded | self.take)
         if self.true_where is not None:
             return found == self.true_where
         if self.scale == 1 and self.offset == 0:
@@ -100,7 +102,7 @@ class Rule:
 def _word(word, text):
     """Return what a word in braces stands for; passes that a port counts from 0 are the prefill and its steps."""
     if word != "pass":
-        return text
+        return text.lstrip("0") or "0"
     if text is None or text in ("prefill", "0"):
         return "prefill.0"
     return f"step.{int(text) - 1}" if text.isdecimal() else text

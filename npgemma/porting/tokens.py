@@ -18,11 +18,10 @@ def passes(count):
 
 
 def other_prompt(pairs: dict[str, Pair]) -> dict[str, list[int]] | None:
-    """Return the prompt's ids, ``expected`` and ``found``, if the port shows them and they are not the reference's."""
+    """Return the text's ids, ``expected`` and ``found``, if the port read others than the reference."""
     pair = pairs.get("prefill.0/ids_BT")
     if pair is None:
         return None
-    # As the map takes them: without the image tokens that some ports have in front, for instance.
     found, expected = (row_of(ids, pair.name) for ids in (pair.shown, pair.expected))
     return None if found == expected else {"expected": expected, "found": found}
 

@@ -273,7 +273,10 @@ def test_trace_of_given_tokens_and_steps(run, tmp_path):
 )  # fmt: skip
 def test_trace_of_tokens_that_cannot_be(run, tmp_path, text, said):
     (tmp_path / "ids.txt").write_text(text)
-    assert_refused(run("trace", "--out", tmp_path / "x", "--force-ids", tmp_path / "ids.txt"), said)
+    outcome = run("trace", "--out", tmp_path / "x", "--force-ids", tmp_path / "ids.txt")
+    assert_refused(outcome, said)
+    assert "ids.txt" in outcome[2]
+    assert "'x'" not in outcome[2]
     assert [path.name for path in tmp_path.iterdir()] == ["ids.txt"]
 
 

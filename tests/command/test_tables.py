@@ -93,7 +93,8 @@ def test_speeds(busy, notes):
 @pytest.mark.parametrize(("others", "says"), [(2, "b_BTD, prefill.0/c_BTD"), (3, "c_BTD and 1 more")])
 def test_a_comparison(others, says):
     report = {
-        "coverage": {"compared": 9, "kinds": 3, "known_kinds": 2, "unseen_kinds": 1, "unknown": 4, "port_arrays": 13},
+        "coverage": {"compared": 9, "kinds": 3, "known_kinds": 2, "unseen_kinds": 1, "unknown": 4, "port_arrays": 13,
+                     "misfits": 0, "idle_rules": 0, "logits": 1}, "stored_as": [],
         "port": "p", "other_prompt": None, "tokens": {"found": [1, 2], "parted": None}, "judged_by": "own error",
         "own_errors": [{"kind": "sum", "arrays": 2, "own_error": 1e-7, "allowed": 3e-7, "percent_of_limit": 33.36,
                         "worst": "x"}],
@@ -160,7 +161,14 @@ def test_a_diagnosis():
         nearest = [{"name": "silu", "explains": 2, "contradicted_by": against}]
         table = diagnosis_table(report | {"unexplained": "y", "nearest": nearest})
         assert f"  silu explains 2 arrays, but {why}" in table.splitlines()
-    logits = {"verdict": "mistake", "own_error": 0.25, "dtype": "float32", "rounding": 5e-6, "says": None, "nearest": []}
+    logits = {
+        "verdict": "mistake",
+        "own_error": 0.25,
+        "dtype": "float32",
+        "rounding": 5e-6,
+        "says": None,
+        "nearest": [],
+    }
     lines = logits_table(logits | {"mistakes": report["mistakes"], "undecidable": report["undecidable"]}).splitlines()
     assert lines[0].endswith("are 2.5e-01 away from the right ones; rounding in float32 makes up to 5.0e-06")
     assert lines[-4:] == ["    with it, 1.0e-07 are left; c = 0.99", "", "these logits cannot show:", "    no-bos: so"]

@@ -1,5 +1,6 @@
 """compare: a port's own names and layouts, its conventions, and the first wrong operation of ports that are wrong."""
 
+import contextlib
 import dataclasses
 import fnmatch
 import functools
@@ -12,10 +13,11 @@ from npgemma.errors import InputError
 from npgemma.image import load_image
 from npgemma.porting.arrange import Misfit, arrange, layouts
 from npgemma.porting.comparing import compare
-from npgemma.porting.coverage import cover, suggest
+from npgemma.porting.coverage import cover
 from npgemma.porting.mistakes import MISTAKES, inject
 from npgemma.porting.name_map import Rule, read_map
 from npgemma.porting.reference import from_model
+from npgemma.porting.suggestions import as_toml, suggest
 from npgemma.rope import rotate
 
 PROMPT = "detect red circle ; blue square"
@@ -56,10 +58,10 @@ def foreign():
     ours, found = reference().arrays, {}
     for count, where in enumerate(("prefill.0", "step.0")):
         q = ours[f"{where}/{ATTENTION}rotate.0/x_BTNH"]
-        found[f"layer0.q@{count}"] = q[0].reshape(q.shape[1], -1)
+        found[f"layer00.q@{count}"] = q[0].reshape(q.shape[1], -1)
         weight = ours[f"{where}/{ATTENTION}attend.0/weight_BKGTS"]
         K, G, T, S = weight.shape[1:]
-        found[f"layer0.att@{count}"] = weight[0].transpose(3, 1, 0, 2).reshape(S, G * K, T)
+        found[f"layer00.att@{count}"] = weight[0].transpose(3, 1, 0, 2).reshape(S, G * K, T)
     x = ours["prefill.0/run_blocks.0/x_BTD"]
     found["prefill.0/x"] = np.concatenate([x[:, :3], x], axis=1) * 2 - 2
     found["patches"] = ours["encode_image.0/encode.0/embed_patches.0/projected_BTD"][0].T.reshape(-1, 8, 8)
@@ -74,7 +76,7 @@ def test_names_and_layouts_of_another_program():
     assert report["coverage"]["unknown"] == 0
 
 
-@pytest.mark.parametrize("name", ["layer0.q@1", "layer0.att@0", "prefill.0/x", "patches", "mask"])
+@pytest.mark.parametrize("name", ["layer00.q@1", "layer00.att@0", "prefill.0/x", "patches", "mask"])
 def test_a_wrong_array_of_another_program_is_found_under_its_name(name):
     arrays = foreign()
     arrays[name] = arrays[name].copy()
@@ -206,9 +208,50 @@ def test_unknown_arrays_are_recognized_by_their_values():
     v = reference().arrays[name]
     arrays = {"values": v[0].transpose(1, 0, 2).copy(), "prefill.0/logit_BV": reference().arrays["prefill.0/logit_BV"]}
     coverage = cover(reference(), arrays)
-    assert suggest(reference(), coverage) == [{"port": "values", "ours": name, "axes": "KTH", "by": "value"}]
+    ours = name.replace("prefill.0", "{pass}")
+    rule = {"port": "values", "ours": ours, "axes": "KTH", "error": 0, "by": "value"}
+    assert suggest(reference(), coverage) == [rule]
+    # In the blocks after the first, others are nearer.
+    names = [f"prefill.0/run_blocks.0/block.{i}/{'mid' if i else 'out'}_BTD" for i in range(3)]
+    outs = {f"prefill.0/layers.{i}": reference().arrays[name] for i, name in enumerate(names)}
+    assert suggest(reference(), cover(reference(), outs))[0]["ours"] == "{pass}/run_blocks.0/block.{i}/out_BTD"
     assert "prefill.0/unembed.0/logit_BTV" in coverage.unseen
     assert "prefill.0/run_blocks.0/valid_BS" in coverage.unseen
+
+
+def test_what_a_map_does_not_reach_is_counted_and_said():
+    rules = [dataclasses.replace(RULES[0], axes="TH"), Rule("q{i}", RULES[0].ours), Rule("x", "a/y_BTD"), *RULES[1:]]
+    coverage = cover(reference(), foreign(), rules)
+    assert any(why.endswith('axes = "T(NH)" would fit') for why in coverage.misfits.values())
+    assert coverage.idle == ["q{i}: the port has no such array", "x: there is no a/y_BTD here"]
+    counts = {"arrays": 5, "misfits": 2, "idle_rules": 2, "port_arrays": 7, "unknown": 0}
+    assert counts.items() <= coverage.counts().items()
+    assert compare(reference(), foreign(), rules)["coverage"] == coverage.counts() | {"compared": 5}
+
+
+def renamed(arrays):
+    """Arrays under names of another program, which pads the numbers of layers and keeps heads in one axis."""
+    found = {}
+    for name, array in arrays.items():
+        where, _, rest = name.partition("/")
+        name = rest.replace("block.", "layers.0").replace("/", "-")
+        flat = array.reshape(*array.shape[:2], -1) if rest.endswith("_BTNH") else array
+        found[name if where == "encode_image.0" else f"{where}/{name}"] = flat
+    return found
+
+
+@pytest.mark.parametrize("id", [None, "image-scaled", "exact-gelu", "rms-no-plus-one"])
+def test_the_map_suggested_for_any_port_fits_a_right_one_and_guesses_are_comments(tmp_path, id):
+    with inject(id, "npgemma") if id else contextlib.nullcontext():
+        arrays = traced(reference().token_ids).arrays
+    found = suggest(reference(), cover(reference(), renamed(arrays)))
+    (tmp_path / "map.toml").write_text(as_toml(found))
+    rules = read_map(tmp_path / "map.toml")
+    assert [rule.port for rule in rules] == [each["port"] for each in found if each["by"] == "value"]
+    report = compare(reference(), renamed(port()), rules)
+    counts = report["coverage"]
+    assert (report["passed"], counts["misfits"], counts["idle_rules"]) == (True, 0, 0)
+    assert id or counts["kinds"] > 60
 
 
 def test_arrange_splits_merges_takes_and_orders():
@@ -220,6 +263,9 @@ def test_arrange_splits_merges_takes_and_orders():
     assert (arrange(x.reshape(4, 6), "TD", "BTD", (1, 2, 6), {"T": "last"})[0] == x.reshape(4, 6)[2:]).all()
     assert (arrange(x.reshape(1, 4, 6), "BTV", "BV", (1, 5), {"T": "last", "V": "first"})[0] == x[18:23]).all()
     assert (arrange(x.reshape(4, 6), "TD", "TD", (2, 6), {"T": "1:3"}) == x.reshape(4, 6)[1:3]).all()
+    qkv = np.concatenate([x.reshape(2, 12) + 100, x.reshape(2, 12)], axis=1)
+    assert (arrange(qkv, "T(CNH)", "BTNH", (1, 2, 3, 4), {"C": "1:2"}) == whole).all()
+    assert (arrange(qkv, "T(NH)", "BTNH", (1, 2, 3, 4), {"N": "last"}) == whole).all()
 
 
 @pytest.mark.parametrize(

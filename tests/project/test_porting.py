@@ -80,6 +80,19 @@ def test_the_port_in_c_is_right_without_the_mistake(folder, tmp_path):
     assert report["coverage"]["compared"] == 2
 
 
+@pytest.mark.parametrize(("change", "first"), [("1 + gain", None), ("gain", "run_blocks.0/block.0/normed_BTD")])
+def test_the_skeleton_of_a_port_is_right_and_shows_where_it_is_broken(folder, tmp_path, change, first):
+    shutil.copy(ROOT / "examples/read_trace.py", tmp_path)
+    text = (ROOT / "examples/skeleton_port.py").read_text().replace("1 + gain", change)
+    (tmp_path / "skeleton_port.py").write_text(text)
+    for line in text.splitlines()[2:5]:
+        line = line.strip().replace("examples/skeleton_port.py", f"{tmp_path}/skeleton_port.py")
+        said = run(f"{line} --json", folder).stdout
+    report = json.loads(said)
+    assert report["first"] == first or report["first"]["name"] == f"prefill.0/{first}"
+    assert (report["coverage"]["unknown"], report["coverage"]["idle_rules"]) == (0, 0)
+
+
 @pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
 def test_the_reader_in_c_reads_the_manifest(folder, tmp_path):
     run("python cli.py trace --max-new-tokens 1 --out reference.safetensors", folder)
