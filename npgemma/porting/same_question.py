@@ -15,16 +15,16 @@ def same_question(reference: Reference, port, rules=()) -> tuple[Reference, Cove
     Return the reference, the coverage and what `other_prompt` says of the first prompt.
     """
     coverage = cover(reference, port, rules)
-    other, model = other_prompt(coverage.pairs), reference.model
-    if model is None:
+    other, model, pixels = other_prompt(coverage.pairs), reference.model, reference.pixels
+    if model is None or pixels is None:
         return reference, coverage, other
     sizes = {size for pair in coverage.pairs.values() if pair.misfit for size in pair.raw.shape}
     fewer = [size for size in sizes if model.tokenizer.size <= size < model.config.text.vocabulary]
     if other or fewer:
         model = _with_rows(model, min(fewer)) if fewer else model
         prompt = other["found"] if other else reference.about["ids"]
-        given_tokens.check_room(reference.token_ids, prompt, reference.pixels, model)
-        reference = traced(model, reference.pixels, prompt, reference.token_ids)
+        given_tokens.check_room(reference.token_ids, prompt, pixels, model)
+        reference = traced(model, pixels, prompt, reference.token_ids)
         coverage = cover(reference, port, rules)
     return reference, coverage, other
 
