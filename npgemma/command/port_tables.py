@@ -213,6 +213,7 @@ def logits_table(report):
         lines += _mistake(named["name"])
         if named["c"] is not None:
             lines += [f"    with it, {named['explained_error']:.1e} are left; c = {named['c']:.2f}"]
+    lines += [f"    the file has their {report['stored_as']}, and was judged as logits"] * bool(report["stored_as"])
     lines += [f"    {each['name']} explains {each['explains']:.0%} of that" for each in report["nearest"]]
     lines += ["", "these logits cannot show:"]
     return "\n".join([*lines, *(f"    {row['name']}: {row['reason']}" for row in report["undecidable"])])

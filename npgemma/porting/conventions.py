@@ -82,7 +82,7 @@ def stored_as(name: str, found: np.ndarray) -> str | None:
     """Return what a port stores in place of its logits, ``softmax`` or ``log-softmax``: what adds up to 1, as logits
     do not; None if it stores them.
     """
-    if not name.endswith(("/logit_BV", "/logit_BTV")) or not np.isfinite(found).all():
+    if not name.endswith(("/logit_BV", "/logit_BTV", "logits")) or not np.isfinite(found).all():
         return None
     logs = {"softmax": found, "log-softmax": np.exp(np.minimum(found, 1), dtype=np.float64)}
     return next((kind for kind, p in logs.items() if (p > 0).all() and (abs(p.sum(-1) - 1) < ONE).all()), None)

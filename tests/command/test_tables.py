@@ -168,6 +168,7 @@ def test_a_diagnosis():
         "rounding": 5e-6,
         "says": None,
         "nearest": [],
+        "stored_as": None,
     }
     lines = logits_table(logits | {"mistakes": report["mistakes"], "undecidable": report["undecidable"]}).splitlines()
     assert lines[0].endswith("are 2.5e-01 away from the right ones; rounding in float32 makes up to 5.0e-06")

@@ -165,6 +165,18 @@ def test_rows_that_pad_the_vocabulary_are_passed_over(question, tmp_path):
         assert diagnose(read_answer(path, question.model), question, "float32")["verdict"] == "right"
 
 
+@pytest.mark.parametrize("ids", [[], ["gate-up-swapped"]])
+def test_a_softmax_in_place_of_logits_is_judged_as_logits(question, tmp_path, ids):
+    logits = answer(question, *ids).logits
+    softmax = np.exp(logits - logits.max(axis=1, keepdims=True))
+    softmax /= softmax.sum(axis=1, keepdims=True)
+    for stored, array in (("softmax", softmax), ("log-softmax", np.log(softmax))):
+        path = write(tmp_path / f"{stored}.npz", logits=array, token_ids=np.array(question.token_ids))
+        report = diagnose(read_answer(path, question.model), question, "float32")
+        assert (report["stored_as"], named(report)) == (stored, ids)
+        assert report["verdict"] == ("mistake" if ids else "right")
+
+
 def test_bad_files_are_refused_with_a_sentence(question, tmp_path):
     right, path = answer(question), tmp_path / "x.npz"
     rows = question.model.config.text.vocabulary

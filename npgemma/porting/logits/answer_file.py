@@ -7,6 +7,7 @@ import numpy as np
 from npgemma.errors import InputError
 from npgemma.machinery.model import Model
 from npgemma.porting.arrays import read_arrays
+from npgemma.porting.conventions import stored_as
 from npgemma.porting.given_tokens import check, row_of
 
 
@@ -16,6 +17,7 @@ class Answer:
 
     logits: np.ndarray  # (n, V)
     token_ids: list[int]  # n: the token chosen from each row
+    stored: str | None = None  # "softmax" or "log-softmax" if that was in their place: they are known up to a sum then
 
 
 def read_answer(path: str, model: Model) -> Answer:
@@ -38,8 +40,9 @@ def read_answer(path: str, model: Model) -> Answer:
             f"logits in '{path}' should have at least {pieces} columns, one for each token of the checkpoint, and at "
             f"most {context} rows, found {logits.shape[1]} and {len(logits)}"
         )
+    stored = stored_as("logits", logits)
     logits = logits[:, :pieces].astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(bad):
         raise InputError(f"row {bad[0]} of the logits in '{path}' is not finite: find out first where NaN comes from")
-    return Answer(logits, token_ids)
+    return Answer(np.log(logits) if stored == "softmax" else logits, token_ids, stored)

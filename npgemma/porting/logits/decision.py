@@ -18,7 +18,8 @@ def diagnose(answer: Answer, question: Question, dtype: str | None = None) -> di
     be, which proves nothing; ``mistake`` or ``undecided``. Then ``says``, advice in words; ``mistakes``, the surest
     first; ``nearest``, of an undecided port the known mistakes that explain at least half of its distance;
     ``undecidable``, the mistakes that these logits cannot show, with reasons; ``own_error`` of all rows and
-    ``row_errors`` of each; and ``rounding``, which a right port may have.
+    ``row_errors`` of each; ``rounding``, which a right port may have; and ``stored_as``, what the port has in place of
+    logits, or None.
     """
     comparison, named = Comparison(answer, question, dtype or dtype_of([answer.logits])), []
     possible = [mistake for mistake in MISTAKES.values() if mistake.possible_in(question.model.config)]
@@ -34,6 +35,7 @@ def diagnose(answer: Answer, question: Question, dtype: str | None = None) -> di
         "verdict": verdict,
         "says": advice(verdict, comparison, candidates, dtype is not None),
         "dtype": comparison.dtype,
+        "stored_as": answer.stored,
         "own_error": comparison.own_error,
         "rounding": comparison.limit,
         "row_errors": comparison.row_errors,

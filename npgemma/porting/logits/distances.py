@@ -28,7 +28,8 @@ class Comparison:
 
     def __init__(self, answer: Answer, question: Question, dtype: str):
         self.question, self.dtype = question, dtype
-        self.found, self.columns = answer.logits[:LOGITS_ROWS], answer.logits.shape[1]
+        self.stored, self.columns = answer.stored, answer.logits.shape[1]
+        self.found = self._known(answer.logits[:LOGITS_ROWS])
         self.right = self._run(None, LOGITS_ROWS)
         if self.right.shape != self.found.shape:
             raise InputError(f"{len(self.found)} tokens do not fit the model's context after this prompt")
@@ -45,11 +46,16 @@ class Comparison:
         """
         if dtype not in NARROW:
             return LOGITS_ROUNDING
-        runs = [logits[:, : self.columns] for logits in self.question.narrow(dtype, LOGITS_ROWS)]
+        runs = [self._known(logits) for logits in self.question.narrow(dtype, LOGITS_ROWS)]
         return LOGITS_OWN * float(np.sqrt(np.mean([self._distance(logits, self.right) ** 2 for logits in runs])))
 
     def _run(self, changes, rows):
-        return self.question.logits(changes, rows)[:, : self.columns].astype(np.float64)
+        return self._known(self.question.logits(changes, rows))
+
+    def _known(self, logits):
+        """Return what is known of logits: the port's columns, and of a softmax no common sum."""
+        logits = logits[:, : self.columns].astype(np.float64)
+        return logits - logits.mean(axis=1, keepdims=True) if self.stored else logits
 
     def explanation(self, mistake: Mistake) -> Explanation:
         """Return the distances of a mistake's variant that is nearest to the port."""
