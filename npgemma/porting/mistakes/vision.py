@@ -15,6 +15,7 @@ from npgemma.porting.mistakes.injection import (
     without,
 )
 from npgemma.porting.mistakes.operations import exact_gelu, quick_gelu
+from npgemma.probe.following import enclosing
 
 
 def _grid_transposed(module, right):
@@ -56,13 +57,19 @@ def _fresh_norm(module, right):
     return lambda x, p, epsilon: right(x, replace(p, scale=p.scale * 0 + 1, bias=p.bias * 0), epsilon)
 
 
+def _last_left_out(module, right):
+    def wrong(x_BTD, p, config):
+        is_last = p is enclosing("p").blocks[-1]
+        return x_BTD if is_last else right(x_BTD, p, config)
+
+    return wrong
+
+
 def _unscaled(module, right):
     return lambda q_BTNH, *others: right(q_BTNH * math.sqrt(q_BTNH.shape[-1]), *others)
 
 
 _norm_left_out = {"siglip.encode": with_weights(1, norm=lambda p: LeftOut()), "siglip.layer_norm": leaving_out}
-_last_block_missing = with_weights(1, blocks=lambda p: p.blocks[:-1])
-_last_two_missing = with_weights(1, blocks=lambda p: p.blocks[:-1], norm=lambda p: LeftOut())
 _ENCODE = "encode_image.0/encode.0/"
 _PATCHES = _ENCODE + "embed_patches.0/"
 _EMBEDDED = _PATCHES + "embedded_BTD"
@@ -170,8 +177,8 @@ MISTAKES = (
         "ports that take the hidden state before the last, as LLaVA does of CLIP",
         _ENCODE + "features_BTD",
         (
-            {"siglip.encode": _last_block_missing},
-            {"siglip.encode": _last_two_missing, "siglip.layer_norm": leaving_out},
+            {"siglip.block": _last_left_out},
+            {"siglip.block": _last_left_out, **_norm_left_out},
         ),
     ),
     Mistake(
