@@ -16,6 +16,7 @@ import torch_ref
 from conversion.hub_config import FAMILIES, VISION, from_hub, to_hub
 from conversion.layout import stored_leaves
 from npgemma.config import PUBLISHED
+from npgemma.image import load_pixels
 from npgemma.machinery.backend import to_numpy
 from npgemma.porting.difference import relative_l2
 
@@ -27,6 +28,8 @@ VARIANTS = [
 ]  # fmt: skip
 # As in test_golden.py. Largest seen 1.2e-5, over six seeds of each variant.
 LOGITS = 3e-5
+# Of log-probabilities down to -10. Largest seen 4.7e-6.
+SCORES = 2e-5
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,23 @@ def test_greedy_answer_of_a_fresh_model(other, backend):
     found = np.stack([to_numpy(token) for token in tokens], axis=1)
     np.testing.assert_array_equal(found, asked["tokens"][:, : found.shape[1]])
     assert (asked["tokens"][:, found.shape[1] :] == model.config.pad_token).all()
+
+
+@pytest.mark.parametrize("family", [1, 2])
+def test_scores_of_given_answers(make, family, backend, gemma_2_folder, image):
+    """Of the embedded checkpoint, and of random weights of a PaliGemma 2."""
+    model = backend.load(gemma_2_folder if family == 2 else None)
+    pixels = load_pixels(image, model.config.vision.image_size)
+    prompt, scores = model.tokenizer.prompt("caption en"), model.score(image, "caption en", ["a small red circle", ""])
+    theirs = make.load(npgemma.embedded_checkpoint() if family == 1 else gemma_2_folder)
+    for score in scores:
+        ids = np.array([prompt + score.token_ids])
+        asked = {"pixels": ((pixels + 1) * 127.5).round(), "ids": ids, "valid": ids >= 0}
+        with torch.no_grad():
+            logit_TV = theirs(**make.hugging_face_inputs(theirs, asked, len(prompt))).logits[0].double()
+        expected = torch.log_softmax(logit_TV, dim=-1)[-len(score.token_ids) - 1 : -1]
+        expected = expected[range(len(score.token_ids)), score.token_ids]
+        np.testing.assert_allclose(score.log_probabilities, expected, rtol=0, atol=SCORES)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -1,53 +1,33 @@
 """A loaded model: weights, sizes, tokenizer and backend together; it answers prompts and returns logits."""
 
 import copy
+import dataclasses
 import functools
+import itertools
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
 from npgemma import image as images_of
-from npgemma.answer import Detection, find_objects
-from npgemma.config import Config
+from npgemma.answer import find_objects
+from npgemma.config import Config, Gemma2Config
 from npgemma.errors import InputError
 from npgemma.files.foreign import shown
 from npgemma.machinery.backend import Backend, to_numpy
+from npgemma.machinery.generation import Generation, Score
 from npgemma.machinery.sampling import Sampling, Settings
-from npgemma.params import Array, MaskParams, Params, leaves
+from npgemma.params import Array, MaskParams, Params, count, leaves
 from npgemma.tokenizer import Tokenizer, open_tokenizer
 
 # What the processors of other programs write in front of a prompt.
 MARKS = "<image>", "<bos>"
 IN_FRONT = re.compile(rf"(?:\s*(?:{'|'.join(MARKS)}) *)*+")
-
-
-@dataclass(frozen=True)
-class Generation:
-    """An answer to one prompt about one image.
-
-    Parameters
-    ----------
-    text : str
-    token_ids : list of int
-    finish_reason : str or None
-        ``stop`` (the model ended its answer), ``length`` (``max_new_tokens`` were reached) or ``context`` (the model's
-        context was full); None while the answer grows.
-    objects : list of npgemma.answer.Detection
-        The objects that the answer names: boxes in pixels of the image, and masks.
-    timings : dict of str to float
-        Seconds: ``load`` (of the model, once), ``vision``, ``prefill`` (from there to the first token), and
-        ``seconds_per_token`` of each further token of this answer (None if there was none).
-    """
-
-    text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    finish_reason: str | None = None
-    objects: list[Detection] = field(default_factory=list)
-    timings: dict[str, float | None] = field(default_factory=dict)
+# Answers that are scored at once; more would take more memory, and hardly less time.
+SCORED = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +69,13 @@ class Model:
     source: Any = None
     # Its ``load`` with all arguments; as this is no field, `dataclasses.replace` does not hand it on.
     opening: ClassVar[Callable[..., "Model"] | None] = None
+
+    def __repr__(self) -> str:
+        family = "PaliGemma 2" if isinstance(self.config.text, Gemma2Config) else "PaliGemma"
+        side, backend = self.config.vision.image_size, self.backend
+        size = f"{count(self.params):,} parameters, images of {side} x {side} pixels"
+        place = f"{backend.dtype} on {backend.name} ({backend.device})"
+        return f"<npgemma.Model {family}: {size}, {place}, from '{shown(os.fspath(self.folder))}'>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         again = self.opening and self.opening(device="cpu", static=False)
@@ -219,6 +206,65 @@ class Model:
             self._check_finite(logit_BSV)
         return logit_BSV
 
+    def score(self, image: images_of.AnyImage, prompt: str, answers: Sequence[str]) -> list[Score]:
+        """Return how probable given answers to a prompt are, token by token: to rank answers, or to compare programs.
+
+        Parameters
+        ----------
+        image, prompt
+            As for `generate`. The image is encoded once for all answers.
+        answers : list of str
+            Each is cut into tokens by the tokenizer, as in training; ``<eos>`` is added, since only with its end the
+            answer is a whole one: without it "red" would always be as probable as "red circle", or more so.
+
+        Returns
+        -------
+        list of Score
+            In the order of the answers. Minus the mean of a score's ``log_probabilities`` is the loss of that answer
+            in training.
+
+        Raises
+        ------
+        InputError
+            As `generate`; and if the answers are not a list of texts, or one does not fit the context.
+        """
+        if isinstance(answers, str) or not answers or not all(isinstance(answer, str) for answer in answers):
+            raise InputError(f"answers should be a list of at least one text, found {shown(repr(answers), 80)}")
+        ids_T = self.tokenizer.prompt(without_marks(prompt))
+        scored = [[*self.tokenizer.encode(answer), self.tokenizer.eos] for answer in answers]
+        with self.backend.session():
+            pixels = self._loaded(image).pixels_BYXC
+            before, longest = self.config.image_tokens_of(pixels) + len(ids_T), max(map(len, scored))
+            if before + longest > self.config.text.context_length:
+                raise InputError(
+                    f"image and prompt take {before} tokens and the longest answer {longest}, more than the model's "
+                    f"context of {self.config.text.context_length}: shorten them"
+                )
+            image_BPD = self._encode(pixels)
+            batches = (scored[first : first + SCORED] for first in range(0, len(scored), SCORED))
+            found = itertools.chain.from_iterable(self._forced(image_BPD, ids_T, batch) for batch in batches)
+            return [Score(*each) for each in zip(answers, scored, found)]
+
+    def _forced(self, image_BPD: Array, ids_T: list[int], answers: list[list[int]]) -> list[list[float]]:
+        """Let each answer take given tokens; return the log-probability of each of them."""
+        backend, rows, columns = self.backend, len(answers), itertools.zip_longest(*answers, fillvalue=0)
+        log_probability_TB = []
+
+        def choose(logit_BV: Array) -> Array:
+            self._check_finite(logit_BV)
+            id_B, wide_BV = np.array(next(columns)), to_numpy(logit_BV).astype(np.float64)
+            shifted_BV = wide_BV - wide_BV.max(axis=-1, keepdims=True)
+            log_probability_TB.append(shifted_BV[np.arange(rows), id_B] - np.log(np.exp(shifted_BV).sum(axis=-1)))
+            return backend.to_array(id_B)
+
+        ids_BT = backend.to_array(np.array([ids_T] * rows))
+        # Without end tokens no answer ends before its tokens do.
+        endless = dataclasses.replace(self.config, eos_tokens=())
+        settings = self.params, endless, choose, max(map(len, answers))
+        for _ in backend.generate(image_BPD[[0] * rows], ids_BT, ids_BT == ids_BT, *settings):
+            pass
+        return [list(map(float, row[: len(ids)])) for row, ids in zip(np.stack(log_probability_TB, axis=1), answers)]
+
     def chooser(self, settings: Sampling, rows: int = 1) -> Callable[[Array], Array]:
         """Return the function that chooses each next token; every row draws as it would alone.
 
@@ -270,7 +316,7 @@ class Model:
                 image_BPD, loaded = image_BPD[[0] * len(prompts)], loaded * len(prompts)
             seen = backend.clock()
             text = backend.to_array(ids_BT), backend.to_array(valid_BT), self.params, self.config
-            rows = _Rows(self, settings, {"load": self.load_seconds, "vision": seen - start}, len(prompts))
+            rows = _Rows(self, settings, {"load": self.load_seconds, "vision": seen - start}, prompts)
             for id_B in backend.generate(image_BPD, *text, choose, settings.max_new_tokens):
                 rows.add(id_B.tolist(), backend.clock() - seen)
                 if watch:
@@ -389,11 +435,13 @@ def without_marks(prompt: str) -> str:
 class _Rows:
     """The growing answers of a batch."""
 
-    def __init__(self, model: Model, settings: Sampling, timings: dict[str, float | None], count: int) -> None:
-        self.model, self.settings, self.timings = model, settings, timings
-        self.ids: list[list[int]] = [[] for _ in range(count)]
+    def __init__(
+        self, model: Model, settings: Sampling, timings: dict[str, float | None], prompts: Sequence[str]
+    ) -> None:
+        self.model, self.settings, self.timings, self.prompts = model, settings, timings, prompts
+        self.ids: list[list[int]] = [[] for _ in prompts]
         # Seconds from the end of the vision tower to the first and to the newest token of each row.
-        self.first, self.newest = [0.0] * count, [0.0] * count
+        self.first, self.newest = [0.0] * len(prompts), [0.0] * len(prompts)
 
     def add(self, tokens: list[int], seconds: float) -> None:
         """Let every answer grow by its token, unless it has ended."""
@@ -423,6 +471,9 @@ class _Rows:
             finish_reason="stop" if self._ended(ids) else reason,
             objects=find_objects(text, size, self.model.mask_params),
             timings=self.timings | {"prefill": self.first[row], "seconds_per_token": each},
+            prompt=self.prompts[row],
+            image_size=size,
+            checkpoint=os.fspath(self.model.folder),
         )
 
     def _ended(self, ids: list[int]) -> bool:

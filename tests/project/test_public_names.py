@@ -10,7 +10,7 @@ from support import ROOT
 
 # By module: what users import. The command line's options and JSON keys have tests of their own in tests/command.
 PUBLIC = {
-    "npgemma": "load record embedded_checkpoint example_image InputError Model Generation Sampling",
+    "npgemma": "load record embedded_checkpoint example_image InputError Model Generation Sampling Score",
     "npgemma.answer": "find_objects Detection",
     "npgemma.attention": "attend",
     "npgemma.axes": "AXES suffix sizes",
@@ -29,6 +29,7 @@ SIGNATURES = {
     "npgemma.Model.generate": "self image prompt watch settings",
     "npgemma.Model.generate_batch": "self images prompts watch settings",
     "npgemma.Model.logits": "self pixels ids prefix valid",
+    "npgemma.Model.score": "self image prompt answers",
     "npgemma.porting.compare": "reference port rules dtype vocabulary grafts",
     "npgemma.porting.from_model": "model image prompt_ids token_ids most",
     "npgemma.image.load_pixels": "image size",
