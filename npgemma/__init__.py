@@ -5,7 +5,7 @@ import npgemma.machinery.starting  # noqa: F401, first of all
 # isort: split
 from npgemma.errors import InputError
 from npgemma.machinery import renamed
-from npgemma.machinery.generation import Generation, Score
+from npgemma.machinery.generation import Generation
 from npgemma.machinery.loading import embedded_checkpoint, example_image, load
 from npgemma.machinery.model import Model
 from npgemma.machinery.sampling import Sampling
@@ -20,7 +20,6 @@ __all__ = [
     "InputError",
     "Model",
     "Sampling",
-    "Score",
     "embedded_checkpoint",
     "example_image",
     "load",

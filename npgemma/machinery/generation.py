@@ -1,4 +1,4 @@
-"""What a model returns: an answer, and the log-probability of an answer that was given."""
+"""An answer: what it says, as values, as a drawing, and as notebooks show it."""
 
 import html
 from dataclasses import dataclass, field
@@ -50,85 +50,30 @@ class Generation:
     def to_dict(self, image: str | list[str] | None = None) -> dict[str, Any]:
         """Return the answer as plain values that JSON can hold: the object that ``npgemma --json`` prints.
 
-        Parameters
-        ----------
-        image : str or list of str, optional
-            What the image is called: the command says its path, or the paths of several.
-
-        Returns
-        -------
-        dict
-            ``image`` as given; ``objects`` as a list of `npgemma.answer.as_json`; ``prompt``, ``text``, ``token_ids``,
-            ``finish_reason``, ``timings``, ``image_size`` and ``checkpoint`` as the attributes of these names.
+        Its keys are ``image``, which is what the image is called (the command says its path, or the paths of several),
+        and the attributes; each of the ``objects`` is that of `npgemma.answer.as_json`.
         """
-        return {
-            "image": image,
-            "prompt": self.prompt,
-            "text": self.text,
-            "token_ids": self.token_ids,
-            "finish_reason": self.finish_reason,
-            "objects": [as_json(detection) for detection in self.objects],
-            "timings": self.timings,
-            "image_size": self.image_size,
-            "checkpoint": self.checkpoint,
-        }
+        return {"image": image} | vars(self) | {"objects": [as_json(detection) for detection in self.objects]}
 
     def draw(self, image: AnyImage) -> Image.Image:
-        """Return a copy of the image with the boxes, masks and labels, as ``npgemma --annotate`` writes it.
+        """Draw boxes, masks and labels on a copy of the image that was asked about, as ``npgemma --annotate`` does.
 
-        Parameters
-        ----------
-        image : str, os.PathLike, bytes, binary file, PIL.Image.Image or uint8 array
-            The image that was asked about, as for `npgemma.image.load_image`.
-
-        Returns
-        -------
-        PIL.Image.Image
-            Upright and RGB; a small image is enlarged, so that labels can be read.
-
-        Raises
-        ------
-        InputError
-            If the image cannot be read, or has another size than the one that was asked about.
+        The image is given as for `npgemma.image.load_image`; a small one is enlarged, so that labels can be read.
+        InputError if it cannot be read, or has another size than the image that was asked about.
         """
         from npgemma.command.annotate import annotate  # only those who draw need it
 
         with reading(None, KIND, ADVICE, name=image_name(image)):
             upright = upright_rgb(open_image(image))
         if self.image_size not in (None, upright.size):
-            raise InputError(f"the answer is about an image of {self.image_size} pixels, found one of {upright.size}")
+            expected, found = (f"{columns} x {rows}" for columns, rows in (self.image_size, upright.size))
+            raise InputError(f"the answer is about an image of {expected} pixels, found one of {found}: give that one")
         return annotate(upright, self.objects)
 
     def _repr_html_(self) -> str:
         """Return the text and a table of the boxes, which notebooks show."""
-        cells = [[_safe(shown(each.label, 80)), *(f"{edge:.0f}" for edge in each.box)] for each in self.objects]
-        rows = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in cells)
-        head = "<tr><th>object</th><th>left</th><th>top</th><th>right</th><th>bottom</th></tr>"
-        return f'<p style="white-space: pre-wrap">{_safe(self.text)}</p>' + (rows and f"<table>{head}{rows}</table>")
-
-
-@dataclass(frozen=True)
-class Score:
-    """How probable a given answer is.
-
-    Parameters
-    ----------
-    answer : str
-    token_ids : list of int
-        The answer's tokens, and the end token ``<eos>``.
-    log_probabilities : list of float
-        The natural logarithm of each token's probability after those before it, among all rows of the embedding table.
-    """
-
-    answer: str
-    token_ids: list[int]
-    log_probabilities: list[float]
-
-    @property
-    def total(self) -> float:
-        """The logarithm of the probability that the model gives exactly this answer, and ends."""
-        return sum(self.log_probabilities)
-
-
-def _safe(text: str) -> str:
-    return html.escape(escaped(text, kept="\n"))
+        boxes = [[shown(each.label, 80), *(f"{edge:.0f}" for edge in each.box)] for each in self.objects]
+        table = [["object", "left", "top", "right", "bottom"], *boxes] if boxes else []
+        rows = "".join(f"<tr><td>{'</td><td>'.join(map(html.escape, row))}</td></tr>" for row in table)
+        text = html.escape(escaped(self.text, kept="\n"))
+        return f'<p style="white-space: pre-wrap">{text}</p><table>{rows}</table>'

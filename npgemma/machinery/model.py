@@ -18,7 +18,7 @@ from npgemma.config import Config, Gemma2Config
 from npgemma.errors import InputError
 from npgemma.files.foreign import shown
 from npgemma.machinery.backend import Backend, to_numpy
-from npgemma.machinery.generation import Generation, Score
+from npgemma.machinery.generation import Generation
 from npgemma.machinery.sampling import Sampling, Settings
 from npgemma.params import Array, MaskParams, Params, count, leaves
 from npgemma.tokenizer import Tokenizer, open_tokenizer
@@ -26,8 +26,6 @@ from npgemma.tokenizer import Tokenizer, open_tokenizer
 # What the processors of other programs write in front of a prompt.
 MARKS = "<image>", "<bos>"
 IN_FRONT = re.compile(rf"(?:\s*(?:{'|'.join(MARKS)}) *)*+")
-# Answers that are scored at once; more would take more memory, and hardly less time.
-SCORED = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +70,11 @@ class Model:
 
     def __repr__(self) -> str:
         family = "PaliGemma 2" if isinstance(self.config.text, Gemma2Config) else "PaliGemma"
-        side, backend = self.config.vision.image_size, self.backend
+        side, place = (
+            self.config.vision.image_size,
+            f"{self.backend.dtype} on {self.backend.name} ({self.backend.device})",
+        )
         size = f"{count(self.params):,} parameters, images of {side} x {side} pixels"
-        place = f"{backend.dtype} on {backend.name} ({backend.device})"
         return f"<npgemma.Model {family}: {size}, {place}, from '{shown(os.fspath(self.folder))}'>"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -206,64 +206,55 @@ class Model:
             self._check_finite(logit_BSV)
         return logit_BSV
 
-    def score(self, image: images_of.AnyImage, prompt: str, answers: Sequence[str]) -> list[Score]:
-        """Return how probable given answers to a prompt are, token by token: to rank answers, or to compare programs.
+    def score(self, image: images_of.AnyImage, prompt: str, answers: Sequence[str]) -> list[np.ndarray]:
+        """Return the log-probability of every token of given answers, to rank them or to compare programs.
 
         Parameters
         ----------
         image, prompt
-            As for `generate`. The image is encoded once for all answers.
+            As for `generate`. The image is encoded once for all answers, which go on together as a batch.
         answers : list of str
-            Each is cut into tokens by the tokenizer, as in training; ``<eos>`` is added, since only with its end the
-            answer is a whole one: without it "red" would always be as probable as "red circle", or more so.
+            Cut into tokens by the tokenizer, as in training.
 
         Returns
         -------
-        list of Score
-            In the order of the answers. Minus the mean of a score's ``log_probabilities`` is the loss of that answer
-            in training.
+        list of float64 array
+            For each answer, of its tokens and of ``<eos>`` behind them: without its end "red" would never be less
+            probable than "red circle". The probabilities are among all rows of the embedding table, so that minus the
+            mean of an array is the loss of that answer in training.
 
         Raises
         ------
         InputError
             As `generate`; and if the answers are not a list of texts, or one does not fit the context.
         """
-        if isinstance(answers, str) or not answers or not all(isinstance(answer, str) for answer in answers):
+        if not (isinstance(answers, (list, tuple)) and answers and all(isinstance(each, str) for each in answers)):
             raise InputError(f"answers should be a list of at least one text, found {shown(repr(answers), 80)}")
         ids_T = self.tokenizer.prompt(without_marks(prompt))
-        scored = [[*self.tokenizer.encode(answer), self.tokenizer.eos] for answer in answers]
+        rows = [[*self.tokenizer.encode(answer), self.tokenizer.eos] for answer in answers]
         with self.backend.session():
-            pixels = self._loaded(image).pixels_BYXC
-            before, longest = self.config.image_tokens_of(pixels) + len(ids_T), max(map(len, scored))
-            if before + longest > self.config.text.context_length:
-                raise InputError(
-                    f"image and prompt take {before} tokens and the longest answer {longest}, more than the model's "
-                    f"context of {self.config.text.context_length}: shorten them"
-                )
-            image_BPD = self._encode(pixels)
-            batches = (scored[first : first + SCORED] for first in range(0, len(scored), SCORED))
-            found = itertools.chain.from_iterable(self._forced(image_BPD, ids_T, batch) for batch in batches)
-            return [Score(*each) for each in zip(answers, scored, found)]
+            pixels, most = self._loaded(image).pixels_BYXC, self.config.text.context_length
+            total = self.config.image_tokens_of(pixels) + len(ids_T) + max(map(len, rows))
+            if total > most:
+                raise InputError(f"image, prompt and answer have {total} tokens, the context {most}: shorten them")
+            return self._forced(self._encode(pixels), ids_T, rows)
 
-    def _forced(self, image_BPD: Array, ids_T: list[int], answers: list[list[int]]) -> list[list[float]]:
-        """Let each answer take given tokens; return the log-probability of each of them."""
-        backend, rows, columns = self.backend, len(answers), itertools.zip_longest(*answers, fillvalue=0)
-        log_probability_TB = []
+    def _forced(self, image_BPD: Array, ids_T: list[int], rows: list[list[int]]) -> list[np.ndarray]:
+        """Let each answer take the tokens of its row; return their log-probabilities."""
+        backend, columns, found = self.backend, itertools.zip_longest(*rows, fillvalue=0), []
 
         def choose(logit_BV: Array) -> Array:
             self._check_finite(logit_BV)
             id_B, wide_BV = np.array(next(columns)), to_numpy(logit_BV).astype(np.float64)
             shifted_BV = wide_BV - wide_BV.max(axis=-1, keepdims=True)
-            log_probability_TB.append(shifted_BV[np.arange(rows), id_B] - np.log(np.exp(shifted_BV).sum(axis=-1)))
+            found.append(shifted_BV[np.arange(len(rows)), id_B] - np.log(np.exp(shifted_BV).sum(axis=-1)))
             return backend.to_array(id_B)
 
-        ids_BT = backend.to_array(np.array([ids_T] * rows))
+        ids_BT = backend.to_array(np.array([ids_T] * len(rows)))
         # Without end tokens no answer ends before its tokens do.
-        endless = dataclasses.replace(self.config, eos_tokens=())
-        settings = self.params, endless, choose, max(map(len, answers))
-        for _ in backend.generate(image_BPD[[0] * rows], ids_BT, ids_BT == ids_BT, *settings):
-            pass
-        return [list(map(float, row[: len(ids)])) for row, ids in zip(np.stack(log_probability_TB, axis=1), answers)]
+        settings = self.params, dataclasses.replace(self.config, eos_tokens=()), choose, max(map(len, rows))
+        list(backend.generate(image_BPD[[0] * len(rows)], ids_BT, ids_BT == ids_BT, *settings))  # to its end
+        return [scores[: len(row)] for scores, row in zip(np.stack(found, axis=1), rows)]
 
     def chooser(self, settings: Sampling, rows: int = 1) -> Callable[[Array], Array]:
         """Return the function that chooses each next token; every row draws as it would alone.
@@ -316,12 +307,12 @@ class Model:
                 image_BPD, loaded = image_BPD[[0] * len(prompts)], loaded * len(prompts)
             seen = backend.clock()
             text = backend.to_array(ids_BT), backend.to_array(valid_BT), self.params, self.config
-            rows = _Rows(self, settings, {"load": self.load_seconds, "vision": seen - start}, prompts)
+            rows = _Rows(self, settings, {"load": self.load_seconds, "vision": seen - start}, len(prompts))
             for id_B in backend.generate(image_BPD, *text, choose, settings.max_new_tokens):
                 rows.add(id_B.tolist(), backend.clock() - seen)
                 if watch:
                     watch(rows.growing())
-        return rows.finished([image.size for image in loaded])
+        return rows.finished([image.size for image in loaded], prompts)
 
     def _aligned(self, rows: list[list[int]]) -> tuple[Array, Array]:
         """Return prompts of any length as one array that ends together, and which of its tokens are not padding."""
@@ -435,13 +426,11 @@ def without_marks(prompt: str) -> str:
 class _Rows:
     """The growing answers of a batch."""
 
-    def __init__(
-        self, model: Model, settings: Sampling, timings: dict[str, float | None], prompts: Sequence[str]
-    ) -> None:
-        self.model, self.settings, self.timings, self.prompts = model, settings, timings, prompts
-        self.ids: list[list[int]] = [[] for _ in prompts]
+    def __init__(self, model: Model, settings: Sampling, timings: dict[str, float | None], count: int) -> None:
+        self.model, self.settings, self.timings = model, settings, timings
+        self.ids: list[list[int]] = [[] for _ in range(count)]
         # Seconds from the end of the vision tower to the first and to the newest token of each row.
-        self.first, self.newest = [0.0] * len(prompts), [0.0] * len(prompts)
+        self.first, self.newest = [0.0] * count, [0.0] * count
 
     def add(self, tokens: list[int], seconds: float) -> None:
         """Let every answer grow by its token, unless it has ended."""
@@ -456,11 +445,11 @@ class _Rows:
         decode = self.model.tokenizer.decode_complete
         return [Generation(text=decode(ids), token_ids=list(ids)) for ids in self.ids]
 
-    def finished(self, sizes: list[tuple[int, int]]) -> list[Generation]:
+    def finished(self, sizes: list[tuple[int, int]], prompts: Sequence[str]) -> list[Generation]:
         """Return the answers with all that is known of them; ``sizes`` are those of the images."""
-        return [self._finished(row, size) for row, size in enumerate(sizes)]
+        return [self._finished(row, *each) for row, each in enumerate(zip(sizes, prompts))]
 
-    def _finished(self, row: int, size: tuple[int, int]) -> Generation:
+    def _finished(self, row: int, size: tuple[int, int], prompt: str) -> Generation:
         ids, text = self.ids[row], self.model.tokenizer.decode(self.ids[row])
         further = len(ids) - 1
         each = (self.newest[row] - self.first[row]) / further if further > 0 else None
@@ -471,7 +460,7 @@ class _Rows:
             finish_reason="stop" if self._ended(ids) else reason,
             objects=find_objects(text, size, self.model.mask_params),
             timings=self.timings | {"prefill": self.first[row], "seconds_per_token": each},
-            prompt=self.prompts[row],
+            prompt=prompt,
             image_size=size,
             checkpoint=os.fspath(self.model.folder),
         )

@@ -60,6 +60,7 @@ def test_json(run, image):
     assert (answer["image"], answer["prompt"]) == (str(image), "ocr")
     expected = npgemma.load(answer["checkpoint"]).generate(image, "ocr", max_new_tokens=5).to_dict(str(image))
     assert answer | {"timings": 0} == json.loads(json.dumps(expected | {"timings": 0}))
+    assert answer["image_size"] == [50, 30]
     assert set(answer["timings"]) == {"load", "vision", "prefill", "seconds_per_token"}
 
 

@@ -17,9 +17,8 @@ def main(folder: pathlib.Path, file: str) -> None:
     twin: npgemma.Model = torch_ref.load(device="cuda", static=True)
     generations: list[npgemma.Generation] = twin.generate_batch([file, folder], ["ocr", "caption en"], seed=1)
     text: str = model.generate(npgemma.example_image(), "detect cat", top_k=npgemma.Sampling().top_k).text
-    told: dict[str, object] = generations[0].to_dict(file)
     generations[0].draw(npgemma.example_image()).save(file)
-    told["score"] = model.score(file, "ocr", [text])[0].total + 0.5
+    told: dict[str, object] = generations[0].to_dict(file) | {"score": model.score(file, "ocr", [text])[0].sum()}
     with npgemma.record("*/q_BTNH", watch=None) as trace:
         pixels: np.ndarray = image.load_pixels(file, model.config.vision.image_size)
         model.logits(pixels, [model.tokenizer.prompt("ocr")], 3)

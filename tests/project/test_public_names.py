@@ -10,7 +10,7 @@ from support import ROOT
 
 # By module: what users import. The command line's options and JSON keys have tests of their own in tests/command.
 PUBLIC = {
-    "npgemma": "load record embedded_checkpoint example_image InputError Model Generation Sampling Score",
+    "npgemma": "load record embedded_checkpoint example_image InputError Model Generation Sampling",
     "npgemma.answer": "find_objects Detection",
     "npgemma.attention": "attend",
     "npgemma.axes": "AXES suffix sizes",
