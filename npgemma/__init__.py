@@ -5,8 +5,9 @@ import npgemma.machinery.starting  # noqa: F401, first of all
 # isort: split
 from npgemma.errors import InputError
 from npgemma.machinery import renamed
+from npgemma.machinery.generation import Generation
 from npgemma.machinery.loading import embedded_checkpoint, example_image, load
-from npgemma.machinery.model import Generation, Model
+from npgemma.machinery.model import Model
 from npgemma.machinery.sampling import Sampling
 from npgemma.probe.recording import record
 

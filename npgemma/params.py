@@ -9,6 +9,7 @@ tells (epsilons, ``rope_theta``) from ``config.py``.
 """
 
 import dataclasses
+import math
 import typing
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ def gain_axes(axes):
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(weight_axes, bias_axes, gain_axes))
 def weights(part):
     """Make a frozen dataclass of a part of the tree; type checkers see that a field declared above has no default."""
+    part.__repr__ = lambda tree: f"{type(tree).__name__}({count(tree):,} parameters)"
     return dataclass(frozen=True)(part)
 
 
@@ -262,6 +264,11 @@ def leaves(tree, name=""):
                 yield from leaves(block, f"{path}.{i}")
         else:
             yield from leaves(child, path)
+
+
+def count(tree):
+    """Return how many numbers the arrays of a tree hold."""
+    return sum(math.prod(array.shape) for _, _, array in leaves(tree))
 
 
 def map_leaves(function, tree):

@@ -1,4 +1,4 @@
-"""Writes all that is generated in README.md, docs/ and tiny/README.md, figures too: ``python reports/readme.py``.
+"""Writes all that is generated in README.md, docs/, examples/ and tiny/, figures too: ``python reports/readme.py``.
 
 ``python reports/readme.py measure`` first measures the parity of the embedded checkpoint (``reports/parity.json``);
 ``python reports/readme.py bench DIR [cpu|cuda]`` the speed of a checkpoint (``reports/bench_*.json``), which needs a
@@ -49,7 +49,8 @@ if __name__ == "__main__":
         measure_parity()
     if sys.argv[1:2] == ["bench"]:
         measure_speed(*sys.argv[2:])
-    from generated import documents, figures
+    from generated import documents, figures, one_file
 
+    (ROOT / one_file.FILE).write_text(one_file.page(), encoding="utf-8")
     documents.write_all()
     figures.write_all()

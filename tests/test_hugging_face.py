@@ -16,6 +16,7 @@ import torch_ref
 from conversion.hub_config import FAMILIES, VISION, from_hub, to_hub
 from conversion.layout import stored_leaves
 from npgemma.config import PUBLISHED
+from npgemma.image import load_pixels
 from npgemma.machinery.backend import to_numpy
 from npgemma.porting.difference import relative_l2
 
@@ -73,6 +74,22 @@ def test_greedy_answer_of_a_fresh_model(other, backend):
     found = np.stack([to_numpy(token) for token in tokens], axis=1)
     np.testing.assert_array_equal(found, asked["tokens"][:, : found.shape[1]])
     assert (asked["tokens"][:, found.shape[1] :] == model.config.pad_token).all()
+
+
+@pytest.mark.parametrize("family", [1, 2])
+def test_scores_of_given_answers(make, family, backend, gemma_2_folder, image):
+    """Of the embedded checkpoint, and of random weights of a PaliGemma 2."""
+    folder = gemma_2_folder if family == 2 else npgemma.embedded_checkpoint()
+    model, theirs = backend.load(folder), make.load(folder)
+    prompt, text = model.tokenizer.prompt("caption en"), "a small red circle"
+    answer = [*model.tokenizer.encode(text), model.tokenizer.eos]
+    pixels, ids = load_pixels(image, model.config.vision.image_size), np.array([prompt + answer])
+    asked = {"pixels": ((pixels + 1) * 127.5).round(), "ids": ids, "valid": ids >= 0}
+    with torch.no_grad():
+        logit_TV = theirs(**make.hugging_face_inputs(theirs, asked, len(prompt))).logits[0].double()
+    expected = torch.log_softmax(logit_TV, dim=-1)[-len(answer) - 1 : -1][range(len(answer)), answer]
+    # Down to -10; largest difference seen 4.7e-6.
+    np.testing.assert_allclose(model.score(image, "caption en", ["", text])[1], expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import sys
 
-from npgemma.answer import as_json as object_as_json
 from npgemma.command import BAD_INPUT, prepare, views
 from npgemma.command.arguments import add_backend, add_question, add_sampling, add_static, mistake, positive
 from npgemma.command.drawings import write_drawn
@@ -137,19 +136,6 @@ def _answer(model, questions, options, settings, progress, names):
             writer.end(options)
 
 
-def as_json(path, prompt, answer):
-    """Return the object that ``--json`` prints; where the prompt is about several images, with the paths of all."""
-    return {
-        "image": path,
-        "prompt": prompt,
-        "text": answer.text,
-        "token_ids": answer.token_ids,
-        "finish_reason": answer.finish_reason,
-        "objects": [object_as_json(detection) for detection in answer.objects],
-        "timings": answer.timings,
-    }
-
-
 class _Writer:
     """Prints an answer after its label: while it grows, if it streams; or keeps it to the end."""
 
@@ -176,7 +162,7 @@ class _Writer:
         if answer is None:
             return
         if options.json:
-            report = as_json(question.path, question.prompt, answer)
+            report = answer.to_dict(question.path)
             if options.top_logits:
                 report["top_logits"] = [[dataclasses.asdict(token) for token in place] for place in self.candidates]
             if options.out_dir is not None:

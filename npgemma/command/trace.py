@@ -9,7 +9,6 @@ import sys
 from npgemma.axes import suffix
 from npgemma.command import prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling, mistake
-from npgemma.command.generate import as_json
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.files.reading import naming
@@ -105,7 +104,7 @@ def run(options):
         spool.close({**about, "token_ids": json.dumps(answer.token_ids), "manifest": text})
     print(f"{len(spool.entries)} arrays of '{answer.text}' written to {options.out}", file=sys.stderr)
     if options.json:
-        about = as_json(path, options.prompt, answer)
+        about = answer.to_dict(path)
         print(json.dumps(about | {"out": options.out, "arrays": len(spool.entries)}))
     return 0
 

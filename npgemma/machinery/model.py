@@ -4,53 +4,31 @@
 """
 
 import copy
+import dataclasses
 import functools
+import itertools
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
 from npgemma import image as images_of
-from npgemma.answer import Detection, find_objects
-from npgemma.config import Config
+from npgemma.answer import find_objects
+from npgemma.config import Config, Gemma2Config
 from npgemma.errors import InputError
 from npgemma.files.foreign import shown
 from npgemma.machinery.backend import Backend, to_numpy
+from npgemma.machinery.generation import Generation
 from npgemma.machinery.sampling import Sampling, Settings
-from npgemma.params import Array, MaskParams, Params, leaves
+from npgemma.params import Array, MaskParams, Params, count, leaves
 from npgemma.tokenizer import Tokenizer, open_tokenizer
 
 # What the processors of other programs write in front of a prompt.
 MARKS = "<image>", "<bos>"
 IN_FRONT = re.compile(rf"(?:\s*(?:{'|'.join(MARKS)}) *)*+")
-
-
-@dataclass(frozen=True)
-class Generation:
-    """An answer to one prompt about one image.
-
-    Parameters
-    ----------
-    text : str
-    token_ids : list of int
-    finish_reason : str or None
-        ``stop`` (the model ended its answer), ``length`` (``max_new_tokens`` were reached) or ``context`` (the model's
-        context was full); None while the answer grows.
-    objects : list of npgemma.answer.Detection
-        The objects that the answer names: boxes in pixels of the image, and masks.
-    timings : dict of str to float
-        Seconds: ``load`` (of the model, once), ``vision``, ``prefill`` (from there to the first token), and
-        ``seconds_per_token`` of each further token of this answer (None if there was none).
-    """
-
-    text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    finish_reason: str | None = None
-    objects: list[Detection] = field(default_factory=list)
-    timings: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +70,15 @@ class Model:
     source: Any = None
     # Its ``load`` with all arguments; as this is no field, `dataclasses.replace` does not hand it on.
     opening: ClassVar[Callable[..., "Model"] | None] = None
+
+    def __repr__(self) -> str:
+        family = "PaliGemma 2" if isinstance(self.config.text, Gemma2Config) else "PaliGemma"
+        side, place = (
+            self.config.vision.image_size,
+            f"{self.backend.dtype} on {self.backend.name} ({self.backend.device})",
+        )
+        size = f"{count(self.params):,} parameters, images of {side} x {side} pixels"
+        return f"<npgemma.Model {family}: {size}, {place}, from '{shown(os.fspath(self.folder))}'>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         again = self.opening and self.opening(device="cpu", static=False)
@@ -222,6 +209,56 @@ class Model:
             self._check_finite(logit_BSV)
         return logit_BSV
 
+    def score(self, image: images_of.AnyImage, prompt: str, answers: Sequence[str]) -> list[np.ndarray]:
+        """Return the log-probability of every token of given answers, to rank them or to compare programs.
+
+        Parameters
+        ----------
+        image, prompt
+            As for `generate`. The image is encoded once for all answers, which go on together as a batch.
+        answers : list of str
+            Cut into tokens by the tokenizer, as in training.
+
+        Returns
+        -------
+        list of float64 array
+            For each answer, of its tokens and of ``<eos>`` behind them: without its end "red" would never be less
+            probable than "red circle". The probabilities are among all rows of the embedding table, so that minus the
+            mean of an array is the loss of that answer in training.
+
+        Raises
+        ------
+        InputError
+            As `generate`; and if the answers are not a list of texts, or one does not fit the context.
+        """
+        if not (isinstance(answers, (list, tuple)) and answers and all(isinstance(each, str) for each in answers)):
+            raise InputError(f"answers should be a list of at least one text, found {shown(repr(answers), 80)}")
+        ids_T = self.tokenizer.prompt(without_marks(prompt))
+        rows = [[*self.tokenizer.encode(answer), self.tokenizer.eos] for answer in answers]
+        with self.backend.session():
+            pixels, most = self._loaded(image).pixels_BYXC, self.config.text.context_length
+            total = self.config.image_tokens_of(pixels) + len(ids_T) + max(map(len, rows))
+            if total > most:
+                raise InputError(f"image, prompt and answer have {total} tokens, the context {most}: shorten them")
+            return self._forced(self._encode(pixels), ids_T, rows)
+
+    def _forced(self, image_BPD: Array, ids_T: list[int], rows: list[list[int]]) -> list[np.ndarray]:
+        """Let each answer take the tokens of its row; return their log-probabilities."""
+        backend, columns, found = self.backend, itertools.zip_longest(*rows, fillvalue=0), []
+
+        def choose(logit_BV: Array) -> Array:
+            self._check_finite(logit_BV)
+            id_B, wide_BV = np.array(next(columns)), to_numpy(logit_BV).astype(np.float64)
+            shifted_BV = wide_BV - wide_BV.max(axis=-1, keepdims=True)
+            found.append(shifted_BV[np.arange(len(rows)), id_B] - np.log(np.exp(shifted_BV).sum(axis=-1)))
+            return backend.to_array(id_B)
+
+        ids_BT = backend.to_array(np.array([ids_T] * len(rows)))
+        # Without end tokens no answer ends before its tokens do.
+        settings = self.params, dataclasses.replace(self.config, eos_tokens=()), choose, max(map(len, rows))
+        list(backend.generate(image_BPD[[0] * len(rows)], ids_BT, ids_BT == ids_BT, *settings))  # to its end
+        return [scores[: len(row)] for scores, row in zip(np.stack(found, axis=1), rows)]
+
     def chooser(self, settings: Sampling, rows: int = 1) -> Callable[[Array], Array]:
         """Return the function that chooses each next token; every row draws as it would alone.
 
@@ -278,7 +315,7 @@ class Model:
                 rows.add(id_B.tolist(), backend.clock() - seen)
                 if watch:
                     watch(rows.growing())
-        return rows.finished([image.size for image in loaded])
+        return rows.finished([image.size for image in loaded], prompts)
 
     def _aligned(self, rows: list[list[int]]) -> tuple[Array, Array]:
         """Return prompts of any length as one array that ends together, and which of its tokens are not padding."""
@@ -411,11 +448,11 @@ class _Rows:
         decode = self.model.tokenizer.decode_complete
         return [Generation(text=decode(ids), token_ids=list(ids)) for ids in self.ids]
 
-    def finished(self, sizes: list[tuple[int, int]]) -> list[Generation]:
+    def finished(self, sizes: list[tuple[int, int]], prompts: Sequence[str]) -> list[Generation]:
         """Return the answers with all that is known of them; ``sizes`` are those of the images."""
-        return [self._finished(row, size) for row, size in enumerate(sizes)]
+        return [self._finished(row, *each) for row, each in enumerate(zip(sizes, prompts))]
 
-    def _finished(self, row: int, size: tuple[int, int]) -> Generation:
+    def _finished(self, row: int, size: tuple[int, int], prompt: str) -> Generation:
         ids, text = self.ids[row], self.model.tokenizer.decode(self.ids[row])
         further = len(ids) - 1
         each = (self.newest[row] - self.first[row]) / further if further > 0 else None
@@ -426,6 +463,9 @@ class _Rows:
             finish_reason="stop" if self._ended(ids) else reason,
             objects=find_objects(text, size, self.model.mask_params),
             timings=self.timings | {"prefill": self.first[row], "seconds_per_token": each},
+            prompt=prompt,
+            image_size=size,
+            checkpoint=os.fspath(self.model.folder),
         )
 
     def _ended(self, ids: list[int]) -> bool:

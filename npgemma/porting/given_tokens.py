@@ -12,7 +12,8 @@ from npgemma.errors import InputError
 from npgemma.files.reading import reading
 from npgemma.image import LoadedImage
 from npgemma.machinery.backend import to_numpy
-from npgemma.machinery.model import Generation, Model, without_marks
+from npgemma.machinery.generation import Generation
+from npgemma.machinery.model import Model, without_marks
 from npgemma.porting.arrays import read_arrays
 
 # One image, or several of one prompt.
@@ -26,7 +27,8 @@ def generation(model: Model, image: Images, prompt: str, token_ids: list[int]) -
     check(token_ids, model)
     run(model, pixels_of(image), prompt_ids(model, prompt), token_ids)
     text, first = model.tokenizer.decode(token_ids), image[0] if isinstance(image, list) else image
-    return Generation(text, token_ids, objects=find_objects(text, first.size, model.mask_params))
+    objects, checkpoint = find_objects(text, first.size, model.mask_params), os.fspath(model.folder)
+    return Generation(text, token_ids, None, objects, {}, prompt, first.size, checkpoint)
 
 
 def pixels_of(image: Images) -> np.ndarray:

@@ -58,7 +58,9 @@ def test_json(run, image):
     answer = json.loads(out)
     assert status == 0
     assert (answer["image"], answer["prompt"]) == (str(image), "ocr")
-    assert set(answer) == {"image", "prompt", "text", "token_ids", "finish_reason", "objects", "timings"}
+    expected = npgemma.load(answer["checkpoint"]).generate(image, "ocr", max_new_tokens=5).to_dict(str(image))
+    assert answer | {"timings": 0} == json.loads(json.dumps(expected | {"timings": 0}))
+    assert answer["image_size"] == [50, 30]
     assert set(answer["timings"]) == {"load", "vision", "prefill", "seconds_per_token"}
 
 

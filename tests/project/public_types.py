@@ -17,6 +17,8 @@ def main(folder: pathlib.Path, file: str) -> None:
     twin: npgemma.Model = torch_ref.load(device="cuda", static=True)
     generations: list[npgemma.Generation] = twin.generate_batch([file, folder], ["ocr", "caption en"], seed=1)
     text: str = model.generate(npgemma.example_image(), "detect cat", top_k=npgemma.Sampling().top_k).text
+    generations[0].draw(npgemma.example_image()).save(file)
+    told: dict[str, object] = generations[0].to_dict(file) | {"score": model.score(file, "ocr", [text])[0].sum()}
     with npgemma.record("*/q_BTNH", watch=None) as trace:
         pixels: np.ndarray = image.load_pixels(file, model.config.vision.image_size)
         model.logits(pixels, [model.tokenizer.prompt("ocr")], 3)
@@ -31,4 +33,4 @@ def main(folder: pathlib.Path, file: str) -> None:
     width: int = sizes_of.vision.head_width
     ops.einsum("BTD,DF->BTF", array, params.vision.blocks[0].mlp.up)
     attention.attend(*rope.rotate(array, 1), array)
-    raise npgemma.InputError(f"{box} {letters} {ids} {width} {generations[0].finish_reason} {axes.AXES['B']}")
+    raise npgemma.InputError(f"{told} {box} {letters} {ids} {width} {generations[0].finish_reason} {axes.AXES['B']}")

@@ -31,6 +31,7 @@ SIGNATURES = {
     "npgemma.Model.generate": "self image prompt watch settings",
     "npgemma.Model.generate_batch": "self images prompts watch settings",
     "npgemma.Model.logits": "self pixels ids prefix valid",
+    "npgemma.Model.score": "self image prompt answers",
     "npgemma.porting.compare": "reference port rules dtype vocabulary grafts",
     "npgemma.porting.from_model": "model image prompt_ids token_ids most",
     "npgemma.image.load_pixels": "image size",

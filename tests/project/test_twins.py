@@ -102,6 +102,7 @@ MORE_LIBRARIES = {"torch_ref": {"torch"}, "tiny": {"torch", "matplotlib"}}
 # The exceptions: a loader knows of checkpoints, inside its function; the package hands out what users need.
 LOADERS = {("npgemma/machinery", "loading.py"), ("torch_ref", "__init__.py")}
 PACKAGE = {("npgemma", "__init__.py"): {"npgemma.machinery", "npgemma.probe"}}
+PACKAGE |= {("npgemma/machinery", "generation.py"): {"npgemma.command"}}  # an answer draws as --annotate does
 
 
 def imported(path):
