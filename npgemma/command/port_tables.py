@@ -126,7 +126,7 @@ def _first(first):
     for step in [*first["between"][hidden:], operation]:
         weights = f" with {', '.join(step['weights'])}" if step["weights"] else ""
         told = shown(f"{step['file']}  {step['formula']}{weights}", PATH)
-        lines.append(f"    {told}" if step["file"] else "    what goes in")
+        lines.append(f"    {told}" if step["file"] else "    the image and the prompt that the model is given")
     return lines
 
 

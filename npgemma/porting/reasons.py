@@ -50,7 +50,7 @@ def _rows(expected, found, letters, sizes, budget):
     """Say how each run of neighbouring rows that differ alike differs; of the whole array, if there are many runs."""
     axis = next((letters.index(letter) for letter in ROWS if letter in letters), None)
     if axis is None:
-        return [f"it is {_way(expected, found, sizes, budget)}"]
+        return [f"the whole array is {_way(expected, found, sizes, budget)}"]
     rows = zip(np.moveaxis(expected, axis, 0), np.moveaxis(found, axis, 0))
     ways = [_way(expected_row, found_row, sizes, budget) for expected_row, found_row in rows]
     runs = []
@@ -62,26 +62,29 @@ def _rows(expected, found, letters, sizes, budget):
     if len(runs) > 6:
         wrong = sum(way != "right" for way in ways)
         whole = _way(expected, found, sizes, budget)
-        return [f"{wrong} of {len(ways)} rows along {letters[axis]} are wrong; as a whole it is {whole}"]
+        together = "" if whole == "wrong" else f"; all together are {whole}"
+        return [f"{wrong} of {len(ways)} rows along {letters[axis]} are wrong{together}"]
     if len(runs) == 1:
-        return [f"it is {runs[0][2]}, in all rows"]
+        return [f"all rows are {runs[0][2]}"]
     return [f"rows {start} to {stop} along {letters[axis]} are {way}" for start, stop, way in runs]
 
 
 def _way(expected, found, sizes, budget):
-    """Return in words how one array differs from another."""
-    if relative_l2(expected, found) <= budget:
+    """Return in words how one array differs from another; a factor or an offset must explain most of it."""
+    apart = relative_l2(expected, found)
+    if apart <= budget:
         return "right"
+    explained = min(10 * budget, apart / 2)
     if not found.any():
         return "zero"
     norm = np.square(expected).sum()
     factor = float((expected * found).sum() / norm) if norm else 0.0
-    if abs(factor - 1) > 10 * budget and factor and relative_l2(expected, found / factor) <= 10 * budget:
+    if abs(factor - 1) > 10 * budget and factor and relative_l2(expected, found / factor) <= explained:
         return f"{factor:.4g}{_named(factor, sizes)} times what is expected"
     offset = float((found - expected).mean())
-    if relative_l2(expected, found - offset) <= 10 * budget:
+    if relative_l2(expected, found - offset) <= explained:
         return f"what is expected plus {offset:.4g}"
-    return "different"
+    return "wrong"
 
 
 def _named(factor, sizes):

@@ -143,7 +143,7 @@ def test_the_statements_between_are_the_last_twelve(count, hidden):
     ]  # fmt: skip
     assert (lines[8].startswith("    2 statements before")) == bool(hidden)
     assert lines[8 + bool(hidden)] == f"    f{hidden}  a + b"
-    assert lines[-1] == "    what goes in"
+    assert lines[-1] == "    the image and the prompt that the model is given"
     assert ("    f13  a + b with w, v" in lines) == (count == 14)
 
 
