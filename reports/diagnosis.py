@@ -41,6 +41,8 @@ PROMPTS = ("detect red circle ; blue square", "caption en", "ocr")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 # A mistake of the steps shows in no answer of one token; a caption always has several.
 OF_STEPS = "position-skipped"
+# These change no square image.
+OF_SIDES = ("resize-letterbox", "resize-crop")
 # Tokens of an answer: a trace shows every step by itself; in logits, mistakes of steps show in later rows.
 TRACED, ROWS = 3, 6
 TOGETHER = (
@@ -84,7 +86,8 @@ def asked(checkpoint, dtype, witness, *planted):
     """Return a case, its question chosen by all the rest."""
     drawn = zlib.crc32(" ".join((checkpoint, dtype, witness, *planted)).encode()) % 9
     prompt = "caption en" if OF_STEPS in planted else PROMPTS[drawn % 3]
-    return Case(checkpoint, dtype, witness, IMAGES[drawn // 3], prompt, planted)
+    image = IMAGES[1] if set(planted) & set(OF_SIDES) else IMAGES[drawn // 3]
+    return Case(checkpoint, dtype, witness, image, prompt, planted)
 
 
 def unbroken():

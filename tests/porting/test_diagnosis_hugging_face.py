@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("transformers", reason="needs transformers: pip install 'npgemma[oracle]'")
 import diagnosis
 import foreign_port
+from generated import mistakes
 from generated.metrics import wrongly_named
 
 from npgemma.porting.narrow import NARROW
@@ -31,8 +32,8 @@ def test_right_ports_are_right_and_no_other_mistake_is_named():
     assert not [outcome for outcome in RECORDED if wrongly_named(outcome)]
 
 
-# Of each checkpoint's known mistakes, the part that must be named.
-LEAST = {("trace", "float32"): 0.95, ("logits", "float32"): 0.9, ("logits", "bfloat16"): 0.75}
+# Of each checkpoint's known mistakes that are not below the dtype's rounding, the part that must be named.
+LEAST = {("trace", "float32"): 0.95, ("logits", "float32"): 0.9, ("logits", "bfloat16"): 0.9}
 
 
 @pytest.mark.parametrize("checkpoint", [diagnosis.EMBEDDED, diagnosis.RANDOM])
@@ -40,6 +41,7 @@ LEAST = {("trace", "float32"): 0.95, ("logits", "float32"): 0.9, ("logits", "bfl
 def test_most_known_mistakes_are_named(checkpoint, witness, dtype):
     asked = {"checkpoint": checkpoint, "witness": witness, "dtype": dtype, "kind": "one mistake"}
     found = [outcome for outcome in RECORDED if asked.items() <= outcome.items()]
+    found = [outcome for outcome in found if all(mistakes.shows(id, dtype) for id in outcome["planted"])]
     if not found:
         pytest.skip("no outcome yet: run python reports/diagnosis.py")
     named = sum(outcome["named"] == outcome["planted"] for outcome in found)
