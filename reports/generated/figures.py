@@ -18,7 +18,7 @@ from npgemma.mask import prefix_lm
 ENLARGED, MAP, COLUMNS = 3, 104, 5
 PROMPT = "caption en"
 # The sequence that mask.png shows; P is shortened to four image tokens.
-IMAGE, PREFIX, ANSWER = 4, ("<bos>", "detect", "circle", "\\n"), ("<loc>", "<loc>", "circle", "<eos>")
+IMAGE, PREFIX, ANSWER = 4, ("<bos>", "detect", "circle", "\\n"), ("<loc>", "<loc>", "circle")
 CELL, MARGIN = 22, 64
 
 

@@ -1,8 +1,8 @@
 // 5: where it looked.
-import { facts, shown, tokenAt } from "./data.js";
+import { callOf, facts, shown, tokenAt } from "./data.js";
 import { bar, el, opened, pressed, table, walkable } from "./dom.js";
-import { canvas, spotlight } from "./draw.js";
-import { change, follow } from "./state.js";
+import { canvas, heat, scale } from "./draw.js";
+import { change, follow, state } from "./state.js";
 import { percent, t } from "./texts.js";
 import { areaOf, objectOf, onImage, onObject, regions, shares, weights } from "./looks.js";
 import { codeBeside } from "./code.js";
@@ -11,10 +11,12 @@ const { grid, pool } = facts.attention;
 // A head looks mainly at an object if at least this part of its attention falls into the object's box.
 const MAINLY = 0.25;
 
+// Every layer and head, in the order of the tiles.
+const pairs = Array.from({ length: facts.layers * facts.heads }, (_, i) => ({ layer: Math.floor(i / facts.heads), head: i % facts.heads }));
+
 export function attention(name, place) {
   const body = opened(name, place, { layers: facts.layers, heads: facts.heads });
-  const tiles = [];
-  for (let layer = 0; layer < facts.layers; layer++) for (let head = 0; head < facts.heads; head++) tiles.push(tile(layer, head));
+  const tiles = pairs.map(({ layer, head }) => tile(layer, head));
   walkable(tiles.map(({ button }) => button), facts.heads);
   const sheet = el("div", { class: "heads" }, tiles.map(({ button }) => button));
   sheet.style.setProperty("--columns", facts.heads);
@@ -22,27 +24,39 @@ export function attention(name, place) {
   const beside = el("div", { "aria-live": "polite" });
   const ranking = el("div", {});
   const caption = el("figcaption", {});
+  const range = el("div", {});
   body.append(
-    el("div", { class: "two" }, el("figure", {}, map, caption), beside),
+    el("div", { class: "two" }, el("figure", {}, map, range, caption), beside),
     pool > 1 ? el("p", { class: "note" }, t("attention.pooled", { pool })) : "",
     ranking,
     overview(),
     el("h3", {}, t("attention.heads")),
     sheet,
-    codeBeside(["grouped_query_attention", "rotate", "attend"]),
+    codeBeside(["grouped_query_attention", "rotate", "attend"], () => `${callOf(state().token)}/run_blocks.0/block.${state().layer}/`),
   );
-  // The first map that is seen is of a head that looks at what the first token is about.
-  change(best(0) ?? {});
+  // A token comes with the head that looks most at what it is about.
+  follow(["token"], ({ token }) => change(best(token) ?? {}));
   follow(["token", "layer", "head"], ({ token, layer, head }) => {
     tiles.forEach(({ draw }) => draw(token));
     pressed(tiles.map(({ button }) => button), layer * facts.heads + head);
-    spotlight(map, onImage(token, layer, head), grid);
+    heat(map, levels(token, layer, head), grid);
+    range.replaceChildren(scale("heat", percent(0), percent(largest(token))));
     const where = { layer, head, token: token + 1, word: shown(facts.answer[token]) };
     map.setAttribute("aria-label", t("attention.map", where));
     caption.textContent = `${t("attention.map", where)} ${t("attention.brightest", { share: percent(Math.max(...onImage(token, layer, head))) })}`;
     beside.replaceChildren(...shared(token, layer, head));
     ranking.replaceChildren(...ranked(token));
   });
+}
+
+// The largest weight that any head gives a patch while it chooses a token: full orange in all of the token's maps.
+function largest(token) {
+  return Math.max(...pairs.map(({ layer, head }) => Math.max(...onImage(token, layer, head))));
+}
+
+function levels(token, layer, head) {
+  const most = largest(token);
+  return Array.from(onImage(token, layer, head), (weight) => Math.sqrt(weight / most));
 }
 
 function tile(layer, head) {
@@ -56,7 +70,7 @@ function tile(layer, head) {
     share,
   );
   const draw = (token) => {
-    spotlight(map, onImage(token, layer, head), grid);
+    heat(map, levels(token, layer, head), grid);
     share.textContent = percent(shares(token, layer, head).image);
     button.setAttribute("aria-label", t("attention.tile-label", { layer, head, share: share.textContent }));
   };
@@ -92,11 +106,7 @@ function best(token) {
 
 // Heads, those first that look most at an object.
 function heads(token, thing) {
-  const all = [];
-  for (let layer = 0; layer < facts.layers; layer++) {
-    for (let head = 0; head < facts.heads; head++) all.push({ layer, head, ...onObject(token, layer, head, thing) });
-  }
-  return all.sort((a, b) => b.share - a.share);
+  return pairs.map(({ layer, head }) => ({ layer, head, ...onObject(token, layer, head, thing) })).sort((a, b) => b.share - a.share);
 }
 
 // For every token of a box the head that looks most at it; a click shows its map.
