@@ -8,7 +8,18 @@ import numpy as np
 
 import npgemma
 from npgemma.axes import AXES, suffix
-from npgemma.explain import ablation, attention_maps, attention_mask, kv_cache, lens, seen_image, sources, twin_check
+from npgemma.explain import (
+    ablation,
+    attention_maps,
+    attention_mask,
+    diagram,
+    kv_cache,
+    lens,
+    seen_image,
+    sources,
+    thumbnails,
+    twin_check,
+)
 from npgemma.explain.bundle import bundle
 from npgemma.explain.choices import choices
 from npgemma.explain.detections import detections
@@ -64,7 +75,7 @@ def build(model, image, original, prompt, settings, twin=None, note=lambda what:
     facts["functions"] = sources.functions(inference.recording.calls)
     facts["arrays"] = _arrays(inference.recording.summaries, pack)
     facts["names"] = names.names
-    return bundle(facts, pack.text())
+    return bundle(facts, pack.text(), diagram.links(diagram.stages(inference)))
 
 
 def _question(inference, names, pack):
@@ -87,6 +98,7 @@ def _question(inference, names, pack):
         "eos": list(config.eos_tokens),
         "has_masks": model.mask_params is not None,
         "axes": AXES,
+        "palette": thumbnails.STOPS,
     }
 
 

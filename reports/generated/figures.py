@@ -8,7 +8,9 @@ from PIL import Image, ImageDraw
 import npgemma
 from generated import ROOT
 from npgemma.command.attention_sheet import HEAT, heat_map, pale_of, write
+from npgemma.explain import diagram
 from npgemma.explain.attention_maps import attention_of
+from npgemma.explain.inference import infer
 from npgemma.explain.passes import watched
 from npgemma.explain.seen_image import as_seen
 from npgemma.explain.token_names import text_of
@@ -16,7 +18,7 @@ from npgemma.mask import prefix_lm
 
 # Of the image in patches.png, times the model's own; and of a map in attention.png, in pixels.
 ENLARGED, MAP, COLUMNS = 3, 104, 5
-PROMPT = "caption en"
+PROMPT, DETECT = "caption en", "detect red circle ; blue square"
 # The sequence that mask.png shows; P is shortened to four image tokens.
 IMAGE, PREFIX, ANSWER = 4, ("<bos>", "detect", "circle", "\\n"), ("<loc>", "<loc>", "circle")
 CELL, MARGIN = 22, 64
@@ -83,6 +85,13 @@ def mask():
     return drawn.quantize(16, dither=Image.Dither.NONE)
 
 
+def model():
+    """Draw the diagram of the whole model, as the page of ``explain`` shows it."""
+    embedded, loaded, _ = example()
+    return diagram.figure(diagram.stages(infer(embedded, loaded, DETECT, {})), COLUMNS)
+
+
+DRAWINGS = {"docs/figures/model.svg": model}
 FIGURES = {f"docs/figures/{draw.__name__}.png": draw for draw in (patches, mask, attention)}
 
 
@@ -90,3 +99,5 @@ def write_all():
     """Write every figure."""
     for path, draw in FIGURES.items():
         draw().save(ROOT / path, optimize=True)
+    for path, draw in DRAWINGS.items():
+        (ROOT / path).write_text(draw(), encoding="utf-8")

@@ -12,6 +12,7 @@ import npgemma
 from npgemma.command import main
 from npgemma.explain import attention_maps
 from npgemma.explain.detections import covered
+from npgemma.explain.diagram import STAGES
 from npgemma.generate import sample
 from npgemma.porting.mistakes import inject
 
@@ -43,7 +44,7 @@ def requests(driver):
     """Addresses asked for since the page was opened, but for the page itself."""
     events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     sent = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    return [url for url in sent if not url.startswith(("data:,", "file:///"))], [u for u in sent if u[:5] == "file:"]
+    return [url for url in sent if not url.startswith(("data:", "file:///"))], [u for u in sent if u[:5] == "file:"]
 
 
 def test_nothing_is_asked_for_and_nothing_goes_wrong(browser, page):
@@ -149,6 +150,40 @@ def test_the_cache_says_what_it_saved(browser, trace):
     prefill, steps = arrays["prefill.0/x_BSD"].shape[1], len(answer.token_ids) - 1
     told = browser.execute_script("return document.querySelector('[data-saved]').dataset.saved")
     assert told == f"{prefill + steps} {sum(prefill + step for step in range(steps + 1))}"
+
+
+def test_the_diagram_has_this_runs_shapes_and_leads_to_the_sections(browser, trace):
+    _, arrays, _ = trace
+    cards = browser.execute_script(
+        "return [...document.querySelectorAll('[data-stage]')].map(e => (e.click(), [e.dataset.stage,"
+        "location.hash, document.querySelector(location.hash)?.dataset.section, e.innerHTML]))"
+    )
+    assert list(STAGES) == [name for name, *_ in cards]
+    for name, target, section, drawn in cards:
+        assert target == f"#{section}"
+        _, array = STAGES[name]
+        if array:
+            shape = " \N{MULTIPLICATION SIGN} ".join(map(str, arrays[array].shape[1:]))
+            assert f">{shape}<" in drawn
+
+
+def test_a_walk_of_eight_steps_leads_through_the_page_by_keyboard(browser):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.find_element("css selector", ".start").click()
+    read = "return [document.querySelector('.walked').id, document.getElementById('walk').innerText]"
+    told = [browser.execute_script(read)]
+    for _ in range(7):
+        browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+        told.append(browser.execute_script(read))
+        top = browser.execute_script("return document.querySelector('.walked').getBoundingClientRect().top")
+        assert -5 < top < 300
+    assert len({name for name, _ in told}) == len({text for _, text in told}) == 8
+    assert browser.find_element("css selector", "[data-walk=next]").get_attribute("disabled")
+    browser.find_element("css selector", "[data-walk=back]").click()
+    assert browser.execute_script(read) == told[-2]
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert browser.execute_script("return document.getElementById('walk').hidden")
 
 
 @pytest.mark.parametrize("choose", ["document.querySelector('[data-looks=\"{}\"]').click()", "window.tour.select({})"])

@@ -1,6 +1,7 @@
 """The parts of the page, computed from one recorded answer with a mask."""
 
 import dataclasses
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from tour_page import unpacked
 import npgemma
 from npgemma import Generation, segmentation
 from npgemma.answer import find_objects
-from npgemma.explain import ablation, attention_mask, lens
+from npgemma.explain import ablation, attention_mask, diagram, lens
 from npgemma.explain.choices import choices
 from npgemma.explain.detections import detections
 from npgemma.explain.inference import infer
@@ -191,3 +192,16 @@ def test_answers_under_a_mistake_say_whether_they_are_the_same(inference, monkey
     assert [one["same"] for one in shown] == [True, False]
     assert shown[0]["ids"] == inference.answer.token_ids
     assert [one["id"] for one in shown] == noted
+
+
+def test_a_label_from_outside_is_text_in_the_diagram(inference):
+    [detection] = inference.answer.objects
+    odd = dataclasses.replace(detection, label='<b>"&\x1b[31m')
+    answer = dataclasses.replace(inference.answer, objects=[odd])
+    cards = diagram.stages(dataclasses.replace(inference, answer=answer))
+    drawn = ElementTree.fromstring(diagram.figure(cards, 3))
+    texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert '<b>"&\\u001b[31m' in texts
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}b"))) == 0
+    items = ElementTree.fromstring(f"<ol>{diagram.links(cards)}</ol>")
+    assert [item.get("href") for item in items.iter("a")] == [f"#{section}" for section, _ in diagram.STAGES.values()]

@@ -9,18 +9,22 @@ const HIGHEST = 1023;
 
 export function boxes(name, place, whole) {
   const body = opened(name, place);
-  const drawn = facts.objects.filter(({ box }) => box);
   if (!facts.objects.length) body.append(el("p", { class: "note" }, t("boxes.none")));
   else {
-    // Masks lie under the boxes' labels.
-    const masked = boxed(whole, [], t("boxes.image"));
-    facts.objects.forEach(({ stages, box }) => stages && box && paintMask(masked, values(stages.at(-1)), stages.at(-1).shape, box));
-    const image = boxed(masked, drawn, t("boxes.image"));
+    const image = found(whole, t("boxes.image"));
     body.append(el("div", { class: "two" }, el("figure", {}, image, el("figcaption", {}, t("boxes.image"))), el("div", {}, facts.objects.map(arithmetic))));
     if (facts.objects.some(({ codes }) => codes.length)) body.append(el("p", {}, t("boxes.codes-intro")));
     facts.objects.forEach((thing) => body.append(...maskOf(thing)));
   }
   body.append(codeBeside(["find_objects", "decode_masks", "residual_block", "enlarge"]));
+}
+
+// The image with what the answer found: masks under boxes under labels.
+export function found(whole, label) {
+  const masked = boxed(whole, [], label);
+  const drawn = facts.objects.filter(({ box }) => box);
+  drawn.forEach(({ stages, box }) => stages && paintMask(masked, values(stages.at(-1)), stages.at(-1).shape, box));
+  return boxed(masked, drawn, label);
 }
 
 // The edges of a box, in pixels of the image: left, top, right, bottom.

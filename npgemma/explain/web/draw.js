@@ -34,8 +34,7 @@ export function heat(target, levels, columns) {
   });
 }
 
-// From dark blue over green to yellow: lightness rises with the value, so that grey shows it too.
-const STOPS = [[24, 16, 62], [49, 66, 129], [39, 126, 142], [73, 187, 110], [243, 229, 80]];
+const STOPS = facts.palette;
 
 function tint(level) {
   const place = (level / 255) * (STOPS.length - 1);
