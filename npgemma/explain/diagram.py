@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,8 +14,8 @@ from npgemma.explain.thumbnails import tinted
 from npgemma.explain.token_names import text_of
 from npgemma.files.foreign import escaped
 
-# In units of the drawing: a card with the space around it, and the square or rectangle of its thumbnail.
-WIDTH, HEIGHT, THUMBNAIL = 124, 156, (14, 30, 92, 80)
+# In units of the drawing: a card with the space around it; left, top, width and height of a thumbnail and of the image.
+WIDTH, HEIGHT, THUMBNAIL, SQUARE = 124, 156, (14, 30, 92, 80), (20, 30, 80, 80)
 # Each stage, the section of the page that shows more of it, and the array that it hands over.
 STAGES = {
     "image": ("image", "encode_image.0/pixels_BYXC"),
@@ -28,15 +28,15 @@ STAGES = {
     "token": ("lens", None),
     "box": ("boxes", None),
 }
-STYLE = """.card{fill:var(--card,#fff);stroke:var(--soft,#565b6b)}
+STYLE = """<style>.card{fill:var(--card,#fff);stroke:var(--soft,#565b6b)}
 .title{font:600 14px system-ui,sans-serif;fill:var(--ink,#1d1f27)}
 .about{font:11px system-ui,sans-serif;fill:var(--soft,#565b6b)}
 .word{font:600 15px ui-monospace,monospace;fill:var(--ink,#1d1f27)}
-.line{stroke:#808080;fill:none}.box{stroke:#000;fill:none;stroke-width:3}.inner{stroke:#ffd84d;stroke-width:1.2}"""
+.line{stroke:#808080;fill:none}.box{stroke:#000;fill:none;stroke-width:3}.inner{stroke:#ffd84d;stroke-width:1.2}</style>
+"""
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """One card: what it links to, what a screen reader says, and its drawing, `WIDTH` by `HEIGHT`."""
 
     name: str
@@ -46,33 +46,21 @@ class Stage:
 
 
 def stages(inference):
-    """Return the stages of an inference.
-
-    Parameters
-    ----------
-    inference : npgemma.explain.inference.Inference
-
-    Returns
-    -------
-    list of Stage
-    """
+    """Return the stages of an inference."""
     return [_stage(inference, name, *where) for name, where in STAGES.items()]
 
 
 def figure(cards, columns):
     """Return an SVG file of the stages, so many in a row."""
-    rows = -(-len(cards) // columns)
-    drawn = "\n".join(
-        f'<g transform="translate({i % columns * WIDTH} {i // columns * HEIGHT})">{card.drawing}</g>'
-        for i, card in enumerate(cards)
-    )
-    size = f'width="{columns * WIDTH}" height="{rows * HEIGHT}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>{STYLE}</style>\n{drawn}\n</svg>\n'
+    places = [(i % columns * WIDTH, i // columns * HEIGHT) for i in range(len(cards))]
+    drawn = [f'<g transform="translate({x} {y})">{card.drawing}</g>\n' for (x, y), card in zip(places, cards)]
+    size = f'width="{columns * WIDTH}" height="{places[-1][1] + HEIGHT}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{STYLE}{"".join(drawn)}</svg>\n'
 
 
 def links(cards):
     """Return the stages as items of an HTML list, each a link to its section."""
-    return f"<style>{STYLE}</style>" + "\n".join(
+    return STYLE + "\n".join(
         f'<li><a href="#{card.section}" data-stage="{card.name}"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{html.escape(card.label)}">{card.drawing}</svg></a></li>'
         for card in cards
@@ -81,20 +69,29 @@ def links(cards):
 
 def _stage(inference, name, section, array):
     """Return one stage."""
-    said = texts()
-    title, note = said[f"stage.{name}.title"], said[f"stage.{name}.note"]
-    config, found = inference.model.config, inference.answer.objects
-    note = note.format(vision=config.vision.layers, text=config.text.layers, tokens=inference.tokens)
+    said, config, found = texts(), inference.model.config, inference.answer.objects
+    title = said[f"stage.{name}.title"]
+    note = said[f"stage.{name}.note"].format(
+        vision=config.vision.layers, text=config.text.layers, tokens=inference.tokens
+    )
     if array:
-        shape = inference.recording.summaries[array].shape[1:]
-        about, drawn = " \N{MULTIPLICATION SIGN} ".join(map(str, shape)), _thumbnail(inference, name, array)
+        about = " \N{MULTIPLICATION SIGN} ".join(map(str, inference.recording.summaries[array].shape[1:]))
+        drawn = _thumbnail(inference, name, array)
     elif name == "box" and found:
-        about, drawn = found[0].label, _square(inference) + "".join(map(_box(inference), found))
+        about = ", ".join(each.label for each in found)
+        drawn = _square(inference) + "".join(_box(each.box, inference) for each in found)
     else:
         about, drawn = _token(inference)
     about = _short(about, 17)
-    arrow = "" if name == "box" else f'<path class="line" d="M{WIDTH - 8} 72h7m-4 -4l4 4l-4 4"/>'
-    return Stage(name, section, f"{title}: {about}, {note}", _card(title, drawn, about, note) + arrow)
+    drawn += _text("title", 20, title) + _text("about", HEIGHT - 32, about) + _text("about", HEIGHT - 17, note)
+    drawn += "" if name == "box" else f'<path class="line" d="M{WIDTH - 8} 72h7m-4 -4l4 4l-4 4"/>'
+    frame = f'<rect class="card" x="4" y="2" width="{WIDTH - 12}" height="{HEIGHT - 8}" rx="8"/>'
+    return Stage(name, section, f"{title}: {about}, {note}", frame + drawn)
+
+
+def _text(kind, y, text):
+    """Write a text in the middle of a card."""
+    return f'<text class="{kind}" x="{WIDTH / 2 - 2}" y="{y}" text-anchor="middle">{html.escape(text)}</text>'
 
 
 def _short(text, most):
@@ -103,75 +100,46 @@ def _short(text, most):
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _card(title, drawn, about, note):
-    """Draw a card."""
-    middle, bottom = WIDTH / 2 - 2, HEIGHT - 8
-    lines = (("title", 20, title), ("about", bottom - 24, about), ("about", bottom - 9, note))
-    said = "".join(
-        f'<text class="{kind}" x="{middle}" y="{y}" text-anchor="middle">{html.escape(text)}</text>'
-        for kind, y, text in lines
-    )
-    frame = f'<rect class="card" x="4" y="2" width="{WIDTH - 12}" height="{bottom}" rx="8"/>'
-    return f"{frame}{drawn}{said}"
-
-
 def _thumbnail(inference, name, array):
     """Draw an array: the image as such, patches with lines between them, all others in colours."""
-    if name == "image":
-        return _square(inference)
-    if name == "patches":
-        left, top, side = _place()
-        step = side / inference.grid
-        lines = "".join(
-            f"M{left + i * step:.1f} {top}v{side}M{left} {top + i * step:.1f}h{side}" for i in range(inference.grid + 1)
-        )
-        return f'{_square(inference)}<path class="line" d="{lines}"/>'
-    return _picture(tinted(inference.recording.summaries[array].thumbnail), "PNG", THUMBNAIL)
-
-
-def _place():
-    """Return where a square image lies: left, top, side."""
-    left, top, width, height = THUMBNAIL
-    return left + (width - height) // 2, top, height
+    if name not in ("image", "patches"):
+        return _picture(tinted(inference.recording.summaries[array].thumbnail), "PNG", THUMBNAIL)
+    left, top, side, _ = SQUARE
+    places = np.linspace(0, side, inference.grid + 1 if name == "patches" else 2)
+    lines = "".join(f"M{left + x:.1f} {top}v{side}M{left} {top + x:.1f}h{side}" for x in places)
+    return f'{_square(inference)}<path class="line" d="{lines}"/>'
 
 
 def _square(inference):
     """Draw the square that the model sees."""
-    left, top, side = _place()
-    pixels_YXC = inference.recording.whole[STAGES["image"][1]][0]
-    seen = Image.fromarray(as_seen(pixels_YXC, inference.model.preprocessing)).resize((2 * side, 2 * side))
-    frame = f'<rect class="line" x="{left}" y="{top}" width="{side}" height="{side}"/>'
-    return _picture(seen, "JPEG", (left, top, side, side)) + frame
+    seen = as_seen(inference.recording.whole[STAGES["image"][1]][0], inference.model.preprocessing)
+    return _picture(Image.fromarray(seen).resize((160, 160)), "JPEG", SQUARE)
 
 
 def _picture(image, kind, place):
     """Draw an image at a place: left, top, width, height."""
     file = io.BytesIO()
     image.save(file, kind, optimize=True)
-    x, y, width, height = place
-    return (
-        f'<image x="{x}" y="{y}" width="{width}" height="{height}" preserveAspectRatio="none" '
-        f'style="image-rendering:{"auto" if kind == "JPEG" else "pixelated"}" '
-        f'href="data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"/>'
-    )
+    content = base64.b64encode(file.getvalue()).decode()
+    style = 'preserveAspectRatio="none" style="image-rendering:pixelated"'
+    return f'<image {_at(*place)} {style} href="data:image/{kind.lower()};base64,{content}"/>'
 
 
-def _box(inference):
-    """Return how a detection's box is drawn on the square."""
-    (left, top, side), (columns, rows) = _place(), inference.image.size
+def _at(x, y, width, height):
+    """Return where something is drawn."""
+    return f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
 
-    def drawn(detection):
-        x, right = (left + edge / columns * side for edge in detection.box[::2])
-        y, bottom = (top + edge / rows * side for edge in detection.box[1::2])
-        place = f'x="{x:.1f}" y="{y:.1f}" width="{right - x:.1f}" height="{bottom - y:.1f}"'
-        return f'<rect class="box" {place}/><rect class="box inner" {place}/>'
 
-    return drawn
+def _box(box, inference):
+    """Draw a box on the square."""
+    scale = SQUARE[2] / np.array(2 * inference.image.size)
+    left, top, right, bottom = np.array(box) * scale + 2 * SQUARE[:2]
+    place = _at(left, top, right - left, bottom - top)
+    return f'<rect class="box" {place}/><rect class="box inner" {place}/>'
 
 
 def _token(inference):
     """Return the probability of the answer's first token, and draw the token."""
     logit_V, chosen = inference.logits(0), inference.answer.token_ids[0]
     share = np.exp(logit_V[chosen] - np.logaddexp.reduce(logit_V))
-    word = html.escape(_short(text_of(inference.model.tokenizer, chosen).strip(), 10))
-    return f"{100 * share:.1f} %", f'<text class="word" x="{WIDTH / 2 - 2}" y="76" text-anchor="middle">{word}</text>'
+    return f"{100 * share:.1f} %", _text("word", 76, _short(text_of(inference.model.tokenizer, chosen).strip(), 10))

@@ -22,13 +22,11 @@ export function attention(name, place) {
   sheet.style.setProperty("--columns", facts.heads);
   const map = canvas(448, 448, "");
   const beside = el("div", { "aria-live": "polite" });
-  const ranking = el("div", {});
   const caption = el("figcaption", {});
   const range = el("div", {});
   body.append(
     el("div", { class: "two" }, el("figure", {}, map, range, caption), beside),
     pool > 1 ? el("p", { class: "note" }, t("attention.pooled", { pool })) : "",
-    ranking,
     overview(),
     el("h3", {}, t("attention.heads")),
     sheet,
@@ -43,9 +41,8 @@ export function attention(name, place) {
     range.replaceChildren(scale("heat", percent(0), percent(largest(token))));
     const where = { layer, head, token: token + 1, word: shown(facts.answer[token]) };
     map.setAttribute("aria-label", t("attention.map", where));
-    caption.textContent = `${t("attention.map", where)} ${t("attention.brightest", { share: percent(Math.max(...onImage(token, layer, head))) })}`;
+    caption.textContent = `${t("attention.map", where)} ${onItsObject(token, layer, head)} ${t("attention.scale")}`;
     beside.replaceChildren(...shared(token, layer, head));
-    ranking.replaceChildren(...ranked(token));
   });
 }
 
@@ -89,6 +86,12 @@ function shared(token, layer, head) {
   ];
 }
 
+function onItsObject(token, layer, head) {
+  const thing = objectOf(token);
+  if (!thing) return t("attention.no-object");
+  return t("attention.on-object", { label: thing.label, share: percent(onObject(token, layer, head, thing)), area: percent(areaOf(thing)) });
+}
+
 function place(position) {
   if (position < regions) return t(pool > 1 ? "token.region" : "token.image", { patch: position });
   const place = position - regions + facts.patches;
@@ -106,7 +109,7 @@ function best(token) {
 
 // Heads, those first that look most at an object.
 function heads(token, thing) {
-  return pairs.map(({ layer, head }) => ({ layer, head, ...onObject(token, layer, head, thing) })).sort((a, b) => b.share - a.share);
+  return pairs.map(({ layer, head }) => ({ layer, head, share: onObject(token, layer, head, thing) })).sort((a, b) => b.share - a.share);
 }
 
 // For every token of a box the head that looks most at it; a click shows its map.
@@ -124,28 +127,4 @@ function overview() {
     ];
   });
   return table(["word", "head", "object", "image"].map((head) => t(`attention.head-${head}`)), rows, t("attention.overview"));
-}
-
-// The heads that look most at the object of the token.
-function ranked(token) {
-  const thing = objectOf(token);
-  if (!thing) return [el("p", { class: "note" }, t("attention.no-object"))];
-  const first = heads(token, thing).slice(0, 3);
-  return [
-    el("h3", {}, t("attention.ranking", { label: thing.label })),
-    el(
-      "ol",
-      { class: "most" },
-      first.map(({ layer, head, share, within }) =>
-        el(
-          "li",
-          {},
-          el("button", { type: "button", class: "plain", onclick: () => change({ layer, head }) }, t("attention.tile", { layer, head })),
-          bar(share, t("attention.on-object", { share: percent(share), within: percent(within) })),
-        ),
-      ),
-    ),
-    first[0].share < MAINLY ? el("p", { class: "note" }, t("attention.no-head", { label: thing.label })) : "",
-    el("p", { class: "note" }, t("attention.area", { area: percent(areaOf(thing)) })),
-  ];
 }
