@@ -50,20 +50,21 @@ def stages(inference):
     return [_stage(inference, name, *where) for name, where in STAGES.items()]
 
 
-def figure(cards, columns):
+def figure(inference, columns):
     """Return an SVG file of the stages, so many in a row."""
+    cards = stages(inference)
     places = [(i % columns * WIDTH, i // columns * HEIGHT) for i in range(len(cards))]
     drawn = [f'<g transform="translate({x} {y})">{card.drawing}</g>\n' for (x, y), card in zip(places, cards)]
     size = f'width="{columns * WIDTH}" height="{places[-1][1] + HEIGHT}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{STYLE}{"".join(drawn)}</svg>\n'
 
 
-def links(cards):
+def links(inference):
     """Return the stages as items of an HTML list, each a link to its section."""
     return STYLE + "\n".join(
         f'<li><a href="#{card.section}" data-stage="{card.name}"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{html.escape(card.label)}">{card.drawing}</svg></a></li>'
-        for card in cards
+        for card in stages(inference)
     )
 
 

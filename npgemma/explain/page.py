@@ -8,26 +8,18 @@ import numpy as np
 
 import npgemma
 from npgemma.axes import AXES, suffix
-from npgemma.explain import (
-    ablation,
-    attention_maps,
-    attention_mask,
-    diagram,
-    kv_cache,
-    lens,
-    seen_image,
-    sources,
-    thumbnails,
-    twin_check,
-)
+from npgemma.explain import ablation, attention_maps, attention_mask, kv_cache, lens, seen_image, sources, twin_check
 from npgemma.explain.bundle import bundle
 from npgemma.explain.choices import choices
 from npgemma.explain.detections import detections
+from npgemma.explain.diagram import links
 from npgemma.explain.inference import infer
 from npgemma.explain.knockouts import knockouts
 from npgemma.explain.mask_stages import stages
 from npgemma.explain.packing import Pack
+from npgemma.explain.thumbnails import STOPS
 from npgemma.explain.token_names import Names
+from npgemma.explain.worked import worked
 
 
 def build(model, image, original, prompt, settings, twin=None, note=lambda what: None):
@@ -61,6 +53,7 @@ def build(model, image, original, prompt, settings, twin=None, note=lambda what:
     found = detections(inference, names, pack)
     note("applying the logit lens")
     facts["lens"] = lens.lens(inference, names, pack)
+    facts["worked"] = worked(inference, found, pack)
     note("hiding patches")
     facts["knockouts"] = knockouts(inference, found, pack)
     for detection in found:
@@ -75,7 +68,7 @@ def build(model, image, original, prompt, settings, twin=None, note=lambda what:
     facts["functions"] = sources.functions(inference.recording.calls)
     facts["arrays"] = _arrays(inference.recording.summaries, pack)
     facts["names"] = names.names
-    return bundle(facts, pack.text(), diagram.links(diagram.stages(inference)))
+    return bundle(facts, pack.text(), links(inference))
 
 
 def _question(inference, names, pack):
@@ -98,7 +91,7 @@ def _question(inference, names, pack):
         "eos": list(config.eos_tokens),
         "has_masks": model.mask_params is not None,
         "axes": AXES,
-        "palette": thumbnails.STOPS,
+        "palette": STOPS,
     }
 
 

@@ -88,7 +88,7 @@ def mask():
 def model():
     """Draw the diagram of the whole model, as the page of ``explain`` shows it."""
     embedded, loaded, _ = example()
-    return diagram.figure(diagram.stages(infer(embedded, loaded, DETECT, {})), COLUMNS)
+    return diagram.figure(infer(embedded, loaded, DETECT, {}), COLUMNS)
 
 
 DRAWINGS = {"docs/figures/model.svg": model}

@@ -19,6 +19,7 @@ from npgemma.explain.kv_cache import cache
 from npgemma.explain.mask_stages import stages
 from npgemma.explain.packing import Pack
 from npgemma.explain.token_names import Names
+from npgemma.explain.worked import worked
 from npgemma.image import load_image
 from npgemma.ops import relu, softmax
 from npgemma.porting.mistakes.injection import in_decoders
@@ -194,14 +195,28 @@ def test_answers_under_a_mistake_say_whether_they_are_the_same(inference, monkey
     assert [one["id"] for one in shown] == noted
 
 
+def test_the_worked_head_gives_what_was_recorded(inference, found):
+    pack = Pack()
+    for token, facts in enumerate(worked(inference, [found], pack)):
+        layer, head = facts["layer"], facts["head"]
+        scores, mixed, plain, turned = (unpacked(pack, facts[n]) for n in ("scores", "mixed", "plain", "turned"))
+        weights = inference.attention(token)[layer, head]
+        np.testing.assert_allclose(softmax(scores.astype("float64")), weights, atol=1e-6)
+        np.testing.assert_allclose(weights @ inference.past(token, layer, "v_BTKH")[:, head // 2], mixed, atol=1e-5)
+        angle = (inference.prefix - 1 + token) * facts["speed"]
+        rotated = complex(*plain) * np.exp(1j * angle)
+        np.testing.assert_allclose([rotated.real, rotated.imag], turned, atol=1e-5)
+        assert facts["gate"] * facts["up"] == pytest.approx(facts["product"])
+
+
 def test_a_label_from_outside_is_text_in_the_diagram(inference):
     [detection] = inference.answer.objects
     odd = dataclasses.replace(detection, label='<b>"&\x1b[31m')
     answer = dataclasses.replace(inference.answer, objects=[odd])
-    cards = diagram.stages(dataclasses.replace(inference, answer=answer))
-    drawn = ElementTree.fromstring(diagram.figure(cards, 3))
+    changed = dataclasses.replace(inference, answer=answer)
+    drawn = ElementTree.fromstring(diagram.figure(changed, 3))
     texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert '<b>"&\\u001b[31m' in texts
     assert len(list(drawn.iter("{http://www.w3.org/2000/svg}b"))) == 0
-    items = ElementTree.fromstring(f"<ol>{diagram.links(cards)}</ol>")
+    items = ElementTree.fromstring(f"<ol>{diagram.links(changed)}</ol>")
     assert [item.get("href") for item in items.iter("a")] == [f"#{section}" for section, _ in diagram.STAGES.values()]

@@ -6,6 +6,7 @@ import { change, follow, state } from "./state.js";
 import { percent, t } from "./texts.js";
 import { areaOf, objectOf, onImage, onObject, regions, shares, weights } from "./looks.js";
 import { codeBeside } from "./code.js";
+import { workedOut } from "./worked.js";
 
 const { grid, pool } = facts.attention;
 // A head looks mainly at an object if at least this part of its attention falls into the object's box.
@@ -28,6 +29,7 @@ export function attention(name, place) {
     el("div", { class: "two" }, el("figure", {}, map, range, caption), beside),
     pool > 1 ? el("p", { class: "note" }, t("attention.pooled", { pool })) : "",
     overview(),
+    workedOut(),
     el("h3", {}, t("attention.heads")),
     sheet,
     codeBeside(["grouped_query_attention", "rotate", "attend"], () => `${callOf(state().token)}/run_blocks.0/block.${state().layer}/`),

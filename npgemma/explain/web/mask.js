@@ -133,7 +133,7 @@ class Matrix {
   }
 }
 
-function described(position) {
+export function described(position) {
   const { kind, id, patch } = tokenAt(position);
   return kind === "image" ? t("token.image", { patch }) : t(`token.${kind}`, { position, word: shown(id) });
 }

@@ -1,0 +1,70 @@
+"""What one attention head, one MLP channel and one rotary pair computed while each answer token was chosen."""
+
+import importlib
+
+import numpy as np
+
+from npgemma.machinery.backend import to_numpy
+
+
+def worked(inference, found, pack):
+    """Return, for each answer token, what the head that looks most at the token's object computed.
+
+    Returns
+    -------
+    list of dict
+        ``layer``, ``head``; arrays ``query`` (H), ``scores`` (S), ``mixed`` (H), ``added`` (D); ``before``, the length
+        of the residual stream; the ``channel`` of the MLP with the largest ``product`` of ``gate`` and ``up``; and the
+        ``pair`` of the query's channels with the largest values, before rotation and after it, with its ``speed``.
+    """
+    return [_token(inference, token, *_head(inference, token, found), pack) for token in range(inference.tokens)]
+
+
+def _head(inference, token, found):
+    """Return layer and head that look most at the token's object; at one patch, if it has no box."""
+    weight_LNP = inference.attention(token)[..., : inference.patches]
+    shares = [each["shares"] for each in found if each["box"] and each["tokens"][0] <= token <= each["tokens"][1]]
+    look_LN = weight_LNP @ shares[0] if shares else weight_LNP.max(axis=-1)
+    return map(int, np.unravel_index(look_LN.argmax(), look_LN.shape))
+
+
+def _token(inference, token, layer, head, pack):
+    """Return what one head, and the MLP of its layer, computed."""
+
+    def last(name):
+        return inference.block(token, layer, name)[0, ..., -1:, :]
+
+    part = "grouped_query_attention.0/"
+    plain_H, query_H, mixed_H = (
+        inference.block(token, layer, part + name)[0, -1, head]
+        for name in ("rotate.0/x_BTNH", "q_BTNH", "attend.0/mixed_BTNH")
+    )
+    scores_NS = last(part + "attend.0/masked_BKGTS").reshape(-1, inference.prefix + token)
+    hidden_F, gate_F = last("geglu.0/hidden_BTF")[0], last("geglu.0/gate_BTF")[0]
+    channel, half = int(np.abs(hidden_F).argmax()), len(query_H) // 2
+    pair = int(np.hypot(plain_H[:half], plain_H[half:]).argmax())
+    arrays = {"query": query_H, "scores": scores_NS[head], "mixed": mixed_H}
+    arrays |= {
+        "added": _added(inference, layer, head, mixed_H),
+        "plain": plain_H[pair::half],
+        "turned": query_H[pair::half],
+    }
+    numbers = {"before": np.linalg.norm(last("x_BTD")), "gate": gate_F[channel], "product": hidden_F[channel]}
+    numbers |= {
+        "up": hidden_F[channel] / gate_F[channel],
+        "speed": inference.model.config.text.rope_theta ** (-pair / half),
+    }
+    packed = {name: pack.floats(array) for name, array in arrays.items()}
+    plain = {name: float(number) for name, number in numbers.items()}
+    return {"layer": layer, "head": head, "channel": channel, "pair": [pair, pair + half]} | packed | plain
+
+
+def _added(inference, layer, head, mixed_H):
+    """Return what one head adds to the residual stream: its mix of values through its part of the output matrix."""
+    model = inference.model
+    decoder = importlib.import_module(f"{inference.package}.paligemma").decoder_of(model.config)
+    only_BTNH = np.zeros((1, 1, model.config.text.query_heads, len(mixed_H)), mixed_H.dtype)
+    only_BTNH[..., head, :] = mixed_H
+    with model.backend.session():
+        mixed_BTNH = model.backend.to_activation(only_BTNH)
+        return to_numpy(decoder.einsum("BTNH,NHD->BTD", mixed_BTNH, model.params.text.blocks[layer].attn.o))[0, 0]
