@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -36,41 +35,29 @@ STYLE = """<style>.card{fill:var(--card,#fff);stroke:var(--soft,#565b6b)}
 """
 
 
-class Stage(NamedTuple):
-    """One card: what it links to, what a screen reader says, and its drawing, `WIDTH` by `HEIGHT`."""
-
-    name: str
-    section: str
-    label: str
-    drawing: str
-
-
-def stages(inference):
-    """Return the stages of an inference."""
-    return [_stage(inference, name, *where) for name, where in STAGES.items()]
-
-
 def figure(inference, columns):
     """Return an SVG file of the stages, so many in a row."""
-    cards = stages(inference)
-    places = [(i % columns * WIDTH, i // columns * HEIGHT) for i in range(len(cards))]
-    drawn = [f'<g transform="translate({x} {y})">{card.drawing}</g>\n' for (x, y), card in zip(places, cards)]
+    places = [(i % columns * WIDTH, i // columns * HEIGHT) for i in range(len(STAGES))]
+    drawn = [
+        f'<g transform="translate({x} {y})">{_card(inference, name)[1]}</g>\n' for (x, y), name in zip(places, STAGES)
+    ]
     size = f'width="{columns * WIDTH}" height="{places[-1][1] + HEIGHT}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{STYLE}{"".join(drawn)}</svg>\n'
 
 
 def links(inference):
     """Return the stages as items of an HTML list, each a link to its section."""
-    return STYLE + "\n".join(
-        f'<li><a href="#{card.section}" data-stage="{card.name}"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{html.escape(card.label)}">{card.drawing}</svg></a></li>'
-        for card in stages(inference)
-    )
+    items = STYLE
+    for name, (section, _) in STAGES.items():
+        label, drawn = _card(inference, name)
+        items += f'<li><a href="#{section}" data-stage="{name}"><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        items += f'aria-label="{html.escape(label)}">{drawn}</svg></a></li>\n'
+    return items
 
 
-def _stage(inference, name, section, array):
-    """Return one stage."""
-    said, config, found = texts(), inference.model.config, inference.answer.objects
+def _card(inference, name):
+    """Return what a screen reader says of a stage, and its card: `WIDTH` by `HEIGHT`."""
+    said, config, found, array = texts(), inference.model.config, inference.answer.objects, STAGES[name][1]
     title = said[f"stage.{name}.title"]
     note = said[f"stage.{name}.note"].format(
         vision=config.vision.layers, text=config.text.layers, tokens=inference.tokens
@@ -87,7 +74,7 @@ def _stage(inference, name, section, array):
     drawn += _text("title", 20, title) + _text("about", HEIGHT - 32, about) + _text("about", HEIGHT - 17, note)
     drawn += "" if name == "box" else f'<path class="line" d="M{WIDTH - 8} 72h7m-4 -4l4 4l-4 4"/>'
     frame = f'<rect class="card" x="4" y="2" width="{WIDTH - 12}" height="{HEIGHT - 8}" rx="8"/>'
-    return Stage(name, section, f"{title}: {about}, {note}", frame + drawn)
+    return f"{title}: {about}, {note}", frame + drawn
 
 
 def _text(kind, y, text):

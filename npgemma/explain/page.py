@@ -17,7 +17,7 @@ from npgemma.explain.inference import infer
 from npgemma.explain.knockouts import knockouts
 from npgemma.explain.mask_stages import stages
 from npgemma.explain.packing import Pack
-from npgemma.explain.thumbnails import STOPS
+from npgemma.explain.thumbnails import PALETTE
 from npgemma.explain.token_names import Names
 from npgemma.explain.worked import worked
 
@@ -91,7 +91,7 @@ def _question(inference, names, pack):
         "eos": list(config.eos_tokens),
         "has_masks": model.mask_params is not None,
         "axes": AXES,
-        "palette": STOPS,
+        "palette": PALETTE,
     }
 
 

@@ -6,6 +6,8 @@ from PIL import Image
 ROWS, COLUMNS = 48, 64
 # Colours of 8 bits from the smallest to the largest: lightness rises with the value, so that grey shows it too.
 STOPS = ((24, 16, 62), (49, 66, 129), (39, 126, 142), (73, 187, 110), (243, 229, 80))
+CHANNELS = [np.interp(range(256), np.linspace(0, 255, len(STOPS)), stops) for stops in zip(*STOPS)]
+PALETTE = np.transpose(CHANNELS).round().astype(int).tolist()
 
 
 def thumbnail(array, letters):
@@ -64,9 +66,7 @@ def levels(grid):
 
 
 def tinted(level_RC):
-    """Return a thumbnail as an image in the colours of `STOPS`."""
-    places = np.linspace(0, len(STOPS) - 1, 256)
-    palette_VC = np.stack([np.interp(places, range(len(STOPS)), channel) for channel in zip(*STOPS)], axis=-1)
+    """Return a thumbnail as an image in the colours of `PALETTE`."""
     image = Image.fromarray(level_RC)
-    image.putpalette(palette_VC.round().astype(np.uint8).tobytes())
+    image.putpalette(np.ravel(PALETTE).tolist())
     return image

@@ -1,5 +1,6 @@
 """What one attention head, one MLP channel and one rotary pair computed while each answer token was chosen."""
 
+import functools
 import importlib
 
 import numpy as np
@@ -8,14 +9,8 @@ from npgemma.machinery.backend import to_numpy
 
 
 def worked(inference, found, pack):
-    """Return, for each answer token, what the head that looks most at the token's object computed.
-
-    Returns
-    -------
-    list of dict
-        ``layer``, ``head``; arrays ``query`` (H), ``scores`` (S), ``mixed`` (H), ``added`` (D); ``before``, the length
-        of the residual stream; the ``channel`` of the MLP with the largest ``product`` of ``gate`` and ``up``; and the
-        ``pair`` of the query's channels with the largest values, before rotation and after it, with its ``speed``.
+    """Return, for each answer token, what was computed by the head that looks most at its object, by the MLP channel of
+    that layer with the largest product, and by the rotation of the query's pair with the largest values.
     """
     return [_token(inference, token, *_head(inference, token, found), pack) for token in range(inference.tokens)]
 
@@ -30,33 +25,23 @@ def _head(inference, token, found):
 
 def _token(inference, token, layer, head, pack):
     """Return what one head, and the MLP of its layer, computed."""
-
-    def last(name):
-        return inference.block(token, layer, name)[0, ..., -1:, :]
-
-    part = "grouped_query_attention.0/"
-    plain_H, query_H, mixed_H = (
-        inference.block(token, layer, part + name)[0, -1, head]
-        for name in ("rotate.0/x_BTNH", "q_BTNH", "attend.0/mixed_BTNH")
+    part, block = "grouped_query_attention.0/", functools.partial(inference.block, token, layer)
+    query_H, plain_H, mixed_H = (
+        block(part + name)[0, -1, head] for name in ("q_BTNH", "rotate.0/x_BTNH", "attend.0/mixed_BTNH")
     )
-    scores_NS = last(part + "attend.0/masked_BKGTS").reshape(-1, inference.prefix + token)
-    hidden_F, gate_F = last("geglu.0/hidden_BTF")[0], last("geglu.0/gate_BTF")[0]
+    scores_NS = block(part + "attend.0/masked_BKGTS")[0, ..., -1, :].reshape(-1, inference.prefix + token)
+    hidden_F, gate_F = (block(f"geglu.0/{name}")[0, -1] for name in ("hidden_BTF", "gate_BTF"))
     channel, half = int(np.abs(hidden_F).argmax()), len(query_H) // 2
     pair = int(np.hypot(plain_H[:half], plain_H[half:]).argmax())
-    arrays = {"query": query_H, "scores": scores_NS[head], "mixed": mixed_H}
-    arrays |= {
-        "added": _added(inference, layer, head, mixed_H),
-        "plain": plain_H[pair::half],
-        "turned": query_H[pair::half],
-    }
-    numbers = {"before": np.linalg.norm(last("x_BTD")), "gate": gate_F[channel], "product": hidden_F[channel]}
-    numbers |= {
-        "up": hidden_F[channel] / gate_F[channel],
-        "speed": inference.model.config.text.rope_theta ** (-pair / half),
-    }
-    packed = {name: pack.floats(array) for name, array in arrays.items()}
-    plain = {name: float(number) for name, number in numbers.items()}
-    return {"layer": layer, "head": head, "channel": channel, "pair": [pair, pair + half]} | packed | plain
+    added_D = _added(inference, layer, head, mixed_H)
+    arrays = {"query": query_H, "scores": scores_NS[head], "mixed": mixed_H, "added": added_D}
+    arrays |= {"plain": plain_H[pair::half], "turned": query_H[pair::half]}
+    speed = inference.model.config.text.rope_theta ** (-pair / half)
+    numbers = {"before": np.linalg.norm(block("x_BTD")[0, -1]), "speed": speed, "gate": gate_F[channel]}
+    numbers |= {"product": hidden_F[channel], "up": hidden_F[channel] / gate_F[channel]}
+    facts = {"layer": layer, "head": head, "channel": channel, "pair": [pair, pair + half]}
+    facts |= {name: float(number) for name, number in numbers.items()}
+    return facts | {name: pack.floats(array) for name, array in arrays.items()}
 
 
 def _added(inference, layer, head, mixed_H):

@@ -40,6 +40,11 @@ def attention(arrays, token, layer, head):
     return weight.reshape(-1, weight.shape[-1])[head, :64]
 
 
+def each(driver, selector, value):
+    """The value of a JavaScript expression for each element ``e`` that a selector finds."""
+    return driver.execute_script(f"return [...document.querySelectorAll(arguments[0])].map(e => {value})", selector)
+
+
 def requests(driver):
     """Addresses asked for since the page was opened, but for the page itself."""
     events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
@@ -52,10 +57,7 @@ def test_nothing_is_asked_for_and_nothing_goes_wrong(browser, page):
     assert others == []
     assert set(files) <= {page.as_uri()}
     assert browser.get_log("browser") == []
-    shown = browser.execute_script(
-        "return [...document.querySelectorAll('[data-section]')].map(e => e.dataset.section)"
-    )
-    assert shown == SECTIONS
+    assert each(browser, "[data-section]", "e.dataset.section") == SECTIONS
     assert browser.execute_script("return document.body.innerText.includes('[object')") is False
 
 
@@ -114,22 +116,19 @@ def test_every_token_has_a_picture_of_its_knock_outs(browser):
 
 
 def test_code_beside_a_section_is_that_of_the_chosen_call(browser):
+    browser.execute_script("window.tour.select(4)")
+    each(browser, ".beside", "e.open = true")
     # What unfolds is drawn in the next task.
-    browser.execute_async_script(
-        "window.tour.select(4); document.querySelectorAll('.beside').forEach(e => e.open = true);"
-        "setTimeout(arguments[0], 50)"
-    )
-    read = "return [...document.querySelectorAll(`${arguments[0]} .beside .array`)].map(e => e.dataset.array)"
-    pressed = browser.execute_script("return document.querySelector('#attention [aria-pressed=true]').dataset.layer")
+    browser.execute_async_script("setTimeout(arguments[0], 50)")
+    [pressed] = each(browser, "#attention [aria-pressed=true]", "e.dataset.layer")
     for section, call in (("#attention", f"step.3/run_blocks.0/block.{pressed}/"), ("#lens", "step.3/")):
-        names = browser.execute_script(read, section)
+        names = each(browser, f"{section} .beside .array", "e.dataset.array")
         assert names
         assert all(name.startswith(call) for name in names)
 
 
 def test_shares_are_written_in_one_way(browser):
-    texts = browser.execute_script("return [...document.querySelectorAll('.amount, td')].map(e => e.innerText)")
-    shares = re.findall(r"\S+ %", "\n".join(texts))
+    shares = re.findall(r"\S+ %", "\n".join(each(browser, ".amount, td", "e.innerText")))
     assert len(shares) > 50
     assert all(re.fullmatch(r"\d+\.\d %", share) for share in shares)
 
@@ -154,10 +153,8 @@ def test_the_cache_says_what_it_saved(browser, trace):
 
 def test_the_diagram_has_this_runs_shapes_and_leads_to_the_sections(browser, trace):
     _, arrays, _ = trace
-    cards = browser.execute_script(
-        "return [...document.querySelectorAll('[data-stage]')].map(e => (e.click(), [e.dataset.stage,"
-        "location.hash, document.querySelector(location.hash)?.dataset.section, e.innerHTML]))"
-    )
+    read = "(e.click(), [e.dataset.stage, location.hash, document.querySelector(location.hash)?.id, e.innerHTML])"
+    cards = each(browser, "[data-stage]", read)
     assert list(STAGES) == [name for name, *_ in cards]
     for name, target, section, drawn in cards:
         assert target == f"#{section}"
@@ -213,10 +210,8 @@ def facts_shares(browser):
 
 
 def test_another_answer_is_judged_by_its_boxes(browser, page):
-    told = browser.execute_script(
-        "return Object.fromEntries([...document.querySelectorAll('[data-mistake]')].map("
-        "e => [e.dataset.mistake, [e.querySelector('.clip').innerText, e.querySelector('.verdict').innerText]]))"
-    )
+    read = "[e.dataset.mistake, [e.querySelector('.clip').innerText, e.querySelector('.verdict').innerText]]"
+    told = dict(each(browser, "[data-mistake]", read))
     boxes = {mistake["id"]: mistake["boxes"] for mistake in facts_of(page)["mistakes"]}
     assert told.keys() == boxes.keys()
     assert {id for id, (_, verdict) in told.items() if "No box" in verdict} == {id for id in boxes if not boxes[id]}
@@ -236,9 +231,7 @@ def test_sliders_keep_the_right_tokens(browser, trace, settings):
     )
     for name, value in (("temperature", temperature), ("top_k", top_k or 50), ("top_p", top_p)):
         browser.execute_script(move, name, value)
-    kept = browser.execute_script(
-        "return [...document.querySelectorAll('[data-kept]')].map(e => Number(e.dataset.kept))"
-    )
+    kept = each(browser, "[data-kept]", "Number(e.dataset.kept)")
     logit_BV = arrays["prefill.0/logit_BV"][:, : model.tokenizer.size]
     draws = [sample(logit_BV, np.array([u]), temperature, top_k, top_p)[0] for u in np.linspace(0, 1, 4000, False)]
     best = np.argsort(-logit_BV[0], kind="stable")[:10]
@@ -247,9 +240,7 @@ def test_sliders_keep_the_right_tokens(browser, trace, settings):
         browser.execute_script(move, "uniform", uniform)
         drawn = browser.execute_script("return Number(document.querySelector('[data-drawn]').dataset.drawn)")
         assert drawn == sample(logit_BV, np.array([uniform]), temperature, top_k, top_p)[0]
-        rows = browser.execute_script(
-            "return [...document.querySelectorAll('#choice [data-row]')].map(e => Number(e.dataset.row))"
-        )
+        rows = each(browser, "#choice [data-row]", "Number(e.dataset.row)")
         assert rows[:10] == best.tolist()
         assert rows[10:] == [drawn] * (drawn not in best)
 
@@ -318,11 +309,9 @@ def test_names_in_the_source_are_live(browser, trace):
     assert " \N{MULTIPLICATION SIGN} ".join(map(str, arrays[Q].shape)) in card
     assert "query heads" in card
     browser.execute_script("document.querySelector('[data-twin]').click()")
-    lines = browser.execute_script(
-        "document.querySelectorAll('#code .function').forEach(e => e.open = true);"
-        "return [...document.querySelectorAll('#code .pair')].map(e => [...e.children].map("
-        "c => [c.innerText, c.classList.contains('changed'), c.scrollWidth <= c.clientWidth]))"
-    )
+    each(browser, "#code .function", "e.open = true")
+    read = "[...e.children].map(c => [c.innerText, c.classList.contains('changed'), c.scrollWidth <= c.clientWidth])"
+    lines = each(browser, "#code .pair", read)
     assert sum(marked for pair in lines for _, marked, _ in pair) > 40
     assert all(whole for pair in lines for _, _, whole in pair)
     # But for the headings: what is not marked faces its equal.
@@ -336,13 +325,12 @@ def test_names_in_the_source_are_live(browser, trace):
 def test_nothing_is_cut_off(chromium, page, width, scheme):
     driver = opened(chromium, page, width, scheme)
     assert driver.execute_script("return document.getElementById('code').offsetHeight") < 2500
-    rows = driver.execute_script("return [...document.querySelectorAll('.cards > *')].map(e => e.offsetTop)")
+    rows = each(driver, ".cards > *", "e.offsetTop")
     assert len({rows.count(top) for top in rows}) == 1
     driver.execute_script("document.querySelector('[data-twin]').click()")
     driver.execute_script("document.querySelectorAll('.beside').forEach(e => e.open = true)")
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
-    cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"
-    assert driver.execute_script(f"return {cut}") == []
+    assert not any(each(driver, ".scroll", "e.scrollWidth > e.clientWidth"))
     dark = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, dark[4:-1].split(","))) < 300) == (scheme == "dark")
 

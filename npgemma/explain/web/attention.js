@@ -1,10 +1,10 @@
 // 5: where it looked.
-import { callOf, facts, shown, tokenAt } from "./data.js";
+import { callOf, facts, shown } from "./data.js";
 import { bar, el, opened, pressed, table, walkable } from "./dom.js";
 import { canvas, heat, scale } from "./draw.js";
 import { change, follow, state } from "./state.js";
 import { percent, t } from "./texts.js";
-import { areaOf, objectOf, onImage, onObject, regions, shares, weights } from "./looks.js";
+import { areaOf, objectOf, onImage, onObject, shares } from "./looks.js";
 import { codeBeside } from "./code.js";
 import { workedOut } from "./worked.js";
 
@@ -35,7 +35,7 @@ export function attention(name, place) {
     codeBeside(["grouped_query_attention", "rotate", "attend"], () => `${callOf(state().token)}/run_blocks.0/block.${state().layer}/`),
   );
   // A token comes with the head that looks most at what it is about.
-  follow(["token"], ({ token }) => change(best(token) ?? {}));
+  follow(["token"], ({ token }) => change({ layer: facts.worked[token].layer, head: facts.worked[token].head }));
   follow(["token", "layer", "head"], ({ token, layer, head }) => {
     tiles.forEach(({ draw }) => draw(token));
     pressed(tiles.map(({ button }) => button), layer * facts.heads + head);
@@ -78,13 +78,9 @@ function tile(layer, head) {
 
 function shared(token, layer, head) {
   const parts = Object.entries(shares(token, layer, head));
-  const all = weights(token, layer, head);
-  const order = Array.from(all.keys()).sort((a, b) => all[b] - all[a]).slice(0, 5);
   return [
     el("h3", {}, t("attention.shares")),
     el("dl", { class: "shares" }, parts.map(([part, share]) => [el("dt", {}, t(`part.${part}`)), el("dd", {}, bar(share, percent(share)))])),
-    el("h3", {}, t("attention.most")),
-    el("ol", { class: "most" }, order.map((position) => el("li", {}, bar(all[position] / all[order[0]], `${percent(all[position])} ${place(position)}`)))),
   ];
 }
 
@@ -94,32 +90,13 @@ function onItsObject(token, layer, head) {
   return t("attention.on-object", { label: thing.label, share: percent(onObject(token, layer, head, thing)), area: percent(areaOf(thing)) });
 }
 
-function place(position) {
-  if (position < regions) return t(pool > 1 ? "token.region" : "token.image", { patch: position });
-  const place = position - regions + facts.patches;
-  const { kind, id } = tokenAt(place);
-  return t(`token.${kind}`, { position: place, word: shown(id) });
-}
-
-// Layer and head that look most at the token's object; none if it has no object.
-function best(token) {
-  const thing = objectOf(token);
-  if (!thing) return null;
-  const [{ layer, head }] = heads(token, thing);
-  return { layer, head };
-}
-
-// Heads, those first that look most at an object.
-function heads(token, thing) {
-  return pairs.map(({ layer, head }) => ({ layer, head, share: onObject(token, layer, head, thing) })).sort((a, b) => b.share - a.share);
-}
-
 // For every token of a box the head that looks most at it; a click shows its map.
 function overview() {
   const told = facts.answer.map((_, token) => ({ token, thing: objectOf(token) })).filter(({ thing }) => thing);
   if (!told.length) return el("p", { class: "note" }, t("attention.overview-none"));
   const rows = told.map(({ token, thing }) => {
-    const [{ layer, head, share }] = heads(token, thing);
+    const { layer, head } = facts.worked[token];
+    const share = onObject(token, layer, head, thing);
     const show = () => change({ token, layer, head });
     return [
       el("button", { type: "button", class: "plain word", "data-looks": token, onclick: show }, `${token + 1} ${shown(facts.answer[token])}`),

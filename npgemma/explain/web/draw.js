@@ -34,22 +34,12 @@ export function heat(target, levels, columns) {
   });
 }
 
-const STOPS = facts.palette;
-
-function tint(level) {
-  const place = (level / 255) * (STOPS.length - 1);
-  const stop = Math.min(Math.floor(place), STOPS.length - 2);
-  return STOPS[stop].map((low, i) => low + (STOPS[stop + 1][i] - low) * (place - stop));
-}
-
 // A scale of colours (`tint` or `heat`) with what its two ends stand for.
 export function scale(kind, low, high) {
   const strip = el("span", { class: `strip ${kind}` });
-  if (kind === "tint") strip.style.backgroundImage = `linear-gradient(to right, ${STOPS.map((rgb) => `rgb(${rgb})`)})`;
+  if (kind === "tint") strip.style.backgroundImage = `linear-gradient(to right, ${facts.palette.map((rgb) => `rgb(${rgb})`)})`;
   return el("p", { class: "scale" }, low, strip, high);
 }
-
-const PALETTE = Array.from({ length: 256 }, (_, level) => tint(level));
 
 // Values of 8 bits as an image: one pixel a value, which CSS enlarges.
 export function tinted(levels, rows, columns, label) {
@@ -57,7 +47,7 @@ export function tinted(levels, rows, columns, label) {
   target.classList.add("values");
   const context = target.getContext("2d");
   const data = context.createImageData(columns, rows);
-  levels.forEach((level, i) => data.data.set([...PALETTE[level], 255], 4 * i));
+  levels.forEach((level, i) => data.data.set([...facts.palette[level], 255], 4 * i));
   context.putImageData(data, 0, 0);
   return target;
 }

@@ -7,7 +7,7 @@ import { codeBeside } from "./code.js";
 
 const { grid, side, patch: patchSide, size } = facts.image;
 
-export function image(name, place, whole) {
+export function image(name, place) {
   const body = opened(name, place, { columns: size[0], rows: size[1], side, grid, patches: facts.patches, patch: patchSide });
   const detail = el("div", { class: "detail", "aria-live": "polite" });
   const buttons = Array.from({ length: facts.patches }, (_, patch) =>
@@ -30,8 +30,7 @@ export function image(name, place, whole) {
   body.append(
     el(
       "div",
-      { class: "three" },
-      el("figure", {}, boxed(whole, [], t("question.image"), 448), el("figcaption", {}, t("image.before", { columns: size[0], rows: size[1] }))),
+      { class: "two" },
       el("figure", {}, square, el("figcaption", {}, t("image.after", { side }))),
       detail,
     ),

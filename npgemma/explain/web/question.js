@@ -41,12 +41,11 @@ export function question(name, place, whole) {
 }
 
 function runnersUp(token) {
-  const rows = ranked(token, 5).map(([id, share], i) => [
+  const rows = ranked(token, 5).map(([id, share]) => [
     el("code", { class: id === facts.answer[token] ? "chosen" : "" }, shown(id)),
     id,
     bar(share, percent(share), id === facts.answer[token]),
-    id === facts.answer[token] ? t("question.chosen") : t("question.rank", { rank: i + 1 }),
   ]);
-  const heads = ["token", "id", "probability", "place"].map((head) => t(`head.${head}`));
+  const heads = ["token", "id", "probability"].map((head) => t(`head.${head}`));
   return table(heads, rows, t("question.best", { token: token + 1 }));
 }
