@@ -91,6 +91,7 @@ def _question(inference, names, pack):
         "eos": list(config.eos_tokens),
         "has_masks": model.mask_params is not None,
         "axes": AXES,
+        "parts": list(attention_maps.PARTS.values()),
         "palette": PALETTE,
     }
 

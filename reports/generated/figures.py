@@ -7,9 +7,9 @@ from PIL import Image, ImageDraw
 
 import npgemma
 from generated import ROOT
-from npgemma.command.attention_sheet import HEAT, heat_map, pale_of, write
+from npgemma.command.attention_sheet import heat_map, pale_of, write
 from npgemma.explain import diagram
-from npgemma.explain.attention_maps import attention_of
+from npgemma.explain.attention_maps import PARTS, attention_of
 from npgemma.explain.inference import infer
 from npgemma.explain.passes import watched
 from npgemma.explain.seen_image import as_seen
@@ -21,7 +21,7 @@ ENLARGED, MAP, COLUMNS = 3, 104, 5
 PROMPT, DETECT = "caption en", "detect red circle ; blue square"
 # The sequence that mask.png shows; P is shortened to four image tokens.
 IMAGE, PREFIX, ANSWER = 4, ("<bos>", "detect", "circle", "\\n"), ("<loc>", "<loc>", "circle")
-CELL, MARGIN = 22, 64
+CELL, MARGIN = 26, 72
 
 
 @functools.cache
@@ -53,7 +53,7 @@ def attention():
         answer = model.generate(loaded, PROMPT)
     looked = attention_of(passes, answer, 1, len(model.tokenizer.prompt(PROMPT)))
     [head], words = looked.sharpest(1), answer.token_ids[:-1]
-    pale, row = pale_of(seen, (MAP, MAP)), MAP + 22
+    pale, row = pale_of(seen, (MAP, MAP)), MAP + 26
     drawn = Image.new("RGB", (COLUMNS * (MAP + 6), -(-len(words) // COLUMNS) * row), "white")
     for place, i in enumerate(words):
         left, top = place % COLUMNS * (MAP + 6), place // COLUMNS * row
@@ -78,10 +78,8 @@ def mask():
     drawn.paste(across, (MARGIN, 0))
     for (query, key), seen in np.ndenumerate(mask_TS):
         left, top = MARGIN + key * CELL, MARGIN + query * CELL
-        both = max(query, key) < IMAGE + len(PREFIX)
-        pen.rectangle(
-            (left, top, left + CELL, top + CELL), "#0072B2" if seen and both else HEAT if seen else "white", "#BBBBBB"
-        )
+        part = "answer" if max(query, key) >= IMAGE + len(PREFIX) else "image" if key < IMAGE else "prompt"
+        pen.rectangle((left, top, left + CELL, top + CELL), PARTS[part] if seen else "white", "#BBBBBB")
     return drawn.quantize(16, dither=Image.Dither.NONE)
 
 

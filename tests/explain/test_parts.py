@@ -195,16 +195,16 @@ def test_answers_under_a_mistake_say_whether_they_are_the_same(inference, monkey
     assert [one["id"] for one in shown] == noted
 
 
-def test_the_worked_head_gives_what_was_recorded(inference, found):
-    pack = Pack()
-    for token, facts in enumerate(worked(inference, [found], pack)):
+def test_the_worked_head_gives_what_was_recorded(either):
+    pack, text = Pack(), either.model.config.text
+    for token, facts in enumerate(worked(either, [], pack)):
         layer, head = facts["layer"], facts["head"]
-        scores, mixed, plain, turned = (unpacked(pack, facts[n]) for n in ("scores", "mixed", "plain", "turned"))
-        weights = inference.attention(token)[layer, head]
+        scores, mixed, plain, turned = (unpacked(pack, facts[name]) for name in ("scores", "mixed", "plain", "turned"))
+        weights = either.attention(token)[layer, head]
         np.testing.assert_allclose(softmax(scores.astype("float64")), weights, atol=1e-6)
-        np.testing.assert_allclose(weights @ inference.past(token, layer, "v_BTKH")[:, head // 2], mixed, atol=1e-5)
-        angle = (inference.prefix - 1 + token) * facts["speed"]
-        rotated = complex(*plain) * np.exp(1j * angle)
+        shared = head // (text.query_heads // text.key_value_heads)
+        np.testing.assert_allclose(weights @ either.past(token, layer, "v_BTKH")[:, shared], mixed, atol=1e-5)
+        rotated = complex(*plain) * np.exp(1j * (either.prefix - 1 + token) * facts["speed"])
         np.testing.assert_allclose([rotated.real, rotated.imag], turned, atol=1e-5)
         assert facts["gate"] * facts["up"] == pytest.approx(facts["product"])
 

@@ -80,7 +80,7 @@ function shared(token, layer, head) {
   const parts = Object.entries(shares(token, layer, head));
   return [
     el("h3", {}, t("attention.shares")),
-    el("dl", { class: "shares" }, parts.map(([part, share]) => [el("dt", {}, t(`part.${part}`)), el("dd", {}, bar(share, percent(share)))])),
+    el("dl", { class: "shares" }, parts.map(([part, share], i) => [el("dt", {}, t(`part.${part}`)), el("dd", {}, bar(share, percent(share), false, facts.parts[i]))])),
   ];
 }
 

@@ -23,8 +23,9 @@ export function opened(name, number, given = {}) {
 }
 
 // A share as a bar, with its number beside it.
-export function bar(share, text, strong = false) {
+export function bar(share, text, strong = false, colour = null) {
   const fill = el("span", { class: strong ? "fill strong" : "fill" });
+  if (colour) fill.style.background = colour;
   fill.style.inlineSize = `${Math.max(0, Math.min(1, share)) * 100}%`;
   return el("span", { class: "bar" }, el("span", { class: "track" }, fill), el("span", { class: "amount" }, text));
 }

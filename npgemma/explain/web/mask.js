@@ -8,7 +8,8 @@ import { codeBeside } from "./code.js";
 
 const KINDS = ["prefix", "causal"];
 // Of a cell that may be looked at, by who looks at what; and of one that may not, a grey that differs from both grounds.
-const COLOURS = { image: "#7fb8d6", prompt: "#cfe8f2", answer: "#f2b25c", none: "#6b7080" };
+const [image, , prompt, answer] = facts.parts;
+const COLOURS = { image, prompt, answer, none: "#d5d7dc" };
 
 export function mask(name, place) {
   const body = opened(name, place);
