@@ -325,6 +325,7 @@ def test_names_in_the_source_are_live(browser, trace):
 def test_nothing_is_cut_off(chromium, page, width, scheme):
     driver = opened(chromium, page, width, scheme)
     assert driver.execute_script("return document.getElementById('code').offsetHeight") < 2500
+    assert all(each(driver, "canvas.values", "e.closest('figure, li, .array-card').querySelector('.scale') !== null"))
     rows = each(driver, ".cards > *", "e.offsetTop")
     assert len({rows.count(top) for top in rows}) == 1
     driver.execute_script("document.querySelector('[data-twin]').click()")

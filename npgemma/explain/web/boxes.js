@@ -1,7 +1,7 @@
 // 10: from tokens to boxes and masks.
 import { facts, values } from "./data.js";
 import { el, opened } from "./dom.js";
-import { boxed, levelsOf, tinted } from "./draw.js";
+import { boxed, levelsOf, scale, tinted } from "./draw.js";
 import { number, t } from "./texts.js";
 import { codeBeside } from "./code.js";
 
@@ -60,7 +60,7 @@ function maskOf({ codes, stages, label }) {
   const figures = stages.map((grid, i) => {
     const [rows, columns] = grid.shape;
     const caption = t(i === 0 ? "boxes.codes" : i < stages.length - 1 ? "boxes.stage" : "boxes.last", { rows, columns });
-    return el("figure", {}, tinted(levelsOf(values(grid)), rows, columns, caption), el("figcaption", {}, caption));
+    return el("figure", {}, tinted(levelsOf(values(grid)), rows, columns, caption), scale("tint", ...[Math.min, Math.max].map((end) => number(end(...values(grid)), 3))), el("figcaption", {}, caption));
   });
   return [...parts, el("div", { class: "stages" }, figures)];
 }
