@@ -23,8 +23,7 @@ export function attention(name, place) {
   sheet.style.setProperty("--columns", facts.heads);
   const map = canvas(448, 448, "");
   const beside = el("div", { "aria-live": "polite" });
-  const caption = el("figcaption", {});
-  const range = el("div", {});
+  const [range, caption] = [el("div", {}), el("figcaption", {})];
   body.append(
     el("div", { class: "two" }, el("figure", {}, map, range, caption), beside),
     pool > 1 ? el("p", { class: "note" }, t("attention.pooled", { pool })) : "",

@@ -10,7 +10,7 @@ export function weights(token, layer, head) {
 }
 
 // Of the image, weights are those of regions: of single patches, unless there are too many.
-export const regions = facts.attention.grid ** 2;
+const regions = facts.attention.grid ** 2;
 
 // Those of the image alone.
 export function onImage(token, layer, head) {

@@ -58,5 +58,5 @@ function rotation(token) {
   };
   slider.addEventListener("input", draw);
   draw();
-  return [el("h3", {}, t("worked.rotary")), labelled(t("worked.position"), slider), el("div", { class: "dial" }, dial, told)];
+  return [el("h3", {}, t("worked.rotary")), labelled(t("worked.position"), slider), el("div", { class: "bar" }, dial, told)];
 }
