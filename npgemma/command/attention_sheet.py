@@ -9,10 +9,10 @@ from npgemma.explain.token_names import text_of
 from npgemma.files.foreign import shown
 
 # Height of a map in pixels, of the letters, between cells, and the width of the tokens' column.
-MAP, LETTERS, GAP, WORDS = 128, 12, 8, 120
+MAP, LETTERS, GAP, WORDS = 192, 16, 8, 140
 HEADS = 4
-# Of the weight on a patch, and of each of PARTS in the bar under a map (Okabe and Ito's palette).
-HEAT, SHARES = "#D55E00", ("#D55E00", "#000000", "#56B4E9", "#BBBBBB")
+# Of the weight on a patch (Okabe and Ito's palette), and of each part in the bar under a map.
+HEAT, SHARES = "#D55E00", tuple(PARTS.values())
 BAR = 6
 
 

@@ -25,7 +25,13 @@ def write_drawn(options, names, question, answer, passes, model):
         save("image_as_seen", views.seen_image(question.image, model))
     if options.annotate and answer.objects:
         image = prepare.original(question.path, options)
-        save("annotate", annotate(image, answer.objects, options.font))
+        drawn = annotate(image, answer.objects, options.font)
+        save("annotate", drawn)
+        if drawn.size != image.size:
+            told = (
+                f"drawn {drawn.width // image.width} times as large; the answer's boxes are in the image's own pixels"
+            )
+            print(f"note: {question.label}{told}", file=sys.stderr)
         note_missing((detection.label for detection in answer.objects), font_size(image.size), options.font)
     elif options.annotate:
         why = f"the answer names no box, so no image was written{_hint(question, 'detect')}"

@@ -6,8 +6,8 @@ import numpy as np
 
 # The weights of the decoder's blocks, in a recording.
 WEIGHTS = "*/grouped_query_attention.0/attend.0/weight_BKGTS"
-# Where an answer's tokens read from, in the order of the sequence.
-PARTS = ("image", "<bos>", "prompt", "answer")
+# Where an answer's tokens read from, in the order of the sequence; each has one colour everywhere (Okabe and Ito's).
+PARTS = {"image": "#0072B2", "<bos>": "#7F7F7F", "prompt": "#56B4E9", "answer": "#E69F00"}
 # If all weights on the page would take more bytes, those of neighbouring patches are added up.
 MOST_BYTES = 12e6
 

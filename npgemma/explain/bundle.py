@@ -12,7 +12,12 @@ _IMPORT = re.compile(r"^import (\{[^}]*\}) from \"\./([\w-]+\.js)\";$", re.M)
 _EXPORT = re.compile(r"^export ((?:async )?(?:function|const|class) ([\w$]+))", re.M)
 
 
-def bundle(facts, data):
+def texts():
+    """Return the page's dictionary."""
+    return json.loads(_text("texts.json"))
+
+
+def bundle(facts, data, model):
     """Return the page.
 
     Parameters
@@ -21,6 +26,8 @@ def bundle(facts, data):
         What the page is told, as plain values.
     data : str
         The block of arrays, in base64.
+    model : str
+        HTML of the diagram.
 
     Returns
     -------
@@ -28,9 +35,10 @@ def bundle(facts, data):
     """
     parts = {
         "style": _text("style.css"),
-        "texts": as_json(json.loads(_text("texts.json"))),
+        "texts": as_json(texts()),
         "facts": as_json(shown(facts)),
         "data": data,
+        "model": model,
         "script": script(),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _text("page.html"))

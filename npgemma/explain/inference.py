@@ -26,6 +26,14 @@ WHOLE = (
     "prefill.0/logit_BV",
     "step.*/logit_BV",
 )
+# And of these the last token.
+LAST = (
+    "*/run_blocks.0/block.*/x_BTD",
+    "*/grouped_query_attention.0/rotate.0/x_BTNH",
+    "*/grouped_query_attention.0/q_BTNH",
+    "*/grouped_query_attention.0/attend.0/m*",
+    "*/geglu.0/*_BTF",
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,8 @@ class Recording:
     Attributes
     ----------
     whole : dict of str to array
-        Those of `WHOLE`; of attention weights only the row of the last token, since prefill has them for every pair.
+        Those of `WHOLE`, of attention weights only the row of the last token, since prefill has them for every pair;
+        and the last token of those of `LAST`.
     summaries : dict of str to Summary
         Of all arrays.
     calls : dict of str to (str, str)
@@ -71,6 +80,8 @@ class Recording:
         self.summaries[name] = Summary(array.shape, str(array.dtype), *map(float, numbers), thumbnail(array, letters))
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in WHOLE):
             self.whole[name] = array[..., -1:, :].copy() if letters == "BKGTS" else array
+        elif any(fnmatch.fnmatchcase(name, pattern) for pattern in LAST):
+            self.whole[name] = np.take(array, [-1], axis=letters.index("T"))
 
 
 @dataclass(frozen=True)

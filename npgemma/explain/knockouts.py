@@ -35,7 +35,7 @@ def knockouts(inference, detections, pack):
     -------
     dict
         ``side`` regions a row; ``region`` of each patch; ``groups``: names of the further knock-outs; ``probability``
-        (tokens of the answer, 1 + regions + groups), the first with nothing hidden.
+        (tokens of the answer, 1 + regions + groups), the first with nothing hidden, in float64: many are next to 1.
 
     Notes
     -----
@@ -47,7 +47,7 @@ def knockouts(inference, detections, pack):
     groups += [f"object.{i}" for i, detection in enumerate(detections) if detection["box"]]
     hidden = [_hidden(inference, token, region, detections) for token in range(inference.tokens)]
     probability = np.stack([_of_token(inference, token, rows) for token, rows in enumerate(hidden)])
-    return {"side": side, "region": pack.integers(region), "groups": groups, "probability": pack.floats(probability)}
+    return {"side": side, "region": pack.integers(region), "groups": groups, "probability": pack.add(probability)}
 
 
 def _hidden(inference, token, region, detections):

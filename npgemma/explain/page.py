@@ -12,11 +12,14 @@ from npgemma.explain import ablation, attention_maps, attention_mask, kv_cache, 
 from npgemma.explain.bundle import bundle
 from npgemma.explain.choices import choices
 from npgemma.explain.detections import detections
+from npgemma.explain.diagram import links
 from npgemma.explain.inference import infer
 from npgemma.explain.knockouts import knockouts
 from npgemma.explain.mask_stages import stages
 from npgemma.explain.packing import Pack
+from npgemma.explain.thumbnails import PALETTE
 from npgemma.explain.token_names import Names
+from npgemma.explain.worked import worked
 
 
 def build(model, image, original, prompt, settings, twin=None, note=lambda what: None):
@@ -50,6 +53,7 @@ def build(model, image, original, prompt, settings, twin=None, note=lambda what:
     found = detections(inference, names, pack)
     note("applying the logit lens")
     facts["lens"] = lens.lens(inference, names, pack)
+    facts["worked"] = worked(inference, found, pack)
     note("hiding patches")
     facts["knockouts"] = knockouts(inference, found, pack)
     for detection in found:
@@ -64,7 +68,7 @@ def build(model, image, original, prompt, settings, twin=None, note=lambda what:
     facts["functions"] = sources.functions(inference.recording.calls)
     facts["arrays"] = _arrays(inference.recording.summaries, pack)
     facts["names"] = names.names
-    return bundle(facts, pack.text())
+    return bundle(facts, pack.text(), links(inference))
 
 
 def _question(inference, names, pack):
@@ -87,6 +91,8 @@ def _question(inference, names, pack):
         "eos": list(config.eos_tokens),
         "has_masks": model.mask_params is not None,
         "axes": AXES,
+        "parts": list(attention_maps.PARTS.values()),
+        "palette": PALETTE,
     }
 
 

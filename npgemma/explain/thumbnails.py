@@ -1,8 +1,13 @@
 """Thumbnails: any array as a small grey image of 8 bits; the page shows its exact numbers beside it."""
 
 import numpy as np
+from PIL import Image
 
 ROWS, COLUMNS = 48, 64
+# Colours of 8 bits from the smallest to the largest: lightness rises with the value, so that grey shows it too.
+STOPS = ((24, 16, 62), (49, 66, 129), (39, 126, 142), (73, 187, 110), (243, 229, 80))
+CHANNELS = [np.interp(range(256), np.linspace(0, 255, len(STOPS)), stops) for stops in zip(*STOPS)]
+PALETTE = np.transpose(CHANNELS).round().astype(int).tolist()
 
 
 def thumbnail(array, letters):
@@ -58,3 +63,10 @@ def levels(grid):
     """Map the numbers of a grid to 8 bits, the smallest to 0 and the largest to 255."""
     low, high = grid.min(), grid.max()
     return np.round((grid - low) * (255 / (high - low if high > low else 1.0))).astype(np.uint8)
+
+
+def tinted(level_RC):
+    """Return a thumbnail as an image in the colours of `PALETTE`."""
+    image = Image.fromarray(level_RC)
+    image.putpalette(np.ravel(PALETTE).tolist())
+    return image

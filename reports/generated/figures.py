@@ -7,8 +7,10 @@ from PIL import Image, ImageDraw
 
 import npgemma
 from generated import ROOT
-from npgemma.command.attention_sheet import HEAT, heat_map, pale_of, write
-from npgemma.explain.attention_maps import attention_of
+from npgemma.command.attention_sheet import heat_map, pale_of, write
+from npgemma.explain import diagram
+from npgemma.explain.attention_maps import PARTS, attention_of
+from npgemma.explain.inference import infer
 from npgemma.explain.passes import watched
 from npgemma.explain.seen_image import as_seen
 from npgemma.explain.token_names import text_of
@@ -16,10 +18,10 @@ from npgemma.mask import prefix_lm
 
 # Of the image in patches.png, times the model's own; and of a map in attention.png, in pixels.
 ENLARGED, MAP, COLUMNS = 3, 104, 5
-PROMPT = "caption en"
+PROMPT, DETECT = "caption en", "detect red circle ; blue square"
 # The sequence that mask.png shows; P is shortened to four image tokens.
-IMAGE, PREFIX, ANSWER = 4, ("<bos>", "detect", "circle", "\\n"), ("<loc>", "<loc>", "circle", "<eos>")
-CELL, MARGIN = 22, 64
+IMAGE, PREFIX, ANSWER = 4, ("<bos>", "detect", "circle", "\\n"), ("<loc>", "<loc>", "circle")
+CELL, MARGIN = 26, 72
 
 
 @functools.cache
@@ -51,7 +53,7 @@ def attention():
         answer = model.generate(loaded, PROMPT)
     looked = attention_of(passes, answer, 1, len(model.tokenizer.prompt(PROMPT)))
     [head], words = looked.sharpest(1), answer.token_ids[:-1]
-    pale, row = pale_of(seen, (MAP, MAP)), MAP + 22
+    pale, row = pale_of(seen, (MAP, MAP)), MAP + 26
     drawn = Image.new("RGB", (COLUMNS * (MAP + 6), -(-len(words) // COLUMNS) * row), "white")
     for place, i in enumerate(words):
         left, top = place % COLUMNS * (MAP + 6), place // COLUMNS * row
@@ -76,13 +78,18 @@ def mask():
     drawn.paste(across, (MARGIN, 0))
     for (query, key), seen in np.ndenumerate(mask_TS):
         left, top = MARGIN + key * CELL, MARGIN + query * CELL
-        both = max(query, key) < IMAGE + len(PREFIX)
-        pen.rectangle(
-            (left, top, left + CELL, top + CELL), "#0072B2" if seen and both else HEAT if seen else "white", "#BBBBBB"
-        )
+        part = "answer" if max(query, key) >= IMAGE + len(PREFIX) else "image" if key < IMAGE else "prompt"
+        pen.rectangle((left, top, left + CELL, top + CELL), PARTS[part] if seen else "white", "#BBBBBB")
     return drawn.quantize(16, dither=Image.Dither.NONE)
 
 
+def model():
+    """Draw the diagram of the whole model, as the page of ``explain`` shows it."""
+    embedded, loaded, _ = example()
+    return diagram.figure(infer(embedded, loaded, DETECT, {}), COLUMNS)
+
+
+DRAWINGS = {"docs/figures/model.svg": model}
 FIGURES = {f"docs/figures/{draw.__name__}.png": draw for draw in (patches, mask, attention)}
 
 
@@ -90,3 +97,5 @@ def write_all():
     """Write every figure."""
     for path, draw in FIGURES.items():
         draw().save(ROOT / path, optimize=True)
+    for path, draw in DRAWINGS.items():
+        (ROOT / path).write_text(draw(), encoding="utf-8")

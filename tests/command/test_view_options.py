@@ -76,6 +76,15 @@ def test_several_images_of_one_prompt_lie_side_by_side(run, tmp_path):  # noqa: 
         assert image.width > 2 * MAP * 4
 
 
+def test_a_note_says_how_much_larger_a_small_image_is_drawn(run, tmp_path):  # noqa: F811
+    small, out = tmp_path / "small.png", tmp_path / "out.png"
+    with Image.open(npgemma.example_image()) as image:
+        image.resize((100, 100)).save(small)
+    assert "drawn 3 times as large" in run("--prompt", "detect red circle", "--image", small, "--annotate", out)[2]
+    with Image.open(out) as drawn:
+        assert drawn.size == (300, 300)
+
+
 def test_what_cannot_be_shown_is_refused(run, tmp_path):  # noqa: F811
     out, example = tmp_path / "out.png", npgemma.example_image()
     assert_refused(run("--show-attention", out, "--annotate", out), "--show-attention would overwrite --annotate")

@@ -12,6 +12,7 @@ import npgemma
 from npgemma.command import main
 from npgemma.explain import attention_maps
 from npgemma.explain.detections import covered
+from npgemma.explain.diagram import STAGES
 from npgemma.generate import sample
 from npgemma.porting.mistakes import inject
 
@@ -39,11 +40,16 @@ def attention(arrays, token, layer, head):
     return weight.reshape(-1, weight.shape[-1])[head, :64]
 
 
+def each(driver, selector, value):
+    """The value of a JavaScript expression for each element ``e`` that a selector finds."""
+    return driver.execute_script(f"return [...document.querySelectorAll(arguments[0])].map(e => {value})", selector)
+
+
 def requests(driver):
     """Addresses asked for since the page was opened, but for the page itself."""
     events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     sent = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    return [url for url in sent if not url.startswith(("data:,", "file:///"))], [u for u in sent if u[:5] == "file:"]
+    return [url for url in sent if not url.startswith(("data:", "file:///"))], [u for u in sent if u[:5] == "file:"]
 
 
 def test_nothing_is_asked_for_and_nothing_goes_wrong(browser, page):
@@ -51,10 +57,7 @@ def test_nothing_is_asked_for_and_nothing_goes_wrong(browser, page):
     assert others == []
     assert set(files) <= {page.as_uri()}
     assert browser.get_log("browser") == []
-    shown = browser.execute_script(
-        "return [...document.querySelectorAll('[data-section]')].map(e => e.dataset.section)"
-    )
-    assert shown == SECTIONS
+    assert each(browser, "[data-section]", "e.dataset.section") == SECTIONS
     assert browser.execute_script("return document.body.innerText.includes('[object')") is False
 
 
@@ -78,34 +81,56 @@ def test_the_numbers_are_those_of_the_trace(browser, trace):
     np.testing.assert_allclose([found[key] for key in ("min", "mean", "max")], expected, atol=1e-6)
 
 
-def test_a_click_on_a_token_shows_where_it_looked(browser):
+def colours(browser, canvas):
+    """The colour (64, 3) in the middle of each patch of a canvas, from 0 to 255."""
     read = (
-        "return document.querySelector('#attention figure canvas').getContext('2d').getImageData(0, 0, 448, 448).data"
+        "const c = document.querySelector(arguments[0]), n = c.width / 8, k = c.getContext('2d');"
+        "return Array.from({length: 64}, (_, i) =>"
+        " [...k.getImageData((i % 8 + .5) * n, ((i >> 3) + .5) * n, 1, 1).data])"
     )
-    light = f"const d = (() => {{ {read} }})(); return Array.from({{length: 64}}, (_, i) => {{ let s = 0;" + (
-        " for (let y = 0; y < 56; y += 8) for (let x = 0; x < 56; x += 8)"
-        " s += d[4 * ((Math.floor(i / 8) * 56 + y) * 448 + (i % 8) * 56 + x) + 1]; return s; })"
-    )
-    plain = np.array(
-        browser.execute_script(
-            "const c = document.querySelector('#image .patches canvas'), t = document.createElement('canvas');"
-            "t.width = t.height = 448; t.getContext('2d').drawImage(c, 0, 0, 448, 448);"
-            + light.replace("document.querySelector('#attention figure canvas')", "t")
-        )
-    )
-    maps = []
-    browser.execute_script('document.querySelector(\'[data-layer="0"][data-head="0"]\').click()')
+    return np.array(browser.execute_script(read, canvas))[:, :3]
+
+
+def test_a_click_on_a_token_shows_where_it_looked(browser):
+    """In all maps of a token, full orange (213, 94, 0) is the largest weight of any head; grey is beneath."""
+    read = "return window.tour.attention(...arguments)"
     for token in (0, 9):
-        click = 'document.querySelector(`#question [data-answer-token="${arguments[0]}"]`).click()'
-        browser.execute_script(click, token)
-        drawn = np.array(browser.execute_script(light))
-        weights = np.array(browser.execute_script("return window.tour.attention(arguments[0], 0, 0)", token))
-        # Green: of the image, and of the shade over it, which is the thicker the smaller the weight is.
-        shade = 0.9 * (1 - np.sqrt(weights / weights.max()))
-        # Mean of the 49 samples of a patch, in levels of 255; 0.9 is seen, of rounding and smoothing.
-        np.testing.assert_allclose(drawn / 49, (1 - shade) * plain / 49 + shade * 10, atol=1.5)
-        maps.append(drawn / plain)
-    assert not np.allclose(*maps, atol=0.02)
+        browser.execute_script(f"document.querySelector('#question [data-answer-token=\"{token}\"]').click()")
+        maps = {(i, n): np.array(browser.execute_script(read, token, i, n)) for i in range(3) for n in range(4)}
+        most = max(weights.max() for weights in maps.values())
+        for layer, head in ((0, 0), (1, 2)):
+            browser.execute_script(f'document.querySelector(\'[data-layer="{layer}"][data-head="{head}"]\').click()')
+            drawn = colours(browser, "#attention figure canvas")
+            # The grey beneath falls out of differences of channels. Rounded: twice, to whole levels.
+            level = np.sqrt(maps[layer, head] / most)
+            np.testing.assert_allclose(drawn[:, 0] - drawn[:, 2], 213 * level, atol=2)
+            np.testing.assert_allclose(drawn[:, 0] - drawn[:, 1], 119 * level, atol=2)
+            assert drawn[:, 0].min() > 165
+
+
+def test_every_token_has_a_picture_of_its_knock_outs(browser):
+    """The patch whose hiding costs most is full orange, however little that is."""
+    for token in range(len(browser.execute_script("return window.tour.answer"))):
+        browser.execute_script("window.tour.select(arguments[0])", token)
+        assert np.abs(colours(browser, "#what-if .patches canvas") - [213, 94, 0]).max(axis=-1).min() < 3, token
+
+
+def test_code_beside_a_section_is_that_of_the_chosen_call(browser):
+    browser.execute_script("window.tour.select(4)")
+    each(browser, ".beside", "e.open = true")
+    # What unfolds is drawn in the next task.
+    browser.execute_async_script("setTimeout(arguments[0], 50)")
+    [pressed] = each(browser, "#attention [aria-pressed=true]", "e.dataset.layer")
+    for section, call in (("#attention", f"step.3/run_blocks.0/block.{pressed}/"), ("#lens", "step.3/")):
+        names = each(browser, f"{section} .beside .array", "e.dataset.array")
+        assert names
+        assert all(name.startswith(call) for name in names)
+
+
+def test_shares_are_written_in_one_way(browser):
+    shares = re.findall(r"\S+ %", "\n".join(each(browser, ".amount, td", "e.innerText")))
+    assert len(shares) > 50
+    assert all(re.fullmatch(r"\d+\.\d %", share) for share in shares)
 
 
 def test_the_causal_switch_shows_the_causal_answer(browser, trace):
@@ -126,15 +151,46 @@ def test_the_cache_says_what_it_saved(browser, trace):
     assert told == f"{prefill + steps} {sum(prefill + step for step in range(steps + 1))}"
 
 
-def test_the_overview_names_the_head_that_looks_most_at_the_object(browser, trace):
+def test_the_diagram_has_this_runs_shapes_and_leads_to_the_sections(browser, trace):
+    _, arrays, _ = trace
+    read = "(e.click(), [e.dataset.stage, location.hash, document.querySelector(location.hash)?.id, e.innerHTML])"
+    cards = each(browser, "[data-stage]", read)
+    assert list(STAGES) == [name for name, *_ in cards]
+    for name, target, section, drawn in cards:
+        assert target == f"#{section}"
+        _, array = STAGES[name]
+        if array:
+            shape = " \N{MULTIPLICATION SIGN} ".join(map(str, arrays[array].shape[1:]))
+            assert f">{shape}<" in drawn
+
+
+def test_a_walk_of_eight_steps_leads_through_the_page_by_keyboard(browser):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.find_element("css selector", ".start").click()
+    read = "return [document.querySelector('.walked').id, document.getElementById('walk').innerText]"
+    told = [browser.execute_script(read)]
+    for _ in range(7):
+        browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+        told.append(browser.execute_script(read))
+        top = browser.execute_script("return document.querySelector('.walked').getBoundingClientRect().top")
+        assert -5 < top < 300
+    assert len({name for name, _ in told}) == len({text for _, text in told}) == 8
+    assert browser.find_element("css selector", "[data-walk=next]").get_attribute("disabled")
+    browser.find_element("css selector", "[data-walk=back]").click()
+    assert browser.execute_script(read) == told[-2]
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert browser.execute_script("return document.getElementById('walk').hidden")
+
+
+@pytest.mark.parametrize("choose", ["document.querySelector('[data-looks=\"{}\"]').click()", "window.tour.select({})"])
+def test_choosing_a_token_shows_the_head_that_looks_most_at_its_object(browser, trace, choose):
     _, arrays, _ = trace
     shares = facts_shares(browser)
-    for token in (0, 5, 9):
-        browser.execute_script(f"document.querySelector('[data-looks=\"{token}\"]').click()")
-        pressed = browser.execute_script(
-            "const e = document.querySelector('#attention .heads [aria-pressed=true]');"
-            "return [Number(e.dataset.layer), Number(e.dataset.head)]"
-        )
+    for token in (5, 9, 0):
+        browser.execute_script(choose.format(token))
+        read = "[Number(e.dataset.layer), Number(e.dataset.head)]"
+        [pressed] = each(browser, "#attention .heads [aria-pressed=true]", read)
         on_object = [
             [(attention(arrays, token, layer, head) * shares[token]).sum() for head in range(4)] for layer in range(3)
         ]
@@ -152,10 +208,8 @@ def facts_shares(browser):
 
 
 def test_another_answer_is_judged_by_its_boxes(browser, page):
-    told = browser.execute_script(
-        "return Object.fromEntries([...document.querySelectorAll('[data-mistake]')].map("
-        "e => [e.dataset.mistake, [e.querySelector('.clip').innerText, e.querySelector('.verdict').innerText]]))"
-    )
+    read = "[e.dataset.mistake, [e.querySelector('.clip').innerText, e.querySelector('.verdict').innerText]]"
+    told = dict(each(browser, "[data-mistake]", read))
     boxes = {mistake["id"]: mistake["boxes"] for mistake in facts_of(page)["mistakes"]}
     assert told.keys() == boxes.keys()
     assert {id for id, (_, verdict) in told.items() if "No box" in verdict} == {id for id in boxes if not boxes[id]}
@@ -175,9 +229,7 @@ def test_sliders_keep_the_right_tokens(browser, trace, settings):
     )
     for name, value in (("temperature", temperature), ("top_k", top_k or 50), ("top_p", top_p)):
         browser.execute_script(move, name, value)
-    kept = browser.execute_script(
-        "return [...document.querySelectorAll('[data-kept]')].map(e => Number(e.dataset.kept))"
-    )
+    kept = each(browser, "[data-kept]", "Number(e.dataset.kept)")
     logit_BV = arrays["prefill.0/logit_BV"][:, : model.tokenizer.size]
     draws = [sample(logit_BV, np.array([u]), temperature, top_k, top_p)[0] for u in np.linspace(0, 1, 4000, False)]
     best = np.argsort(-logit_BV[0], kind="stable")[:10]
@@ -186,9 +238,7 @@ def test_sliders_keep_the_right_tokens(browser, trace, settings):
         browser.execute_script(move, "uniform", uniform)
         drawn = browser.execute_script("return Number(document.querySelector('[data-drawn]').dataset.drawn)")
         assert drawn == sample(logit_BV, np.array([uniform]), temperature, top_k, top_p)[0]
-        rows = browser.execute_script(
-            "return [...document.querySelectorAll('#choice [data-row]')].map(e => Number(e.dataset.row))"
-        )
+        rows = each(browser, "#choice [data-row]", "Number(e.dataset.row)")
         assert rows[:10] == best.tolist()
         assert rows[10:] == [drawn] * (drawn not in best)
 
@@ -207,18 +257,23 @@ def test_everything_can_be_reached_by_keyboard(browser):
     head.send_keys(Keys.ARROW_RIGHT, Keys.NULL)
     browser.execute_script("document.activeElement.click()")
     assert browser.execute_script("return document.activeElement.getAttribute('aria-pressed')") == "true"
-    unnamed = (
-        "return [...document.querySelectorAll('button, canvas:not([aria-hidden]), select, input')].filter("
-        "e => !e.getAttribute('aria-label') && !e.innerText.trim() && !e.closest('label') && e.checkVisibility())"
-        ".map(e => e.outerHTML)"
+    named = "e.getAttribute('aria-label') || e.innerText.trim() || e.closest('label') || !e.checkVisibility()"
+    assert all(each(browser, "button, canvas:not([aria-hidden]), select, input", named))
+
+
+def focus(browser, name):
+    """Unfold the function of an array's name, and go to the name."""
+    browser.execute_script(
+        "const e = document.querySelector(`#code [data-array='${arguments[0]}']`);"
+        "e.closest('.function').open = true; e.focus()",
+        name,
     )
-    assert browser.execute_script(unnamed) == []
 
 
 def test_a_name_that_a_loop_binds_again_shows_each_of_its_values(browser, trace):
     _, arrays, _ = trace
     name = "encode_image.0/encode.0/stream_BTD"
-    browser.execute_script(f"document.querySelector('#code [data-array=\"{name}\"]').focus()")
+    focus(browser, name)
     listing = "[...document.querySelectorAll('#code .function')].find(e => e.querySelector('.card-place select'))"
     values = browser.execute_script(f"return [...{listing}.querySelectorAll('.card-place option')].map(e => e.value)")
     after = re.compile(r"encode_image\.0/encode\.0/block\.\d+/out_BTD")
@@ -242,24 +297,35 @@ def test_a_page_of_many_patches_adds_up_their_attention(chromium, tmp_path, monk
 
 
 def test_names_in_the_source_are_live(browser, trace):
-    show = f"document.querySelector('#code [data-array=\"{Q}\"]').focus()"
-    browser.execute_script(show)
+    focus(browser, Q)
     card = browser.find_element("css selector", "#code .array-card").text
     _, arrays, _ = trace
     assert " \N{MULTIPLICATION SIGN} ".join(map(str, arrays[Q].shape)) in card
     assert "query heads" in card
     browser.execute_script("document.querySelector('[data-twin]').click()")
-    marked = browser.execute_script("return document.querySelectorAll('#code .line.changed').length")
-    assert marked > 5
+    each(browser, "#code .function", "e.open = true")
+    read = "[...e.children].map(c => [c.innerText, c.classList.contains('changed'), c.scrollWidth <= c.clientWidth])"
+    lines = each(browser, "#code .pair", read)
+    assert sum(marked for pair in lines for _, marked, _ in pair) > 40
+    assert all(whole for pair in lines for _, _, whole in pair)
+    # But for the headings: what is not marked faces its equal.
+    equal = [pair for pair in lines if not any(marked for _, marked, _ in pair) and "\N{MIDDLE DOT}" not in pair[0][0]]
+    assert equal
+    assert all(ours[0] == theirs[0] for ours, theirs in equal)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_cut_off(chromium, page, width, scheme):
     driver = opened(chromium, page, width, scheme)
+    assert driver.execute_script("return document.getElementById('code').offsetHeight") < 2500
+    assert all(each(driver, "canvas.values", "e.closest('figure, li, .array-card').querySelector('.scale') !== null"))
+    rows = each(driver, ".cards > *", "e.offsetTop")
+    assert len({rows.count(top) for top in rows}) == 1
     driver.execute_script("document.querySelector('[data-twin]').click()")
     driver.execute_script("document.querySelectorAll('.beside').forEach(e => e.open = true)")
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+    assert not any(each(driver, ".scroll", "e.scrollWidth > e.clientWidth"))
     dark = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, dark[4:-1].split(","))) < 300) == (scheme == "dark")
 

@@ -54,7 +54,7 @@ def test_lines_that_are_not_marked_are_the_same_on_both_sides(page):
 
 
 def test_texts_in_the_page_are_escaped():
-    assert '{"prompt":"a\\\\u202e\\\\u001b\\n"}' in bundle.bundle({"prompt": "a\u202e\x1b\n"}, "")
+    assert '{"prompt":"a\\\\u202e\\\\u001b\\n"}' in bundle.bundle({"prompt": "a\u202e\x1b\n"}, "", "")
 
 
 def test_the_modules_become_one_script():

@@ -1,6 +1,7 @@
 """The parts of the page, computed from one recorded answer with a mask."""
 
 import dataclasses
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from tour_page import unpacked
 import npgemma
 from npgemma import Generation, segmentation
 from npgemma.answer import find_objects
-from npgemma.explain import ablation, attention_mask, lens
+from npgemma.explain import ablation, attention_mask, diagram, lens
 from npgemma.explain.choices import choices
 from npgemma.explain.detections import detections
 from npgemma.explain.inference import infer
@@ -18,6 +19,7 @@ from npgemma.explain.kv_cache import cache
 from npgemma.explain.mask_stages import stages
 from npgemma.explain.packing import Pack
 from npgemma.explain.token_names import Names
+from npgemma.explain.worked import worked
 from npgemma.image import load_image
 from npgemma.ops import relu, softmax
 from npgemma.porting.mistakes.injection import in_decoders
@@ -191,3 +193,30 @@ def test_answers_under_a_mistake_say_whether_they_are_the_same(inference, monkey
     assert [one["same"] for one in shown] == [True, False]
     assert shown[0]["ids"] == inference.answer.token_ids
     assert [one["id"] for one in shown] == noted
+
+
+def test_the_worked_head_gives_what_was_recorded(either):
+    pack, text = Pack(), either.model.config.text
+    for token, facts in enumerate(worked(either, [], pack)):
+        layer, head = facts["layer"], facts["head"]
+        scores, mixed, plain, turned = (unpacked(pack, facts[name]) for name in ("scores", "mixed", "plain", "turned"))
+        weights = either.attention(token)[layer, head]
+        np.testing.assert_allclose(softmax(scores.astype("float64")), weights, atol=1e-6)
+        shared = head // (text.query_heads // text.key_value_heads)
+        np.testing.assert_allclose(weights @ either.past(token, layer, "v_BTKH")[:, shared], mixed, atol=1e-5)
+        rotated = complex(*plain) * np.exp(1j * (either.prefix - 1 + token) * facts["speed"])
+        np.testing.assert_allclose([rotated.real, rotated.imag], turned, atol=1e-5)
+        assert facts["gate"] * facts["up"] == pytest.approx(facts["product"])
+
+
+def test_a_label_from_outside_is_text_in_the_diagram(inference):
+    [detection] = inference.answer.objects
+    odd = dataclasses.replace(detection, label='<b>"&\x1b[31m')
+    answer = dataclasses.replace(inference.answer, objects=[odd])
+    changed = dataclasses.replace(inference, answer=answer)
+    drawn = ElementTree.fromstring(diagram.figure(changed, 3))
+    texts = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert '<b>"&\\u001b[31m' in texts
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}b"))) == 0
+    items = ElementTree.fromstring(f"<ol>{diagram.links(changed)}</ol>")
+    assert [item.get("href") for item in items.iter("a")] == [f"#{section}" for section, _ in diagram.STAGES.values()]

@@ -1,7 +1,7 @@
 // The arrays of the run: their numbers, and a card that shows one.
 import { facts, values } from "./data.js";
 import { el } from "./dom.js";
-import { tinted } from "./draw.js";
+import { scale, tinted } from "./draw.js";
 import { number, t } from "./texts.js";
 
 const places = new Map(facts.arrays.names.map((name, i) => [name, i]));
@@ -38,6 +38,7 @@ export function card(name) {
       ["min", "mean", "max"].map((key) => el("div", {}, el("dt", {}, t(`array.${key}`)), el("dd", {}, number(array[key])))),
     ),
     tinted(values(array.thumbnail), rows, columns, label),
+    scale("tint", t("array.darkest"), t("array.brightest")),
     el("p", { class: "note" }, t("array.reduced", { rows, columns })),
   );
 }

@@ -1,48 +1,60 @@
 // 5: where it looked.
-import { facts, shown, tokenAt } from "./data.js";
+import { callOf, facts, shown } from "./data.js";
 import { bar, el, opened, pressed, table, walkable } from "./dom.js";
-import { canvas, spotlight } from "./draw.js";
-import { change, follow } from "./state.js";
+import { canvas, heat, scale } from "./draw.js";
+import { change, follow, state } from "./state.js";
 import { percent, t } from "./texts.js";
-import { areaOf, objectOf, onImage, onObject, regions, shares, weights } from "./looks.js";
+import { areaOf, objectOf, onImage, onObject, shares } from "./looks.js";
 import { codeBeside } from "./code.js";
+import { workedOut } from "./worked.js";
 
 const { grid, pool } = facts.attention;
 // A head looks mainly at an object if at least this part of its attention falls into the object's box.
 const MAINLY = 0.25;
 
+// Every layer and head, in the order of the tiles.
+const pairs = Array.from({ length: facts.layers * facts.heads }, (_, i) => ({ layer: Math.floor(i / facts.heads), head: i % facts.heads }));
+
 export function attention(name, place) {
   const body = opened(name, place, { layers: facts.layers, heads: facts.heads });
-  const tiles = [];
-  for (let layer = 0; layer < facts.layers; layer++) for (let head = 0; head < facts.heads; head++) tiles.push(tile(layer, head));
+  const tiles = pairs.map(({ layer, head }) => tile(layer, head));
   walkable(tiles.map(({ button }) => button), facts.heads);
   const sheet = el("div", { class: "heads" }, tiles.map(({ button }) => button));
   sheet.style.setProperty("--columns", facts.heads);
   const map = canvas(448, 448, "");
   const beside = el("div", { "aria-live": "polite" });
-  const ranking = el("div", {});
-  const caption = el("figcaption", {});
+  const [range, caption] = [el("div", {}), el("figcaption", {})];
   body.append(
-    el("div", { class: "two" }, el("figure", {}, map, caption), beside),
+    el("div", { class: "two" }, el("figure", {}, map, range, caption), beside),
     pool > 1 ? el("p", { class: "note" }, t("attention.pooled", { pool })) : "",
-    ranking,
     overview(),
+    workedOut(),
     el("h3", {}, t("attention.heads")),
     sheet,
-    codeBeside(["grouped_query_attention", "rotate", "attend"]),
+    codeBeside(["grouped_query_attention", "rotate", "attend"], () => `${callOf(state().token)}/run_blocks.0/block.${state().layer}/`),
   );
-  // The first map that is seen is of a head that looks at what the first token is about.
-  change(best(0) ?? {});
+  // A token comes with the head that looks most at what it is about.
+  follow(["token"], ({ token }) => change({ layer: facts.worked[token].layer, head: facts.worked[token].head }));
   follow(["token", "layer", "head"], ({ token, layer, head }) => {
     tiles.forEach(({ draw }) => draw(token));
     pressed(tiles.map(({ button }) => button), layer * facts.heads + head);
-    spotlight(map, onImage(token, layer, head), grid);
+    heat(map, levels(token, layer, head), grid);
+    range.replaceChildren(scale("heat", percent(0), percent(largest(token))));
     const where = { layer, head, token: token + 1, word: shown(facts.answer[token]) };
     map.setAttribute("aria-label", t("attention.map", where));
-    caption.textContent = `${t("attention.map", where)} ${t("attention.brightest", { share: percent(Math.max(...onImage(token, layer, head))) })}`;
+    caption.textContent = `${t("attention.map", where)} ${onItsObject(token, layer, head)} ${t("attention.scale")}`;
     beside.replaceChildren(...shared(token, layer, head));
-    ranking.replaceChildren(...ranked(token));
   });
+}
+
+// The largest weight that any head gives a patch while it chooses a token: full orange in all of the token's maps.
+function largest(token) {
+  return Math.max(...pairs.map(({ layer, head }) => Math.max(...onImage(token, layer, head))));
+}
+
+function levels(token, layer, head) {
+  const most = largest(token);
+  return Array.from(onImage(token, layer, head), (weight) => Math.sqrt(weight / most));
 }
 
 function tile(layer, head) {
@@ -56,7 +68,7 @@ function tile(layer, head) {
     share,
   );
   const draw = (token) => {
-    spotlight(map, onImage(token, layer, head), grid);
+    heat(map, levels(token, layer, head), grid);
     share.textContent = percent(shares(token, layer, head).image);
     button.setAttribute("aria-label", t("attention.tile-label", { layer, head, share: share.textContent }));
   };
@@ -65,38 +77,16 @@ function tile(layer, head) {
 
 function shared(token, layer, head) {
   const parts = Object.entries(shares(token, layer, head));
-  const all = weights(token, layer, head);
-  const order = Array.from(all.keys()).sort((a, b) => all[b] - all[a]).slice(0, 5);
   return [
     el("h3", {}, t("attention.shares")),
-    el("dl", { class: "shares" }, parts.map(([part, share]) => [el("dt", {}, t(`part.${part}`)), el("dd", {}, bar(share, percent(share)))])),
-    el("h3", {}, t("attention.most")),
-    el("ol", { class: "most" }, order.map((position) => el("li", {}, bar(all[position] / all[order[0]], `${percent(all[position])} ${place(position)}`)))),
+    el("dl", { class: "shares" }, parts.map(([part, share], i) => [el("dt", {}, t(`part.${part}`)), el("dd", {}, bar(share, percent(share), false, facts.parts[i]))])),
   ];
 }
 
-function place(position) {
-  if (position < regions) return t(pool > 1 ? "token.region" : "token.image", { patch: position });
-  const place = position - regions + facts.patches;
-  const { kind, id } = tokenAt(place);
-  return t(`token.${kind}`, { position: place, word: shown(id) });
-}
-
-// Layer and head that look most at the token's object; none if it has no object.
-function best(token) {
+function onItsObject(token, layer, head) {
   const thing = objectOf(token);
-  if (!thing) return null;
-  const [{ layer, head }] = heads(token, thing);
-  return { layer, head };
-}
-
-// Heads, those first that look most at an object.
-function heads(token, thing) {
-  const all = [];
-  for (let layer = 0; layer < facts.layers; layer++) {
-    for (let head = 0; head < facts.heads; head++) all.push({ layer, head, ...onObject(token, layer, head, thing) });
-  }
-  return all.sort((a, b) => b.share - a.share);
+  if (!thing) return t("attention.no-object");
+  return t("attention.on-object", { label: thing.label, share: percent(onObject(token, layer, head, thing)), area: percent(areaOf(thing)) });
 }
 
 // For every token of a box the head that looks most at it; a click shows its map.
@@ -104,7 +94,8 @@ function overview() {
   const told = facts.answer.map((_, token) => ({ token, thing: objectOf(token) })).filter(({ thing }) => thing);
   if (!told.length) return el("p", { class: "note" }, t("attention.overview-none"));
   const rows = told.map(({ token, thing }) => {
-    const [{ layer, head, share }] = heads(token, thing);
+    const { layer, head } = facts.worked[token];
+    const share = onObject(token, layer, head, thing);
     const show = () => change({ token, layer, head });
     return [
       el("button", { type: "button", class: "plain word", "data-looks": token, onclick: show }, `${token + 1} ${shown(facts.answer[token])}`),
@@ -114,28 +105,4 @@ function overview() {
     ];
   });
   return table(["word", "head", "object", "image"].map((head) => t(`attention.head-${head}`)), rows, t("attention.overview"));
-}
-
-// The heads that look most at the object of the token.
-function ranked(token) {
-  const thing = objectOf(token);
-  if (!thing) return [el("p", { class: "note" }, t("attention.no-object"))];
-  const first = heads(token, thing).slice(0, 3);
-  return [
-    el("h3", {}, t("attention.ranking", { label: thing.label })),
-    el(
-      "ol",
-      { class: "most" },
-      first.map(({ layer, head, share, within }) =>
-        el(
-          "li",
-          {},
-          el("button", { type: "button", class: "plain", onclick: () => change({ layer, head }) }, t("attention.tile", { layer, head })),
-          bar(share, t("attention.on-object", { share: percent(share), within: percent(within) })),
-        ),
-      ),
-    ),
-    first[0].share < MAINLY ? el("p", { class: "note" }, t("attention.no-head", { label: thing.label })) : "",
-    el("p", { class: "note" }, t("attention.area", { area: percent(areaOf(thing)) })),
-  ];
 }

@@ -1,7 +1,7 @@
 // 10: from tokens to boxes and masks.
 import { facts, values } from "./data.js";
 import { el, opened } from "./dom.js";
-import { boxed, levelsOf, tinted } from "./draw.js";
+import { boxed, levelsOf, scale, tinted } from "./draw.js";
 import { number, t } from "./texts.js";
 import { codeBeside } from "./code.js";
 
@@ -9,18 +9,22 @@ const HIGHEST = 1023;
 
 export function boxes(name, place, whole) {
   const body = opened(name, place);
-  const drawn = facts.objects.filter(({ box }) => box);
   if (!facts.objects.length) body.append(el("p", { class: "note" }, t("boxes.none")));
   else {
-    // Masks lie under the boxes' labels.
-    const masked = boxed(whole, [], t("boxes.image"));
-    facts.objects.forEach(({ stages, box }) => stages && box && paintMask(masked, values(stages.at(-1)), stages.at(-1).shape, box));
-    const image = boxed(masked, drawn, t("boxes.image"));
+    const image = found(whole, t("boxes.image"));
     body.append(el("div", { class: "two" }, el("figure", {}, image, el("figcaption", {}, t("boxes.image"))), el("div", {}, facts.objects.map(arithmetic))));
     if (facts.objects.some(({ codes }) => codes.length)) body.append(el("p", {}, t("boxes.codes-intro")));
     facts.objects.forEach((thing) => body.append(...maskOf(thing)));
   }
   body.append(codeBeside(["find_objects", "decode_masks", "residual_block", "enlarge"]));
+}
+
+// The image with what the answer found: masks under boxes under labels.
+export function found(whole, label) {
+  const masked = boxed(whole, [], label);
+  const drawn = facts.objects.filter(({ box }) => box);
+  drawn.forEach(({ stages, box }) => stages && paintMask(masked, values(stages.at(-1)), stages.at(-1).shape, box));
+  return boxed(masked, drawn, label);
 }
 
 // The edges of a box, in pixels of the image: left, top, right, bottom.
@@ -56,7 +60,7 @@ function maskOf({ codes, stages, label }) {
   const figures = stages.map((grid, i) => {
     const [rows, columns] = grid.shape;
     const caption = t(i === 0 ? "boxes.codes" : i < stages.length - 1 ? "boxes.stage" : "boxes.last", { rows, columns });
-    return el("figure", {}, tinted(levelsOf(values(grid)), rows, columns, caption), el("figcaption", {}, caption));
+    return el("figure", {}, tinted(levelsOf(values(grid)), rows, columns, caption), scale("tint", ...[Math.min, Math.max].map((end) => number(end(...values(grid)), 3))), el("figcaption", {}, caption));
   });
   return [...parts, el("div", { class: "stages" }, figures)];
 }

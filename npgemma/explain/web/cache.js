@@ -1,7 +1,7 @@
 // 8: the cache.
 import { facts, shown, values } from "./data.js";
 import { choose, el, labelled, opened, table } from "./dom.js";
-import { tinted } from "./draw.js";
+import { scale, tinted } from "./draw.js";
 import { megabytes, number, t } from "./texts.js";
 import { codeBeside } from "./code.js";
 
@@ -27,7 +27,7 @@ export function cache(name, place) {
     el("div", { class: "controls" }, labelled(t("head.layer"), select), labelled(t("cache.steps"), slider)),
     sentence,
     saved(),
-    el("figure", { class: "cache" }, strip, el("figcaption", {}, t("cache.rows"))),
+    el("figure", { class: "cache" }, strip, scale("tint", t("array.darkest"), t("array.brightest")), el("figcaption", {}, t("cache.rows"))),
     el("p", {}, t("cache.shared", sharing())),
     sizes(),
     codeBeside(["prefill", "step"]),

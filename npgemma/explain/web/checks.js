@@ -1,7 +1,7 @@
 // 12: how it was checked: against the twin, and the page against itself.
 import { facts, row, values } from "./data.js";
 import { bar, el, opened, table } from "./dom.js";
-import { number, t } from "./texts.js";
+import { number, percent, t } from "./texts.js";
 import { ranked } from "./sampling.js";
 import { weights } from "./looks.js";
 import { recomputed } from "./what-if.js";
@@ -19,7 +19,7 @@ function parity() {
     el("code", {}, each.place.replaceAll("/", "/\u200b")),
     each.arrays,
     number(each.relative_l2 ?? Infinity, 3),
-    bar((each.percent_of_bound ?? Infinity) / 100, `${number(each.percent_of_bound ?? Infinity, 3)} %`),
+    bar((each.percent_of_bound ?? Infinity) / 100, percent((each.percent_of_bound ?? Infinity) / 100)),
   ]);
   const heads = ["place", "arrays", "apart", "bound"].map((head) => t(`checks.head-${head}`));
   const given = { arrays: report.arrays, backend: report.backend, bound: number(report.bound, 3) };

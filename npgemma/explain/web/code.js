@@ -10,32 +10,36 @@ const KINDS = ["", "array", "keyword", "string", "comment"];
 export function code(name, place) {
   const body = opened(name, place);
   const twin = el("input", { type: "checkbox", "data-twin": "", onchange: () => change({ twin: twin.checked }) });
-  body.append(labelled(t("code.twin"), twin), ...facts.functions.map((fn) => new Listing(fn, true).element));
+  body.append(labelled(t("code.twin"), twin), ...facts.functions.map((fn, i) => new Listing(fn, i === 0).element));
 }
 
-// The functions of a section, drawn when they are opened.
-export function codeBeside(names) {
+// The functions of a section, drawn when they are opened: with the arrays of their first call, or of one whose path
+// begins as `within()` says at that time.
+export function codeBeside(names, within = () => "") {
   const found = facts.functions.filter((fn) => names.includes(fn.name));
-  const details = el("details", { class: "beside" }, el("summary", {}, t("code.beside")));
+  const summary = el("summary", {}, t("code.beside"));
+  const details = el("details", { class: "beside" }, summary);
   details.addEventListener("toggle", () => {
-    if (details.open && details.children.length === 1) details.append(...found.map((fn) => new Listing(fn, true).element));
+    if (!details.open) return;
+    const calls = found.map((fn) => [fn, fn.paths.find((path) => path.startsWith(within()))]);
+    details.replaceChildren(summary, ...calls.filter(([fn, path]) => path || !fn.paths.length).map(([fn, path]) => new Listing(fn, true, path).element));
   });
   return details;
 }
 
 // A function: its source on one backend or on both, and the card of the array that is looked at.
 class Listing {
-  constructor(fn, open) {
-    Object.assign(this, { fn, path: fn.paths[0] });
+  constructor(fn, open, path = fn.paths[0]) {
+    Object.assign(this, { fn, path });
     this.card = el("div", { class: "card-place", "aria-live": "polite" }, el("p", { class: "note" }, t(fn.paths.length ? "code.look" : "code.around")));
-    this.sides = el("div", { class: "sides" });
+    this.lines = el("div", { class: "source" });
     this.element = el(
       "details",
       { class: "function", open },
       el("summary", {}, el("code", {}, `${fn.file}.py · ${fn.name}`)),
       this.calls(),
       fn.doc ? el("details", { class: "doc" }, el("summary", {}, t("code.doc")), el("pre", {}, fn.doc)) : null,
-      el("div", { class: "listing" }, this.sides, this.card),
+      el("div", { class: "listing" }, this.lines, this.card),
     );
     follow(["twin"], ({ twin }) => this.draw(twin));
   }
@@ -47,29 +51,44 @@ class Listing {
       this.path = path;
       this.draw(this.twin);
     };
-    return labelled(t("code.call"), choose(options, use));
+    const select = choose(options, use);
+    select.value = this.path;
+    return labelled(t("code.call"), select);
   }
 
   draw(twin) {
     this.twin = twin;
     const { reference, twin: other } = this.fn;
-    const sides = [this.side("reference", reference, twin && other)];
-    if (twin) sides.push(other ? this.side("twin", other, true) : el("p", { class: "note" }, t("code.no-twin")));
-    this.sides.replaceChildren(...sides);
+    const rows = twin && other ? this.pairs(reference, other) : reference.lines.map((words) => [this.line(words)]);
+    const headings = [["reference", "npgemma", reference], ...(twin && other ? [["twin-side", "torch_ref", other]] : [])];
+    const heads = headings.map(([side, folder, { line }]) => el("p", { class: "note" }, `${t(`code.${side}`)} · ${folder}/${this.fn.file}.py:${line}`));
+    this.lines.replaceChildren(
+      twin && !other ? el("p", { class: "note" }, t("code.no-twin")) : "",
+      ...[heads, ...rows].map((sides) => el("div", { class: sides.length > 1 ? "pair" : "single" }, sides)),
+    );
   }
 
-  side(which, { line, lines, changed }, marks) {
-    const marked = new Set(marks ? changed : []);
-    const rows = lines.map((words, i) =>
-      el(
-        "div",
-        { class: marked.has(i) ? "line changed" : "line" },
-        el("span", { class: "sign", "aria-label": marked.has(i) ? t("code.differs") : null }, marked.has(i) ? "≠" : " "),
-        el("span", {}, words.map(([text, kind]) => this.word(text, kind))),
-      ),
+  // Lines of both sides next to each other: those that differ are marked, equal ones face each other.
+  pairs(reference, twin) {
+    const rows = [];
+    for (let [i, j] = [0, 0]; i < reference.lines.length || j < twin.lines.length; ) {
+      const [ours, theirs] = [reference.changed.includes(i), twin.changed.includes(j)];
+      const equal = !ours && !theirs;
+      rows.push([
+        ours || equal ? this.line(reference.lines[i++], ours) : el("div", {}),
+        theirs || equal ? this.line(twin.lines[j++], theirs) : el("div", {}),
+      ]);
+    }
+    return rows;
+  }
+
+  line(words, marked = false) {
+    return el(
+      "div",
+      { class: marked ? "line changed" : "line" },
+      el("span", { class: "sign", "aria-label": marked ? t("code.differs") : null }, marked ? "≠" : " "),
+      el("span", {}, words.map(([text, kind]) => this.word(text, kind))),
     );
-    const heading = `${t(which === "reference" ? "code.reference" : "code.twin-side")} · ${which === "reference" ? "npgemma" : "torch_ref"}/${this.fn.file}.py:${line}`;
-    return el("div", { class: "side" }, el("p", { class: "note" }, heading), el("div", { class: "source", tabindex: "0", role: "region", "aria-label": heading }, rows));
   }
 
   // The card of an array; of one that a loop binds again, each of its values can be chosen.

@@ -30,6 +30,11 @@ export function row(array, i) {
 export const tokens = facts.answer.length;
 export const prefix = facts.patches + facts.prompt_ids.length;
 
+// The call whose logits an answer token was chosen from.
+export function callOf(token) {
+  return token === 0 ? "prefill.0" : `step.${token - 1}`;
+}
+
 export function nameOf(id) {
   return facts.names[id] ?? `#${id}`;
 }

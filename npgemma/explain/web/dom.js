@@ -23,8 +23,9 @@ export function opened(name, number, given = {}) {
 }
 
 // A share as a bar, with its number beside it.
-export function bar(share, text, strong = false) {
+export function bar(share, text, strong = false, colour = null) {
   const fill = el("span", { class: strong ? "fill strong" : "fill" });
+  if (colour) fill.style.background = colour;
   fill.style.inlineSize = `${Math.max(0, Math.min(1, share)) * 100}%`;
   return el("span", { class: "bar" }, el("span", { class: "track" }, fill), el("span", { class: "amount" }, text));
 }
@@ -69,7 +70,7 @@ export function table(heads, rows, caption) {
       {},
       el("caption", {}, caption),
       el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))),
-      el("tbody", {}, rows.map((cells) => el("tr", {}, cells.map((cell, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, cell))))),
+      el("tbody", {}, rows.map((cells) => el("tr", {}, cells.map((cell, i) => el(i ? "td" : "th", i ? { "data-head": heads[i] } : { scope: "row" }, cell))))),
     ),
   );
 }

@@ -6,44 +6,40 @@ export function canvas(width, height, label) {
   return el("canvas", { width, height, role: "img", "aria-label": label });
 }
 
-// The square that the model sees, as a canvas of its own size.
-export const seen = squareOf(values(facts.image.pixels), facts.image.side);
+// The square that the model sees, as a canvas of its own size; and the same in light greys, on which any colour shows.
+const pixels = values(facts.image.pixels);
+export const seen = squareOf((red, green, blue) => [red, green, blue]);
+const pale = squareOf((red, green, blue) => Array(3).fill(170 + (0.299 * red + 0.587 * green + 0.114 * blue) / 3));
 
-function squareOf(pixels, side) {
+function squareOf(painted) {
+  const side = facts.image.side;
   const square = el("canvas", { width: side, height: side });
   const context = square.getContext("2d");
   const data = context.createImageData(side, side);
   for (let i = 0; i < side * side; i++) {
-    data.data.set(pixels.subarray(3 * i, 3 * i + 3), 4 * i);
-    data.data[4 * i + 3] = 255;
+    data.data.set([...painted(...pixels.subarray(3 * i, 3 * i + 3)), 255], 4 * i);
   }
   context.putImageData(data, 0, 0);
   return square;
 }
 
-// A spotlight: the image is bright where weights are large, and dark elsewhere.
-export function spotlight(target, weights, columns, most = Math.max(...weights)) {
+// Orange on the grey image: the stronger, the larger a patch's level is, from 0 to 1.
+export function heat(target, levels, columns) {
   const context = target.getContext("2d");
   const side = target.width / columns;
-  context.imageSmoothingEnabled = true;
-  context.drawImage(seen, 0, 0, target.width, target.height);
-  weights.forEach((weight, i) => {
-    const light = most > 0 ? Math.min(1, weight / most) : 0;
-    context.fillStyle = `rgb(8 10 24 / ${(0.9 * (1 - Math.sqrt(light))).toFixed(3)})`;
+  context.drawImage(pale, 0, 0, target.width, target.height);
+  levels.forEach((level, i) => {
+    context.fillStyle = `rgb(213 94 0 / ${Math.max(0, Math.min(1, level)).toFixed(3)})`;
     context.fillRect((i % columns) * side, Math.floor(i / columns) * side, side, side);
   });
 }
 
-// From dark blue over green to yellow: lightness rises with the value, so that grey shows it too.
-const STOPS = [[24, 16, 62], [49, 66, 129], [39, 126, 142], [73, 187, 110], [243, 229, 80]];
-
-function tint(level) {
-  const place = (level / 255) * (STOPS.length - 1);
-  const stop = Math.min(Math.floor(place), STOPS.length - 2);
-  return STOPS[stop].map((low, i) => low + (STOPS[stop + 1][i] - low) * (place - stop));
+// A scale of colours (`tint` or `heat`) with what its two ends stand for.
+export function scale(kind, low, high) {
+  const strip = el("span", { class: `strip ${kind}` });
+  if (kind === "tint") strip.style.backgroundImage = `linear-gradient(to right, ${facts.palette.map((rgb) => `rgb(${rgb})`)})`;
+  return el("p", { class: "scale" }, low, strip, high);
 }
-
-const PALETTE = Array.from({ length: 256 }, (_, level) => tint(level));
 
 // Values of 8 bits as an image: one pixel a value, which CSS enlarges.
 export function tinted(levels, rows, columns, label) {
@@ -51,7 +47,7 @@ export function tinted(levels, rows, columns, label) {
   target.classList.add("values");
   const context = target.getContext("2d");
   const data = context.createImageData(columns, rows);
-  levels.forEach((level, i) => data.data.set([...PALETTE[level], 255], 4 * i));
+  levels.forEach((level, i) => data.data.set([...facts.palette[level], 255], 4 * i));
   context.putImageData(data, 0, 0);
   return target;
 }

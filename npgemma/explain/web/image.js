@@ -1,13 +1,13 @@
 // 2: what the model sees.
 import { facts, row } from "./data.js";
 import { el, opened, pressed, walkable } from "./dom.js";
-import { boxed, canvas, levelsOf, seen, spotlight, tinted } from "./draw.js";
+import { boxed, canvas, heat, levelsOf, scale, seen, tinted } from "./draw.js";
 import { number, t } from "./texts.js";
 import { codeBeside } from "./code.js";
 
 const { grid, side, patch: patchSide, size } = facts.image;
 
-export function image(name, place, whole) {
+export function image(name, place) {
   const body = opened(name, place, { columns: size[0], rows: size[1], side, grid, patches: facts.patches, patch: patchSide });
   const detail = el("div", { class: "detail", "aria-live": "polite" });
   const buttons = Array.from({ length: facts.patches }, (_, patch) =>
@@ -30,12 +30,11 @@ export function image(name, place, whole) {
   body.append(
     el(
       "div",
-      { class: "three" },
-      el("figure", {}, boxed(whole, [], t("question.image"), 448), el("figcaption", {}, t("image.before", { columns: size[0], rows: size[1] }))),
+      { class: "two" },
       el("figure", {}, square, el("figcaption", {}, t("image.after", { side }))),
       detail,
     ),
-    codeBeside(["patchify", "embed_patches", "encode", "self_attention", "mlp", "project"]),
+    codeBeside(["patchify", "embed_patches", "encode", "self_attention", "mlp", "project"], () => "encode_image.0"),
   );
   choosePatch(0);
 }
@@ -60,7 +59,7 @@ function embedding(patch) {
   const label = t("image.embedding", { width: numbers.length, low: number(Math.min(...numbers)), high: number(Math.max(...numbers)) });
   const strip = tinted(levelsOf(numbers), 1, numbers.length, label);
   strip.classList.add("strip");
-  return [el("figure", {}, strip, el("figcaption", {}, label))];
+  return [el("figure", {}, strip, scale("tint", number(Math.min(...numbers)), number(Math.max(...numbers))), el("figcaption", {}, label))];
 }
 
 function similarity(patch) {
@@ -68,6 +67,6 @@ function similarity(patch) {
   const levels = row(facts.image.similarity, patch);
   const label = t("image.similarity", { patch });
   const map = canvas(grid * 16, grid * 16, label);
-  spotlight(map, levels.map((level) => Math.max(0, level - 128)), grid, 127);
-  return [el("figure", {}, map, el("figcaption", {}, label))];
+  heat(map, Array.from(levels, (level) => (level - 127.5) / 127.5), grid);
+  return [el("figure", {}, map, scale("heat", "0", "1"), el("figcaption", {}, label))];
 }

@@ -1,7 +1,7 @@
 // 6: what it was about to say.
-import { facts, prefix, shown, tokenAt, values } from "./data.js";
+import { callOf, facts, prefix, shown, tokenAt, values } from "./data.js";
 import { bar, choose, el, labelled, opened, table } from "./dom.js";
-import { follow } from "./state.js";
+import { follow, state } from "./state.js";
 import { percent, t } from "./texts.js";
 import { codeBeside } from "./code.js";
 
@@ -17,7 +17,7 @@ export function lens(name, place) {
   for (let position = facts.lens.first; position <= last; position++) options.push([position, option(position)]);
   const select = choose(options, (position) => draw(Number(position)));
   const draw = (position) => rows.replaceChildren(layers(position));
-  body.append(labelled(t("lens.position"), select), rows, codeBeside(["run_blocks", "block", "geglu", "unembed"]));
+  body.append(labelled(t("lens.position"), select), rows, codeBeside(["run_blocks", "block", "geglu", "unembed"], () => `${callOf(state().token)}/`));
   follow(["token"], ({ token }) => {
     select.value = String(prefix - 1 + token);
     draw(prefix - 1 + token);

@@ -10,7 +10,7 @@ export function weights(token, layer, head) {
 }
 
 // Of the image, weights are those of regions: of single patches, unless there are too many.
-export const regions = facts.attention.grid ** 2;
+const regions = facts.attention.grid ** 2;
 
 // Those of the image alone.
 export function onImage(token, layer, head) {
@@ -39,12 +39,10 @@ export function objectOf(token) {
   return facts.objects.find(({ tokens: [first, last], patches }) => patches && token >= first && token <= last);
 }
 
-// How much of a head's attention falls on an object's box: of all, and within what goes to the image.
+// How much of a head's attention falls on an object's box.
 export function onObject(token, layer, head, thing) {
-  const all = onImage(token, layer, head);
   const inside = values(thing.patches);
-  const share = sum(all.map((weight, i) => weight * inside[i]));
-  return { share, within: share / (sum(all) || 1) };
+  return sum(onImage(token, layer, head).map((weight, i) => weight * inside[i]));
 }
 
 // The part of the image that the box covers: a head that looks everywhere alike has this share on the object.

@@ -1,8 +1,8 @@
 // The page: its sections in the order of the data, and the hooks for tests and other tools.
-import { dictionary, facts } from "./data.js";
+import { dictionary, facts, tokens } from "./data.js";
 import { el } from "./dom.js";
 import { original } from "./draw.js";
-import { change } from "./state.js";
+import { change, state } from "./state.js";
 import { t } from "./texts.js";
 import { chips } from "./chips.js";
 import { onImage } from "./looks.js";
@@ -39,7 +39,9 @@ function contents() {
 function followed() {
   const toolbar = document.getElementById("follow");
   toolbar.setAttribute("aria-label", t("chips.toolbar"));
-  toolbar.append(el("span", { class: "caption" }, t("chips.toolbar")), chips());
+  const step = (by) => () => change({ token: Math.max(0, Math.min(tokens - 1, state().token + by)) });
+  const button = (key, by) => el("button", { type: "button", class: "plain", "aria-label": t(`chips.${key}`), onclick: step(by) }, by < 0 ? "‹" : "›");
+  toolbar.append(el("span", { class: "caption" }, t("chips.toolbar")), button("previous", -1), chips(), button("next", 1));
 }
 
 window.tour = {

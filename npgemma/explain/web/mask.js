@@ -7,6 +7,9 @@ import { compared } from "./chips.js";
 import { codeBeside } from "./code.js";
 
 const KINDS = ["prefix", "causal"];
+// Of a cell that may be looked at, by who looks at what; and of one that may not, a grey that differs from both grounds.
+const [image, , prompt, answer] = facts.parts;
+const COLOURS = { image, prompt, answer, none: "#d5d7dc" };
 
 export function mask(name, place) {
   const body = opened(name, place);
@@ -29,12 +32,25 @@ export function mask(name, place) {
     el(
       "div",
       { class: "two" },
-      matrix ? el("figure", {}, matrix.canvas, el("figcaption", {}, t("mask.keys"))) : el("p", { class: "note" }, t("mask.too-large")),
+      matrix ? el("figure", {}, labelledMatrix(matrix), legend(), el("figcaption", {}, t("mask.keys"))) : el("p", { class: "note" }, t("mask.too-large")),
       el("div", {}, sentence, answer),
     ),
     codeBeside(["prefix_lm", "sliding_window", "positions"]),
   );
   use(kind);
+}
+
+// The parts of the sequence along both sides of the matrix.
+function labelledMatrix({ canvas, sides }) {
+  return el("div", { class: "labelled-matrix" }, el("span", { class: "corner" }, t("mask.axes")), ...sides, canvas);
+}
+
+function legend() {
+  return el("ul", { class: "legend" }, Object.entries(COLOURS).map(([part, colour]) => {
+    const swatch = el("span", { class: "swatch" });
+    swatch.style.background = colour;
+    return el("li", {}, swatch, t(`mask.colour-${part}`));
+  }));
 }
 
 function answerUnder(kind) {
@@ -50,6 +66,7 @@ class Matrix {
     this.sentence = sentence;
     this.canvas = canvas(10, 10, t("mask.matrix"));
     this.canvas.classList.add("matrix");
+    this.sides = ["columns", "rows"].map((side) => el("div", { class: `parts ${side}` }));
     this.canvas.tabIndex = 0;
     this.canvas.setAttribute("role", "application");
     // A patch in the middle and the prompt's first word: what the two masks disagree about.
@@ -62,6 +79,14 @@ class Matrix {
   show(cells, total, kind) {
     Object.assign(this, { cells, total, kind, scale: Math.max(2, Math.round(520 / total)) });
     this.canvas.width = this.canvas.height = total * this.scale;
+    const lengths = { image: facts.patches, prompt: prefix - facts.patches, answer: total - prefix };
+    for (const side of this.sides) {
+      side.replaceChildren(...Object.entries(lengths).filter(([, length]) => length > 0).map(([part, length]) => {
+        const label = el("span", {}, t(`part.${part === "answer" ? "answer-tokens" : part}`));
+        label.style.flexGrow = length;
+        return label;
+      }));
+    }
     this.move(this.query, this.key);
   }
 
@@ -92,22 +117,24 @@ class Matrix {
     const context = this.canvas.getContext("2d");
     const side = this.scale;
     const gap = side > 8 ? 1 : 0;
-    context.fillStyle = "#1b1d2b";
+    context.fillStyle = COLOURS.none;
     context.fillRect(0, 0, this.canvas.width, this.canvas.height);
     for (let i = 0; i < this.cells.length; i++) {
       if (!this.cells[i]) continue;
       const [query, key] = [Math.floor(i / this.total), i % this.total];
-      context.fillStyle = query >= prefix || key >= prefix ? "#f2c14e" : key < facts.patches ? "#7fb8d6" : "#b8dcea";
+      context.fillStyle = query >= prefix || key >= prefix ? COLOURS.answer : key < facts.patches ? COLOURS.image : COLOURS.prompt;
       context.fillRect(key * side, query * side, side - gap, side - gap);
     }
-    context.strokeStyle = "#ff5d3b";
-    context.lineWidth = 2;
-    context.strokeRect(0, this.query * side, this.canvas.width, side);
-    context.strokeRect(this.key * side, 0, side, this.canvas.height);
+    for (const [colour, width] of [["#fff", 3], ["#000", 1]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = width;
+      context.strokeRect(0, this.query * side, this.canvas.width, side);
+      context.strokeRect(this.key * side, 0, side, this.canvas.height);
+    }
   }
 }
 
-function described(position) {
+export function described(position) {
   const { kind, id, patch } = tokenAt(position);
   return kind === "image" ? t("token.image", { patch }) : t(`token.${kind}`, { position, word: shown(id) });
 }

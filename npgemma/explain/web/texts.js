@@ -16,11 +16,10 @@ export function number(value, digits = 4) {
   return text.replace(/-/g, "−");
 }
 
-export function percent(share) {
-  const value = 100 * share;
-  if (value > 0 && value < 0.01) return "< 0.01 %";
-  if (value < 100 && value > 99.99) return "> 99.99 %";
-  return `${value.toFixed(value >= 99.95 || value < 9.995 ? 2 : 1)} %`;
+// One way to write a share, so that a column of them can be compared.
+export function percent(share, digits = 1) {
+  if (share === Infinity) return "∞ %";
+  return `${(100 * share).toFixed(digits).replace("-", "−")} %`;
 }
 
 export function megabytes(bytes) {

@@ -1,9 +1,9 @@
 // 7: what would break it: known mistakes, and tokens that are hidden from the newest one.
-import { facts, row, shown } from "./data.js";
+import { callOf, facts, row, shown } from "./data.js";
 import { bar, el, opened, walkable } from "./dom.js";
-import { boxed, canvas, seen } from "./draw.js";
-import { follow } from "./state.js";
-import { percent, t } from "./texts.js";
+import { boxed, canvas, heat, scale } from "./draw.js";
+import { follow, state } from "./state.js";
+import { number, percent, t } from "./texts.js";
 import { compared } from "./chips.js";
 import { probability } from "./sampling.js";
 import { codeBeside } from "./code.js";
@@ -18,7 +18,7 @@ export function whatIf(name, place, whole) {
     el("h3", {}, t("what-if.knockouts")),
     el("p", {}, t("what-if.knockouts-intro")),
     ...hiding(),
-    codeBeside(["prefix_lm", "attend"]),
+    codeBeside(["prefix_lm", "attend"], () => `${callOf(state().token)}/`),
   );
 }
 
@@ -52,9 +52,10 @@ function verdict(ids, boxes) {
 
 // One button for each region: darker where the probability falls further without it.
 function hiding() {
-  const map = canvas(448, 448, t("what-if.map"));
+  const map = canvas(448, 448, t("what-if.label"));
   const detail = el("p", { class: "sentence", "aria-live": "polite" });
   const list = el("dl", { class: "shares" });
+  const [range, told] = [el("div", {}), el("figcaption", {})];
   let [token, region] = [0, 0];
   const buttons = Array.from({ length: side * side }, (_, i) => el("button", { type: "button", "data-knockout": i }));
   const tell = () => (detail.textContent = sentence(token, region));
@@ -68,48 +69,38 @@ function hiding() {
     token = state.token;
     region = furthest(token);
     drawFalls(map, buttons, token);
+    const { most } = fallsOf(token);
+    range.replaceChildren(scale("heat", percent(0), `−${number(100 * Math.max(0, most), 2)} %`));
+    told.textContent = t(most < 0.01 ? "what-if.no-fall" : "what-if.map");
     list.replaceChildren(...groupBars(token));
     tell();
   });
-  const figure = el("figure", {}, square, el("figcaption", {}, t("what-if.map")));
+  const figure = el("figure", {}, square, range, told);
   return [el("div", { class: "two" }, figure, el("div", {}, detail, list))];
 }
 
 // The region without which the probability falls furthest.
 function furthest(token) {
-  const after = Array.from(row(facts.knockouts.probability, token).subarray(1, 1 + side * side));
-  return after.indexOf(Math.min(...after));
+  const { falls, most } = fallsOf(token);
+  return falls.indexOf(most);
+}
+
+// Parts of the probability that are lost without each region; `most` is the largest, which is full orange.
+function fallsOf(token) {
+  const all = row(facts.knockouts.probability, token);
+  const falls = Array.from({ length: side * side }, (_, i) => 1 - all[1 + i] / all[0]);
+  return { falls, most: Math.max(...falls) };
 }
 
 function drawFalls(map, buttons, token) {
-  const all = row(facts.knockouts.probability, token);
-  const falls = buttons.map((_, i) => Math.max(0, 1 - all[1 + i] / all[0]));
-  const context = map.getContext("2d");
-  const size = map.width / side;
-  context.drawImage(seen, 0, 0, map.width, map.height);
-  falls.forEach((fall, i) => {
-    const [x, y] = [(i % side) * size, Math.floor(i / side) * size];
-    context.fillStyle = `rgb(120 0 40 / ${(0.85 * fall).toFixed(3)})`;
-    context.fillRect(x, y, size, size);
-    if (fall >= 0.05) writeFall(context, fall, x + size / 2, y + size / 2);
-    buttons[i].setAttribute("aria-label", sentence(token, i));
-  });
-}
-
-function writeFall(context, fall, x, y) {
-  context.font = "600 14px system-ui, sans-serif";
-  context.textAlign = "center";
-  context.lineWidth = 3;
-  context.strokeStyle = "#000";
-  context.fillStyle = "#fff";
-  const text = `−${Math.round(100 * fall)} %`;
-  context.strokeText(text, x, y + 5);
-  context.fillText(text, x, y + 5);
+  const { falls, most } = fallsOf(token);
+  heat(map, falls.map((fall) => (most > 0 ? fall / most : 0)), side);
+  buttons.forEach((button, i) => button.setAttribute("aria-label", sentence(token, i)));
 }
 
 function sentence(token, region) {
   const all = row(facts.knockouts.probability, token);
-  const given = { token: token + 1, word: shown(facts.answer[token]), region, before: percent(all[0]), after: percent(all[1 + region]) };
+  const given = { token: token + 1, word: shown(facts.answer[token]), region, before: percent(all[0], 4), after: percent(all[1 + region], 4) };
   return t(side === facts.image.grid ? "what-if.hidden" : "what-if.hidden-region", given);
 }
 
