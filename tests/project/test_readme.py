@@ -79,7 +79,6 @@ TESTED_ELSEWHERE = {
     "python cli.py diagnose --logits FILE": "tests/porting/test_logits.py::test_the_command",
     "python cli.py compare PORT --map MAP": ("tests/command/test_compare_command.py::test_files_of_other_programs"),
     "python -m tiny.training evaluate": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
-    "python -m tiny.training gallery": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python -m tiny.training train": "tests/tiny/test_tiny.py::test_a_checkpoint_can_be_made",
     "python reports/attacks.py --only TEXT": "tests/project/test_attacks.py",
     "python reports/readme.py bench DIR cuda": "needs a quiet machine with a CUDA device; writes into the project",
