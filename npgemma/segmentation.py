@@ -1,6 +1,6 @@
 """From sixteen mask tokens to a mask: what the ``<seg>`` of an answer to ``segment ...`` draw.
 
-A language model writes tokens, not pixels; so masks were given an alphabet. The answer names a box and sixteen of 128
+A language model predicts tokens, not pixels; so masks were given an alphabet. The answer names a box and sixteen of 128
 codes, ``<seg000>`` to ``<seg127>``, tokens like any others. Each code stands for a vector; four rows of four vectors
 are a very coarse image of the mask, which convolutions refine, doubling its sides four times: 64 x 64 cells, to be
 stretched over the box. Codes and convolutions were trained together with an encoder: it made sixteen vectors of a mask,
