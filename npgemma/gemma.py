@@ -2,8 +2,8 @@
 
 Gemma 2B is the decoder of PaliGemma 3B. Its blocks are built like the vision tower's (a residual stream, a norm before
 attention and before the MLP: ``siglip.py``), with RMSNorm, rotary positions, a mask, several query heads for one
-key/value head, and a gated MLP; no biases anywhere. The table that embeds a token is also the output head. Official
-code: ``big_vision/models/ppp/gemma.py`` (variant gemma_2b); paper: Gemma Team, arXiv 2403.08295.
+key/value head, and a gated MLP; no biases anywhere. The table that embeds a token also turns vectors into logits (the
+output head). Official code: ``big_vision/models/ppp/gemma.py`` (variant gemma_2b); paper: Gemma Team, arXiv 2403.08295.
 
 *Next:* ``paligemma.py``.
 """

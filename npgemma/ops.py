@@ -118,7 +118,7 @@ def gelu(x):
     -----
     Two matrix products in a row are one matrix product, unless a nonlinear function (an activation function) stands
     between them. ReLU, ``max(x, 0)``, suffices, but makes every negative number 0, -0.01 as well as -10, and with it
-    the *gradient*, which training follows: how much the loss, a measure of error, would change with a weight. GELU is
+    the *gradient* that training goes by: how much the loss, a measure of error, would change with a weight. GELU is
     smooth: numbers near zero pass in part, and only large negative ones are stopped.
 
     The exact form, with the error function, moves the embedded model's logits by up to 7e-3: close enough to look right
