@@ -46,7 +46,7 @@ def layer_norm(x, p, epsilon):
     return centred / np.sqrt(variance + epsilon) * p.scale + p.bias
 
 def rms_norm(x, scale, epsilon):
-    """RMSNorm: scale every token to a root mean square of 1, then by a learned scale that is stored minus 1."""
+    """RMSNorm: scale every token to a root mean square of 1, then multiply each channel by a learned gain."""
     mean_square = (x * x).mean(axis=-1, keepdims=True)
     return x / np.sqrt(mean_square + epsilon) * (1 + scale)
 
@@ -186,7 +186,7 @@ def gemma_grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
     return einsum("BTNH,NHD->BTD", mixed_BTNH, p.o)
 
 def geglu(x_BTD, p):
-    """Gated MLP: transform each token by itself, ``(gelu(x @ gate) * (x @ up)) @ down``."""
+    """Gated MLP (GeGLU, a GELU-gated linear unit): ``(gelu(x @ gate) * (x @ up)) @ down``, for each token by itself."""
     gate_BTF = gelu(einsum("BTD,DF->BTF", x_BTD, p.gate))
     hidden_BTF = gate_BTF * einsum("BTD,DF->BTF", x_BTD, p.up)
     return einsum("BTF,FD->BTD", hidden_BTF, p.down)

@@ -86,11 +86,12 @@ def fraction(location: str) -> float:
     The model was trained on ``round(fraction * 1023)`` (``big_vision/pp/proj/paligemma/segmentation.py``). Many
     programs divide by 1024 instead, which moves the far edge by a thousandth of the side.
 
-    Why neighbours of the right location become likely too: images that look alike to the model have now 430, now 432
-    as the right answer, and the loss is least when each has the probability with which it is right. All logits are
-    products with one vector, so training turns the rows of neighbours the same way, however they started. (The embedded
-    checkpoint's training was short and was helped: in ``tiny/training/places.py`` rows of near locations start alike,
-    and a near miss counts as nearly right.)
+    Why neighbours of the right location become likely too: of two images that look the same to the model, one has 430
+    as the right answer and the other 432; the loss is lowest if the model gives each location the share of cases in
+    which it is right. The logit of ``<locN>`` is the dot product of row N of the table with the final vector v.
+    Whenever N or N + 1 is right for nearly the same v, the gradient adds a little of v to that row, so both rows come
+    to point along the same v's, however they started. (The embedded checkpoint's training was short and was helped: in
+    ``tiny/training/places.py`` rows of near locations start alike, and a near miss counts as nearly right.)
 
     Examples
     --------

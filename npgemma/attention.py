@@ -6,9 +6,9 @@ found by; and a *value*, which is what the token hands over. The dot product of 
 two point the same way. A token then takes the mean of all values, weighted by the softmax of these products: tokens
 whose keys match its query count, others hardly.
 
-Several *heads* do this side by side, each with queries of its own. One head makes one mean, with the same weights for
-all its channels: looking at two places at once, it hands over a blend of two values. Several heads fetch several means
-and keep them apart, on different channels.
+Several *heads* do this side by side, each with queries, keys and values of its own (unless heads share keys and values:
+`attend`). One head makes one mean, with the same weights for all its channels: looking at two places at once, it hands
+over a blend of two values. Several heads fetch several means and keep them apart, on different channels.
 
 *Next:* ``image.py``.
 """
@@ -45,8 +45,8 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
     Notes
     -----
     Why ``/ sqrt(H)``: a dot product of H independent terms of variance 1 has variance H. Undivided, the scores of wide
-    heads would lie so far apart that the softmax picks one key before anything is learned; and where a softmax is that
-    sure, its gradient is nearly zero, so that the queries could not learn to look elsewhere.
+    heads would lie so far apart that the softmax picks one key before anything is learned; and a softmax that sure is
+    flat (`npgemma.ops.layer_norm`), so that the queries could not learn to look elsewhere.
 
     References
     ----------

@@ -7,18 +7,21 @@ has three, red, green and blue. In attention tokens read from each other: a toke
 *key*, and hands over its *value*. N is the *head*, one of several attentions side by side, and H the channel in it. The
 *cache* holds keys and values of tokens that were read before.
 
-Letters keep their meaning in the whole project, in names and in einsum formulas alike, but for the six to which the
-table gives two meanings (D, C, U, W, y, x). D, N, K, G, H and F have one size in SigLIP and another in Gemma. Suffixes
-are not comments that can go stale: `npgemma.record` reads the names of the *forward pass*, the way from image and
-prompt to the next token, while it runs, and a test compares every suffix with the array it belongs to.
+Letters keep their meaning in the whole project, in names and in einsum formulas alike, but for the six to which `AXES`
+gives two meanings (D, C, U, W, y, x). D, N, K, G, H and F have one size in SigLIP and another in Gemma. Suffixes are
+not comments that can go stale: `npgemma.record` reads the names of the *forward pass*, the way from image and prompt to
+the next token, while it runs, and a test compares every suffix with the array it belongs to.
 
 These have no suffix: scalars; a plain ``x`` of any shape; weights, the numbers that were learned (``p`` holds those of
-the part), whose axes ``params.py`` declares; and arrays with an axis that no letter fits, because it was cut short,
-joined with another, has length one, or grows (``whole``, ``each``, ``cos`` and ``sin``, ``growing``).
+the part), whose axes ``params.py`` declares, unless an example makes small ones of its own; and arrays with an axis
+that no letter fits, because it was cut short, joined with another, has length one, or grows (``whole``, ``each``,
+``cos`` and ``sin``, ``growing``).
 
-The table below is to come back to; its other words are explained along the way and in ``docs/glossary.md``.
+`AXES` lists the letters, to be looked up as they come; the files that use its other words explain them, and so does
+``docs/glossary.md``.
 
-Inside a function a letter has one size. At a call the same axis may get another letter:
+Inside a function a letter has one size, but for S where a token is added: in the cache, and at each step of
+``generate``. At a call the same axis may get another letter:
 
 ===================================================  ============  ============
 call                                                 caller says   callee says
@@ -29,6 +32,7 @@ call                                                 caller says   callee says
 ``paligemma.logits`` calls ``gemma.unembed``         S             T
 ``grouped_query_attention`` calls ``rope.rotate``    K (of keys)   N
 ``siglip.self_attention`` calls ``attend``           T (of keys)   S
+``mask.sliding_window`` calls ``positions``          S             T
 ``decode_masks`` calls ``residual_block``            U, W          Y, X
 ===================================================  ============  ============
 
@@ -46,7 +50,7 @@ from npgemma.config import Config
 
 AXES = {
     "B": "batch: one image with its prompt",
-    "T": "tokens of this call (the queries); in the vision tower, patches",
+    "T": "tokens of this call (the queries); those of the vision tower are patches",
     "S": "tokens that can be seen (the keys): the cached ones and those of this call",
     "D": "model width: the channels of the residual stream; in the mask codebook, of a code's vector",
     "N": "query heads",
@@ -55,7 +59,7 @@ AXES = {
     "H": "head width: channels of one head",
     "h": "half the head width: one rotation each",
     "F": "hidden width of the MLP",
-    "V": "vocabulary rows",
+    "V": "rows of the vocabulary, the list of all tokens",
     "L": "layers (cache buffers only)",
     "P": "image tokens, where the towers meet",
     "E": "vision width, where the towers meet",
@@ -66,8 +70,8 @@ AXES = {
     "O": "channels that come out of a convolution",
     "y": "rows inside one patch, or of a convolution's kernel",
     "x": "columns inside one patch, or of a convolution's kernel",
-    "U": "rows of patches in an image, or of codes in a mask",
-    "W": "columns of patches in an image, or of codes in a mask",
+    "U": "rows of patches in an image; of codes in a mask, and of the finer grids made of them",
+    "W": "columns of patches in an image; of codes in a mask, and of the finer grids made of them",
     "M": "codes of one mask, in reading order",
     "Q": "codes in the codebook",
     "R": "ranks: tokens of the vocabulary, from the most probable down",

@@ -1,10 +1,10 @@
 """The key/value cache: the keys and values of past tokens, kept so that none is computed twice.
 
 Nothing that is computed later changes what was computed before: image and prompt are computed in one call and read from
-each other only, and each token of the answer reads from what stands before it. So the keys and values of a token stay
-right for the rest of the answer. (A query serves only its own token's output, which is computed once.) A step then runs
-*one* new token through the blocks and reads the rest from here. Without a cache the tenth step would run the blocks
-over 256 image tokens, a prompt of 5 and 10 tokens of the answer: 271 tokens instead of one.
+each other only, and each token of the answer reads from itself and what stands before it. So the keys and values of a
+token stay right for the rest of the answer. (A query serves only its own token's output, which is computed once.) A
+step then runs *one* new token through the blocks and reads the rest from here. Without a cache the tenth step would run
+the blocks over 256 image tokens, a prompt of 5 and 10 tokens of the answer: 271 tokens instead of one.
 
 The price is memory: 2 L K H numbers a token, for the 3B model 2 x 18 x 1 x 256 = 9216, in float32 37 kB, and 302 MB for
 all 8192 tokens of a full context. With a key/value head for each of its eight query heads that would be 2.4 GB.
@@ -33,7 +33,8 @@ class KVCache:
 
     Examples
     --------
-    One layer, one head of one channel. Prefill stores the keys 1, 2, 3; two steps add one key each:
+    One layer, one head of one channel. *Prefill* (image and prompt, in one call) stores the keys 1, 2, 3; two steps add
+    one key each:
 
     >>> import numpy as np
     >>> from types import SimpleNamespace

@@ -40,11 +40,11 @@ class TextConfig:
     layers: int  # blocks
     query_heads: int
     key_value_heads: int
-    head_width: int  # not width / query_heads: Gemma chooses it freely
+    head_width: int  # not always width / query_heads: Gemma 2 2B has 256, and not 2304 / 8 = 288
     vocabulary: int  # rows of the embedding table
     context_length: int = 8192  # the most tokens of image, prompt and answer together
     epsilon: float = 1e-6  # in RMSNorm
-    rope_theta: float = 10000.0
+    rope_theta: float = 10000.0  # explained in ``rope.py``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +76,9 @@ class Config:
     text: TextConfig  # Gemma2Config in PaliGemma 2
     # The id that Hugging Face's prompts have where image tokens go. The model never looks it up.
     image_token: int = IMAGE_TOKEN
-    pad_token: int = 0
+    pad_token: int = 0  # fills up the shorter rows of a batch
     eos_tokens: tuple[int, ...] = (1,)  # each of them ends an answer
-    bos_token: int = 2
+    bos_token: int = 2  # begins every text
 
     @property
     def image_tokens(self) -> int:
@@ -86,7 +86,7 @@ class Config:
         return (self.vision.image_size // self.vision.patch_size) ** 2
 
     def image_tokens_of(self, pixels: Any) -> int:
-        """Tokens that the images of one prompt become: of one (B, Y, X, 3), or of I (B, I, Y, X, 3)."""
+        """Tokens that a prompt's images become: pixels (B, Y, X, 3) hold one a prompt, (B, I, Y, X, 3) hold I."""
         return self.image_tokens * (1 if pixels.ndim == 4 else pixels.shape[1])
 
 

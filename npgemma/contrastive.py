@@ -1,9 +1,8 @@
 """What SigLIP was trained with: its sigmoid loss, and CLIP's softmax loss, which it replaced.
 
-Inference never calls these. The sigmoid loss gave SigLIP its name (*sig*moid loss for *l*anguage-*i*mage
-*p*re-training). In a batch caption b belongs to image b and to no other image. CLIP, an earlier model, lets all
-captions of the batch compete for an image, and all images for a caption, while the sigmoid loss judges each pair by
-itself.
+Only training calls these. The sigmoid loss gave SigLIP its name (*sig*moid loss for *l*anguage-*i*mage *p*re-training).
+In a batch caption b belongs to image b and to no other image. CLIP, an earlier model, lets all captions of the batch
+compete for an image, and all images for a caption, while the sigmoid loss judges each pair by itself.
 
 *Next:* ``projector.py``. *Skip on a first reading:* `softmax_loss`.
 """
@@ -34,7 +33,8 @@ def sigmoid_loss(image_BD, text_BD, scale, bias):
     -----
     The product of two vectors of length 1 lies between -1 and 1. Without a scale the surest yes would be sigmoid(1),
     0.73. Without a bias a pair of product 0, which has nothing in common, would be half a yes; a batch has B - 1 such
-    pairs for each right one, and no three vectors can all be opposite. (A softmax sees differences, and needs none.)
+    pairs for each right one, and training cannot push all wrong pairs to -1 instead, for three vectors cannot all be
+    opposite. (A softmax sees only differences of logits, so it needs no bias.)
 
     References
     ----------

@@ -2,8 +2,8 @@
 
 Gemma 2B is the decoder of PaliGemma 3B. Its blocks are built like the vision tower's (a residual stream, a norm before
 attention and before the MLP: ``siglip.py``), with RMSNorm, rotary positions, a mask, several query heads for one
-key/value head, and a gated MLP; no biases anywhere. The table that embeds a token is also the output head. Official
-code: ``big_vision/models/ppp/gemma.py`` (variant gemma_2b); paper: Gemma Team, arXiv 2403.08295.
+key/value head, and a gated MLP; no biases anywhere. The table that embeds a token also turns vectors into logits (the
+output head). Official code: ``big_vision/models/ppp/gemma.py`` (variant gemma_2b); paper: Gemma Team, arXiv 2403.08295.
 
 *Next:* ``paligemma.py``.
 """
@@ -38,10 +38,9 @@ def embed_tokens(ids_BT, p):
     knows of a word thus serves when the word is read and when it is written.
 
     As output directions rows must be short, about 1 long: the last norm makes vectors about sqrt(D) long, so that
-    longer rows would make huge logits. As inputs, rows of length 1 would be too short. A block reads a vector that its
-    norm has made about sqrt(D) long; if the block's matrices keep lengths, it adds a vector of that length, beside
-    which a row of length 1 would be lost. Hence the factor sqrt(D): 45.25 for the 2048 channels of Gemma 2B, 48 for the
-    2304 of Gemma 2 2B.
+    longer rows would make huge logits. As inputs, rows of length 1 would be too short. In 2048 channels a norm's output
+    is about 45 long, and a block that adds a vector of such a length drowns a word of length 1, but not one of length
+    45. Hence the factor sqrt(D): 45.25 for the 2048 channels of Gemma 2B, 48 for the 2304 of Gemma 2 2B.
 
     Image tokens get no such factor: the projector learned to give them their length. Older versions of Hugging Face
     (before its pull request 44432) divide the image by the factor first and then multiply everything: the same numbers,
@@ -86,9 +85,10 @@ def run_blocks(x_BTD, prefix_BS, valid_BS, p, config, cache=None):
 
     Notes
     -----
-    Why 18 blocks and not one: a block asks with what its tokens know already, so what one finds out only the next can
-    ask for. To detect a red circle, image tokens first read what is wanted, then the newline looks for those that are
-    it: two blocks at least. ``docs/overview.md`` shows what is left when only the first blocks run.
+    Why 18 blocks and not one: a block's queries are made of what its tokens knew before it; what this block finds out
+    can only be used in the next block's queries. To detect a red circle, image tokens first read in the prompt what is
+    wanted, then the newline looks for the tokens that fit: two blocks at least. ``docs/overview.md`` shows what is left
+    when only the first blocks run.
     """
     new = x_BTD.shape[1]
     angle_BTh = angles(positions(valid_BS, new), config.head_width, config.rope_theta)
@@ -164,7 +164,7 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
 
 @in_blocks_of_tokens
 def geglu(x_BTD, p):
-    """Gated MLP: transform each token by itself, ``(gelu(x @ gate) * (x @ up)) @ down``.
+    """Gated MLP (GeGLU, a GELU-gated linear unit): ``(gelu(x @ gate) * (x @ up)) @ down``, for each token by itself.
 
     Parameters
     ----------

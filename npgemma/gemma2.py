@@ -1,8 +1,9 @@
 """Gemma 2, the decoder of PaliGemma 2: what differs from ``gemma.py``, to be read after it.
 
 Norms follow attention and the MLP as well as precede them; scores and logits are soft-capped; every second block has a
-sliding window; and the scale of the scores is the config's. Arguments and results are those of the functions of the
-same name in ``gemma.py``; ``p`` and ``config`` are `npgemma.params.Gemma2TextParams`, or its part, and
+sliding window; and the scale of the scores is the config's. (In the sizes, two query heads share a key/value head,
+where in Gemma 2B all eight do; and a second token, 107, ends an answer too.) Arguments and results are those of the
+functions of the same name in ``gemma.py``; ``p`` and ``config`` are `npgemma.params.Gemma2TextParams`, or its part, and
 `npgemma.config.Gemma2Config`. Official code: ``big_vision/models/ppp/gemma.py`` (variants gemma2_2b, gemma2_9b,
 gemma2_27b); papers: Gemma Team, arXiv 2408.00118; Steiner et al., PaliGemma 2, arXiv 2412.03555.
 

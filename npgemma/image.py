@@ -22,7 +22,7 @@ class LoadedImage:
     Parameters
     ----------
     pixels_BYXC : float32 array
-        One square image, RGB, from -1 to 1; several of one prompt have one more axis, behind the first.
+        One square image, RGB, from -1 to 1. Several of one prompt are ``BIYXC``: one axis more than the name says.
     size : (int, int)
         Columns and rows of the image as a person sees it; boxes are given in its pixels.
     """
@@ -93,9 +93,9 @@ def load_image(
     output of the first matrix would carry the mean of all images, which is large beside the differences that matter.
     The range is part of the model: given pixels from 0 to 1 it sees a pale image, and no error says so.
 
-    As in Hugging Face: squashed to the square whatever its shape, by Pillow's bicubic filter, rounded to whole
-    values again. big_vision resizes bilinearly and gemma.cpp takes the nearest pixel; that alone moves pixels by up to
-    30 of 255, more than any rounding in the network, so compare implementations on the same pixels.
+    As in Hugging Face, an image of any shape is stretched or squeezed to the square, by Pillow's bicubic filter, which
+    rounds to whole values again. big_vision resizes bilinearly and gemma.cpp takes the nearest pixel. That alone moves
+    pixels by up to 30 of 255, more than any rounding in the network: compare implementations on the same pixels.
     """
     with reading(None, KIND, ADVICE, name=image_name(image)):
         upright = upright_rgb(open_image(image, max_pixels))

@@ -9,7 +9,8 @@ import numpy as np
 def next_token_loss(logit_BTV, id_BT, answer_BT):
     """Cross-entropy of the answer's tokens: how surprised is the model by each, given all tokens before it?
 
-    ``-mean(log softmax(logit[t - 1])[id[t]])`` over the tokens t of the answer.
+    ``-mean(log softmax(logit[t - 1])[id[t]])`` over the tokens t of the answer: 0 if the model gives every right token
+    all of the probability, and larger the less it gives.
 
     Parameters
     ----------
@@ -19,8 +20,8 @@ def next_token_loss(logit_BTV, id_BT, answer_BT):
     id_BT : int array
         The same tokens.
     answer_BT : bool array
-        Tokens that count: the answer with its ``<eos>``. Image and prompt are given, not predicted, so a model is not
-        taught to ask questions.
+        Tokens that count: the answer with its ``<eos>``. Tokens of image and prompt see their successors, and could
+        copy them instead of predicting; and the model is to answer questions, not to ask them.
 
     Returns
     -------
@@ -28,7 +29,7 @@ def next_token_loss(logit_BTV, id_BT, answer_BT):
 
     References
     ----------
-    Beyer et al., arXiv 2407.07726, section 3.2.2 (the suffix alone has a loss).
+    Beyer et al., arXiv 2407.07726, section 3.2.2 (only the answer, there called suffix, has a loss).
 
     Examples
     --------

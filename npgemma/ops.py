@@ -59,7 +59,8 @@ def softmax(x):
 
     In attention the numbers are called scores. Numbers that become probabilities are called *logits*: one for each
     token of the vocabulary, of which a softmax makes the probabilities of the next token (`npgemma.gemma.unembed`). In
-    ``contrastive.py`` a logit is about one pair by itself, and not a softmax but a sigmoid makes a probability of it.
+    ``contrastive.py`` a logit is about one pair by itself, and a sigmoid, ``1 / (1 + exp(-x))``, makes a probability of
+    it.
 
     Parameters
     ----------
@@ -115,9 +116,10 @@ def gelu(x):
 
     Notes
     -----
-    Without a nonlinearity between them (also called activation function) two matrix products would be one. ReLU,
-    ``max(x, 0)``, suffices, but stops every negative number dead, -0.01 as well as -10, and with it the gradient in
-    training. GELU is smooth: numbers near zero pass in part, and only large negative ones are stopped.
+    Two matrix products in a row are one matrix product, unless a nonlinear function (an activation function) stands
+    between them. ReLU, ``max(x, 0)``, suffices, but makes every negative number 0, -0.01 as well as -10, and with it
+    the *gradient* that training goes by: how much the loss, a measure of error, would change with a weight. GELU is
+    smooth: numbers near zero pass in part, and only large negative ones are stopped.
 
     The exact form, with the error function, moves the embedded model's logits by up to 7e-3: close enough to look right
     and wrong all the same. Hugging Face's older configurations say ``gelu`` for Gemma and mean this one.
@@ -195,11 +197,12 @@ def layer_norm(x, p, epsilon):
     Notes
     -----
     Every block adds to the vectors of its tokens, so their numbers grow with depth, and differently for each token.
-    Without a norm, vectors ten times as long would make scores up to a hundred times as large, the product of a query
-    and a key that have both grown: the softmax would give one key all the weight, where its slope and so its gradient
-    are nearly zero. To GELU, of numbers that large, only the sign matters: those above zero pass unchanged, the others
-    are dead. Each token is normalised by itself, over its own channels. (Batch normalisation, in training, takes its
-    mean over the batch: an image's result then depends on what other images are computed beside it.)
+    Attention (``attention.py``, next) takes the softmax of scores, products of two such vectors. Without a norm,
+    vectors ten times as long would make scores up to a hundred times as large, and give one token all the weight. A
+    softmax that sure is flat: with a weight at 0.9999, changing the scores a little changes nothing, and training finds
+    no gradient. To GELU, of numbers that large, only the sign matters: it passes those above zero and stops the others.
+    Each token is normalised by itself, over its own channels. (Batch normalisation, in training, takes its mean over
+    the batch: an image's result then depends on what other images are computed beside it.)
 
     References
     ----------
@@ -221,7 +224,7 @@ def layer_norm(x, p, epsilon):
 
 @in_pieces
 def rms_norm(x, scale, epsilon):
-    """RMSNorm: scale every token to a root mean square of 1, then by a learned scale that is stored minus 1.
+    """RMSNorm: scale every token to a root mean square of 1, then multiply each channel by a learned gain.
 
     ``x / sqrt(mean(x^2) + epsilon) * (1 + scale)``, over the last axis.
 
@@ -229,7 +232,7 @@ def rms_norm(x, scale, epsilon):
     ----------
     x : array (..., D)
     scale : array (D,)
-        Stored as the difference from 1: a freshly initialised Gemma holds zeros here.
+        What is stored: the gain minus 1, zeros in a Gemma before its training.
     epsilon : float
         1e-6 in Gemma.
 
@@ -243,8 +246,8 @@ def rms_norm(x, scale, epsilon):
     when the mean stays, and to calculate it costs time.
 
     The paper's gain ``g`` is ``1 + scale``; Gemma stores ``g - 1``, so that a scale of zero, where training starts and
-    where weight decay pulls, is a gain of one: the vector comes out sqrt(D) long, however long it was. Taking what is
-    stored for ``g`` itself is a common porting error.
+    where weight decay (in training, a pull of weights towards zero) leads, is a gain of one: the vector comes out
+    sqrt(D) long, however long it was. Taking what is stored for ``g`` itself is a common porting error.
 
     References
     ----------

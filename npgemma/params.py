@@ -1,7 +1,7 @@
 """The weights as a tree: every array of the model, declared once, with its axes.
 
 ``weight_axes("DNH")`` in a declaration is the documentation of the shape, the check when a checkpoint is loaded, and
-the shape of a random initialiser. Layouts are the mathematics' (heads split, ``x @ W``): ``conversion/`` makes them
+the shape of random weights. Layouts are the mathematics' (heads split, ``x @ W``): ``conversion/`` makes them
 from a checkpoint as views, without copying. The forward pass reads sizes from these shapes, and only what no shape
 tells (epsilons, ``rope_theta``) from ``config.py``.
 

@@ -1,13 +1,13 @@
 """From sixteen mask tokens to a mask: what the ``<seg>`` of an answer to ``segment ...`` draw.
 
-A language model writes tokens, not pixels; so masks were given an alphabet. The answer names a box and sixteen of 128
+A language model predicts tokens, not pixels; so masks were given an alphabet. The answer names a box and sixteen of 128
 codes, ``<seg000>`` to ``<seg127>``, tokens like any others. Each code stands for a vector; four rows of four vectors
 are a very coarse image of the mask, which convolutions refine, doubling its sides four times: 64 x 64 cells, to be
 stretched over the box. Codes and convolutions were trained together with an encoder: it made sixteen vectors of a mask,
 each was replaced by the nearest of the 128 codes, and the convolutions had to draw the mask again, so that the codes
 became the 128 most useful building blocks of masks. The encoder's codes of true masks are what PaliGemma was trained to
-answer (a VQ-VAE: van den Oord et al., arXiv 1711.00937; for masks: Ning et al., arXiv 2301.02229). Official code:
-``big_vision/evaluators/proj/paligemma/transfers/segmentation.py``.
+answer (a vector-quantised autoencoder, VQ-VAE: van den Oord et al., arXiv 1711.00937; for masks: Ning et al., arXiv
+2301.02229). Official code: ``big_vision/evaluators/proj/paligemma/transfers/segmentation.py``.
 
 *Next:* ``answer.py``.
 """

@@ -8,13 +8,14 @@ out stays unless a later one takes it away, and in training the gradient reaches
 The tower was trained to tell which caption belongs to which image (``contrastive.py``). For that, a pooling head on top
 of it, an attention with one learned query, gathered all patches in one vector, which was compared with a caption's
 vector from a tower for text. What is pooled is a weighted mean of what the patches hold, so it can speak of a red cat
-only if patches hold the signs of one. No weight of a softmax is exactly zero, so each patch has its share in the
-mean, and is trained in proportion to that share. PaliGemma drops that head and takes all patch vectors after the
-last norm: one pooled vector says *what* is in an image, while the decoder must also be told *where*. Captions ask
-little of that; PaliGemma's own training, which went on with the tower together with the decoder, asks more. Other
-vision transformers pool with a *class token*, an extra token among the patches; beside a pooling head none is needed.
+only if patches hold the signs of one. Nothing is masked there, and so no weight of the softmax is exactly zero: each
+patch has its share in the mean, and is trained in proportion to that share. PaliGemma drops that head and takes all
+patch vectors after the last norm: one pooled vector says *what* is in an image, while the decoder must also be told
+*where*. Matching captions teaches little about where; PaliGemma's own training, in which tower and decoder learned
+together, teaches more. Other vision transformers pool with a *class token*, an extra token among the patches; beside a
+pooling head none is needed.
 
-Official code: ``big_vision/models/vit.py`` (variant So400m/14).
+Official code: ``big_vision/models/vit.py`` (variant So400m/14: about 400 million weights, patches of 14 x 14 pixels).
 
 *Next:* ``contrastive.py``.
 """
@@ -72,11 +73,11 @@ def embed_patches(patch_BTCyx, p):
 
     588 numbers (14 x 14 pixels of 3 channels) go through one matrix and become a vector of the tower's width. Why
     patches and not pixels: attention compares every token with every other. 224 x 224 pixels would have 2.5 billion
-    scores in each head of each block, 256 patches have 65,536. Published code writes the matrix as a
-    convolution whose stride is its kernel's size; such a convolution sees every patch once and apart from the others,
-    which is this matrix product. To attention the patches are a set without order, so a learned vector for each place
-    is added. (An image has the same places every time; text has no fixed length, so the decoder uses rotations,
-    ``rope.py``, and there image tokens are simply numbered in reading order.)
+    scores in each head of each block, 256 patches have 65,536. Published code writes the product as a convolution,
+    which applies one small matrix, its kernel, at place after place (`npgemma.ops.convolve`); here it moves on by a
+    whole patch each time, and so sees every patch once. To attention the patches are a set without order, so a learned
+    vector for each place is added. (An image has the same places every time; text has no fixed length, so the decoder
+    uses rotations, ``rope.py``, and there image tokens are simply numbered in reading order.)
 
     Parameters
     ----------

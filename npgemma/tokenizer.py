@@ -33,8 +33,8 @@ class Tokenizer:
     Parameters
     ----------
     path : str or os.PathLike
-        A ``tokenizer.model`` (SentencePiece), a ``tokenizer.json``, or a folder with either. In a folder with both,
-        ``tokenizer.model`` encodes, and the other files of the folder add their tokens.
+        A ``tokenizer.model`` (of the library SentencePiece), a ``tokenizer.json``, or a folder with either. In a folder
+        with both, ``tokenizer.model`` encodes, and the other files of the folder add their tokens.
 
     Attributes
     ----------

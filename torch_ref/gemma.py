@@ -52,7 +52,7 @@ def grouped_query_attention(x_BTD, angle_BTh, mask_BTS, p, cache=None):
 
 
 def geglu(x_BTD, p):
-    """Gated MLP: transform each token by itself, ``(gelu(x @ gate) * (x @ up)) @ down``."""
+    """Gated MLP (GeGLU, a GELU-gated linear unit): ``(gelu(x @ gate) * (x @ up)) @ down``, for each token by itself."""
     gate_BTF = gelu(einsum("BTD,DF->BTF", x_BTD, p.gate))
     hidden_BTF = gate_BTF * einsum("BTD,DF->BTF", x_BTD, p.up)
     out_BTD = einsum("BTF,FD->BTD", hidden_BTF, p.down)

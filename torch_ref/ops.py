@@ -55,7 +55,7 @@ def layer_norm(x, p, epsilon):
 
 
 def rms_norm(x, scale, epsilon):
-    """RMSNorm: scale every token to a root mean square of 1, then by a learned scale that is stored minus 1."""
+    """RMSNorm: scale every token to a root mean square of 1, then multiply each channel by a learned gain."""
     wide = at_least_float32(x)
     return F.rms_norm(wide, x.shape[-1:], 1 + scale.to(wide.dtype), epsilon).to(x.dtype)
 

@@ -17,7 +17,7 @@ from npgemma.files.images import MAX_PIXELS
 OTHER_NAMES = {"bf16": "bfloat16", "fp32": "float32", "float": "float32", "fp64": "float64", "double": "float64"}
 FLOAT16 = ("float16", "fp16", "half")
 PROMPTS = """\
-prompts that PaliGemma was trained on (the mix checkpoints know all, others those of their task):
+prompts that PaliGemma was trained on (mix checkpoints know all of them, others those of their task):
   caption en            describe the image, in a language of your choice
   answer en QUESTION    answer a question
   ocr                   read the text
@@ -76,10 +76,10 @@ def parser_of(command, named=True):
         help="folder with a model's files as Hugging Face's hub has them: config.json, *.safetensors, the tokenizer "
         "(default: the small model of drawn shapes that comes with npgemma)",
     )  # fmt: skip
-    parser.add_argument("--config", metavar="FILE", help="config.json of an npz file whose size is not a published one")
+    parser.add_argument("--config", metavar="FILE", help="config.json of an npz file of an unpublished size")
     parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.model or .json (default: the checkpoint's)")
-    parser.add_argument("--base", metavar="DIR", help="checkpoint under a LoRA adapter (default: the one beside it)")
-    parser.add_argument("--json", action="store_true", help="print JSON, one object for each image or report")
+    parser.add_argument("--base", metavar="DIR", help="checkpoint that an adapter changes (default: the one beside it)")
+    parser.add_argument("--json", action="store_true", help="print JSON: one object for each image, or one report")
     command.add_arguments(parser)
     return parser
 
@@ -112,11 +112,11 @@ def add_question(parser, prompt="caption en", described=None):
     parser.add_argument(
         "--image", "--image_file_path", nargs="+", metavar="FILE",
         help="images: files, folders, quoted patterns (\"pics/*.jpg\", \"pics/**/*.jpg\"), @list.txt (a path on each "
-        "line, seen from the current folder), or - for stdin (default: the example image)",
+        "line, relative to the current folder), or - for stdin (default: the example image)",
     )  # fmt: skip
     parser.add_argument(
         "--images-per-prompt", type=positive, default=1, metavar="N",
-        help="ask about N images at once, in order, as checkpoints fine-tuned on several expect (default: %(default)s)",
+        help="ask each prompt about N images together, if the checkpoint was trained on several (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--resize", choices=("bicubic", "bilinear"),
@@ -124,8 +124,8 @@ def add_question(parser, prompt="caption en", described=None):
     )  # fmt: skip
     parser.add_argument(
         "--max-pixels", type=positive, default=MAX_PIXELS, metavar="N",
-        help="refuse images of more pixels, or as slow to decode; the default takes up to ten seconds and three "
-        "gigabytes (default: %(default)s)",
+        help="refuse images that have more pixels or take as long to decode; the default takes up to ten seconds and "
+        "three gigabytes (default: %(default)s)",
     )  # fmt: skip
     parser.set_defaults(prompts=[])
     parser.add_argument(
@@ -142,10 +142,10 @@ def add_backend(parser):
         type=dtype,
         default="float32",
         metavar="DTYPE",
-        help=f"numbers of the weights and of the arithmetic: {', '.join(DTYPES)}; with bfloat16 and int8 weights NumPy "
+        help=f"type of the weights and of the arithmetic: {', '.join(DTYPES)}; with bfloat16 and int8 weights NumPy "
         "calculates in float32 (default: %(default)s)",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the torch backend")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where torch runs (default: cpu)")
     # For compatibility: other ports default to the GPU and have this flag to prevent it; this one defaults to the CPU.
     parser.add_argument(
         "--only_cpu", nargs="?", const=True, default=False, type=truth, dest="only_cpu", help=argparse.SUPPRESS
@@ -157,7 +157,7 @@ def add_static(parser):
     parser.add_argument(
         "--static",
         action="store_true",
-        help="let torch decode in arrays of fixed sizes; on CUDA each token is faster then, but the first answer waits "
+        help="let torch decode in arrays of fixed sizes: on CUDA each token is faster then, but the first answer waits "
         "a minute until the step is compiled",
     )
 
@@ -175,11 +175,11 @@ def add_sampling(parser, max_new_tokens):
     )
     parser.add_argument(
         "--do-sample", "--do_sample", nargs="?", const=True, default=False, type=truth, metavar="BOOL",
-        help="draw tokens by probability instead of taking the most probable",
+        help="draw each token by its probability instead of taking the most probable one",
     )  # fmt: skip
     parser.add_argument(
         "--temperature", type=float, default=1.0, metavar="T",
-        help="divides the logits before a token is drawn; 0 takes the most probable token (default: %(default)s)",
+        help="divide the logits by T before a token is drawn; 0 takes the most probable token (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--top-k", "--top_k", type=int, metavar="K", help="draw among the K most probable tokens")
     parser.add_argument(
@@ -188,7 +188,7 @@ def add_sampling(parser, max_new_tokens):
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=int, metavar="S",
-        help="the same seed draws the same tokens; the answers of one run draw with S, S + 1, ..., in their order",
+        help="start of the random numbers: the same seed, the same answer; several answers take S, S + 1, ... in turn",
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from npgemma.command.tables import bench_table
 from npgemma.config import PUBLISHED
 from npgemma.errors import InputError
 
-SUMMARY = "Measure a model's speed beside the limits of this machine."
+SUMMARY = "Measure a model's speed, and compare it with the limits of this machine."
 
 # Of a batch; a published model's keys and values of so many take more memory than most machines have.
 MOST_ROWS = 4096
@@ -24,12 +24,12 @@ def add_arguments(parser):
         "--size",
         metavar="NAME",
         choices=PUBLISHED,
-        help=f"not a checkpoint but stand-in weights: {', '.join(PUBLISHED)}",
+        help=f"instead of a checkpoint: stand-in weights of a published size, {', '.join(PUBLISHED)}",
     )
     parser.add_argument(
         "--batches", type=positive, nargs="+", default=[1, 4, 16], metavar="B", help="prompts at once (default: 1 4 16)"
     )
-    parser.add_argument("--tokens", type=positive, default=8, metavar="N", help="timed in each (default: %(default)s)")
+    parser.add_argument("--tokens", type=positive, default=8, metavar="N", help="steps to time (default: %(default)s)")
     add_backend(parser)
     add_static(parser)
 

@@ -22,23 +22,23 @@ PROMPT = "detect red circle ; blue square"
 
 def add_arguments(parser):
     """Declare the command's arguments."""
-    parser.add_argument("port", metavar="PORT", help="its arrays: .safetensors, .npz, or a folder of .npy files")
-    parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a map that comes along")
-    parser.add_argument("--check-map", action="store_true", help="list what the map finds and what not; no verdict")
-    parser.add_argument("--write-map", metavar="FILE", help="list the same, and write a new map of what it suggests")
+    parser.add_argument("port", metavar="PORT", help="the port's arrays: .safetensors, .npz, or a folder of .npy files")
+    parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a built-in map's name")
+    parser.add_argument("--check-map", action="store_true", help="list what the map finds and misses; no verdict")
+    parser.add_argument("--write-map", metavar="FILE", help="list the same, and write the map that it suggests")
     parser.add_argument(
-        "--inputs", metavar="DIR", help="compare pixels and token ids with a set of conformance instead"
+        "--inputs", metavar="DIR", help="compare only pixels and token ids, with a folder that conformance wrote"
     )
     parser.add_argument(
         "--resized-as", choices=("hugging_face", "big_vision"), default="hugging_face",
-        help="with --inputs, whose filter the port uses (default: %(default)s)",
+        help="with --inputs: the program whose resizing filter the port uses (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--reference", metavar="TRACE", help="from npgemma trace (default: made now, on its tokens)")
+    parser.add_argument("--reference", metavar="TRACE", help="from npgemma trace (default: made now, with its tokens)")
     parser.add_argument(
         "--graft", metavar="NAME", action="append", default=[],
-        help="put the port's array of this name (ours) in place of ours: is what follows right then? Once or more",
+        help="put the port's array in place of the reference's of this name: is what follows right then? Repeatable",
     )  # fmt: skip
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the port (default: %(default)s)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="the port's (default: %(default)s)")
     add_question(parser, prompt=None, described=f"the trace's own, if it has one; else {PROMPT}")
 
 

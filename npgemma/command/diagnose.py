@@ -23,12 +23,12 @@ def add_arguments(parser):
         help="safetensors or npz file with a port's 'logits' (n, V), a row for each token of its answer, and "
         "'token_ids' (n,)",
     )  # fmt: skip
-    parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a map that comes along")
+    parser.add_argument("--map", metavar="MAP", help="its names and layouts: a TOML file, or a built-in map's name")
     parser.add_argument(
         "--dtype", choices=tuple(LARGEST_OWN_ERROR),
-        help="of the port (default: bfloat16 or float16 if that holds all its numbers, else float32)",
+        help="the port's (default: bfloat16 or float16 if that holds all its numbers, else float32)",
     )  # fmt: skip
-    parser.add_argument("--list", action="store_true", help="print every known mistake: what it is, and who made it")
+    parser.add_argument("--list", action="store_true", help="print every known mistake, and what programs made it")
     parser.set_defaults(reference=None)
     add_question(parser, prompt=None, described=f"the trace's own, if it has one; else {PROMPT}")
 

@@ -9,7 +9,7 @@ from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.files.writing import replacing
 
-SUMMARY = "Write one HTML page that lays an answer open: what the model saw, where it looked, what it chose among."
+SUMMARY = "Write one HTML page about an answer: what the model saw, where it looked, which tokens it chose among."
 PROMPT = "detect red circle ; blue square"
 
 

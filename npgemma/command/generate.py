@@ -25,21 +25,21 @@ def add_arguments(parser):
     add_sampling(parser, max_new_tokens=100)
     parser.add_argument(
         "--batch-size", type=positive, metavar="N",
-        help="give N answers at once: faster together, but printed only once complete (default: all of an image to 8)",
+        help="compute N answers at once: faster, but printed only when all have ended (default: an image's, up to 8)",
     )  # fmt: skip
-    parser.add_argument("--boxes", action="store_true", help="print boxes in pixels after an answer, as on a terminal")
+    parser.add_argument("--boxes", action="store_true", help="print boxes in pixels, even if not to a terminal")
     optional = {"nargs": "?", "const": True}
-    parser.add_argument("--annotate", **optional, metavar="FILE", help="image to write with boxes and masks")
+    parser.add_argument("--annotate", **optional, metavar="FILE", help="image to write, with the boxes and masks")
     parser.add_argument("--font", metavar="FILE", help="font of the labels that --annotate writes")
     parser.add_argument(
         "--mistake", type=mistake, metavar="ID",
-        help="answer with a known mistake of ports made on purpose; diagnose --list names them",
+        help="answer with a known mistake of ports, made on purpose; diagnose --list names them",
     )  # fmt: skip
     parser.add_argument("--mask-dir", **optional, metavar="DIR", help="folder for the answer's masks, as images")
     parser.add_argument(
         "--out-dir", metavar="DIR",
-        help="folder for what --annotate, --mask-dir, --show-attention and --save-image-as-seen, without a name behind "
-        "them, write about each of several answers: photo-annotated.png, photo-prompt2-1-cat.png",
+        help="folder for several answers: what --annotate, --mask-dir, --show-attention and --save-image-as-seen write "
+        "if no name follows them, named like photo-annotated.png and photo-prompt2-1-cat.png",
     )  # fmt: skip
     views.add_arguments(parser)
 

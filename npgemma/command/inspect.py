@@ -10,7 +10,7 @@ SUMMARY = "Show what a checkpoint is, and its tensors, without loading it."
 
 def add_arguments(parser):
     """Declare the command's arguments."""
-    parser.add_argument("--tensors", action="store_true", help="list every tensor too: ours, its axes, and the hub's")
+    parser.add_argument("--tensors", action="store_true", help="list every tensor too: name, axes, and the hub's name")
 
 
 def run(options):

@@ -13,7 +13,7 @@ from npgemma.porting.backends import Comparison, twin_of
 from npgemma.porting.bounds import BOUNDS, DEVICE_FACTOR
 from npgemma.porting.given_tokens import pixels_of
 
-SUMMARY = "Run both backends, whatever --backend says, on one input; exit with 1 past a bound."
+SUMMARY = "Compare both backends, whatever --backend says, on one input; exit with 1 if a difference is past its bound."
 
 
 def add_arguments(parser):
@@ -23,8 +23,8 @@ def add_arguments(parser):
     add_sampling(parser, max_new_tokens=8)
     parser.add_argument(
         "--report", metavar="FILE",
-        help="check all of the checkpoint instead, in float64, float32 and bfloat16, on images and prompts of its own; "
-        "write what was measured as JSON",
+        help="make all checks of the checkpoint instead, in float64, float32 and bfloat16, on images and prompts of "
+        "their own; write the measurements as JSON",
     )  # fmt: skip
 
 

@@ -35,12 +35,12 @@ def add_arguments(parser):
     parser.add_argument("--only", metavar="PATTERN", default="*", help="keep names that match, such as '*/block.3/*'")
     parser.add_argument(
         "--steps", metavar="FIRST:LAST", type=steps, default=(0, sys.maxsize),
-        help="keep the arrays of these steps of the answer, counted from 0; those before the steps are kept anyway",
+        help="of the answer's steps keep only these, counted from 0, LAST left out; what precedes the steps is kept",
     )  # fmt: skip
     parser.add_argument(
         "--force-ids", metavar="FILE",
-        help="take the answer's tokens from a file, one id a line or 'token_ids' of a file of logits, as another "
-        "program chose them",
+        help="take the answer's tokens, as another program chose them, from a file: one id a line, or 'token_ids' of a "
+        "file of logits",
     )  # fmt: skip
     parser.add_argument(
         "--mistake", type=mistake, metavar="ID",

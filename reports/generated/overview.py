@@ -47,12 +47,13 @@ def one_answer():
         f"the three channels (C) of a pixel becomes a number from -1 to 1: the first pixel, ({levels}), becomes "
         f"{', '.join(f'{level:.2f}' for level in first)} ({link('image', 'load_pixels')}).",
         f"**Patches.** The square is cut into {side // patch} x {side // patch} patches of {patch} x {patch} pixels: "
-        f"{config.image_tokens} tokens (T). One matrix makes of the {3 * patch * patch} numbers of each patch a vector "
-        f"of {vision.width} (D), and a vector for the patch's place is added ({link('siglip', 'embed_patches')}).",
+        f"{config.image_tokens} tokens (T). A matrix and a bias make a vector of {vision.width} (D) of the "
+        f"{3 * patch * patch} numbers of each patch, and a vector for the patch's place is added "
+        f"({link('siglip', 'embed_patches')}).",
         f"**Vision tower.** In each of {vision.layers} blocks every patch reads from all {config.image_tokens}, with "
         f"{vision.heads} heads (N) of {vision.head_width} channels (H), and its MLP makes {vision.mlp_width} hidden "
         f"channels (F) of its vector on the way ({link('siglip', 'block')}).",
-        f"**Projector.** One more matrix: {config.image_tokens} image tokens (P) of {text.width} numbers "
+        f"**Projector.** A matrix and a bias: {config.image_tokens} image tokens (P) of {text.width} numbers "
         f"({link('projector', 'project')}).",
         f"**Prompt.** `{PROMPT}` becomes the ids {ids}: {len(prompt)} text tokens, each a row of the embedding table "
         f"({link('tokenizer', 'prompt')}).",
@@ -63,9 +64,10 @@ def one_answer():
         "**Answer.** The most probable token is chosen and is the next one to be read. The blocks run again for this "
         f"one token only, since the {total} before it have left their keys and values in a *cache* "
         f"({link('paligemma', 'step')}). So it goes on:\n\n" + "\n".join(written) + "\n\n   Locations are "
-        "tokens like any others. That its next guesses lie side by side comes from the training, where the right one "
-        f"is never known so exactly ({link('answer', 'fraction')}).",
-        "**Box.** Locations count 1023rds of a side, those of the top edge first: "
+        "tokens like any others. The model's next guesses are neighbouring locations, because in training the right "
+        "edge was never known to a thousandth of a side; in the embedded model's training a near miss even counted as "
+        f"nearly right ({link('answer', 'fraction')}).",
+        "**Box.** Locations count 1023rds of a side; the first is that of the top edge: "
         f"{top} / 1023 of {height} pixels is {top / 1023 * height:.1f}. The box is "
         f"{', '.join(f'{edge:.1f}' for edge in found.box)}: left, top, right, bottom "
         f"({link('answer', 'find_objects')}).",
