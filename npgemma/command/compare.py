@@ -38,7 +38,11 @@ def add_arguments(parser):
         "--graft", metavar="NAME", action="append", default=[],
         help="put the port's array in place of the reference's of this name: is what follows right then? Repeatable",
     )  # fmt: skip
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="the port's (default: %(default)s)")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="the port's (default: bfloat16 or float16 if that holds all its numbers, else float32)",
+    )
     add_question(parser, prompt=None, described=f"the trace's own, if it has one; else {PROMPT}")
 
 
@@ -47,11 +51,13 @@ def run(options):
     from npgemma.porting.arrays import read_arrays
     from npgemma.porting.comparing import TOKENS, compare
     from npgemma.porting.name_map import read_map
+    from npgemma.porting.narrow import dtype_of
 
     rules = read_map(options.map) if options.map is not None else []
     if options.inputs is not None:
         return _check_inputs(options, read_arrays(options.port))
     port = read_port(options)
+    options.dtype = options.dtype or dtype_of(array for name, array in port.items() if name != TOKENS)
     reference, vocabulary = reference_of(options, port.get(TOKENS))
     if options.check_map or options.write_map:
         return _check_map(options, reference, {name: array for name, array in port.items() if name != TOKENS}, rules)

@@ -73,7 +73,7 @@ def compare(reference, port, rules=(), dtype="float32", vocabulary=None, grafts=
     port = checked(port, "the port")
     token_ids = row_of(port[TOKENS], f"the port's {TOKENS}") if TOKENS in port else None
     arrays = {name: array for name, array in port.items() if name != TOKENS}
-    reference, coverage, other = same_question(reference, arrays, rules)
+    reference, coverage, other = same_question(reference, arrays, rules, token_ids is not None)
     allowed = set(comparable(coverage.pairs, token_ids, reference.token_ids))
     end_to_end = judge_end_to_end(reference, coverage, dtype)
     judged = {name: end_to_end[name] for name in end_to_end if name in allowed}

@@ -96,10 +96,11 @@ def cover(reference: Reference, port: dict[str, np.ndarray], rules: Sequence[Rul
         matches = [(rule, ours) for rule in rules if (ours := rule.match(name)) in entries]
         if not matches and name in entries:
             matches = [(Rule(name, name), name)]
-        for rule, ours in matches:
-            used.add((rule.port, rule.ours))
-            unordered.setdefault(ours, _pair(reference, rule, ours, name, raw))
-        if not matches:
+        used |= {(rule.port, rule.ours) for rule, _ in matches}
+        # Of two arrays for one of ours the first is compared.
+        first = {ours: rule for rule, ours in matches if ours not in unordered}
+        unordered |= {ours: _pair(reference, rule, ours, name, raw) for ours, rule in first.items()}
+        if not first:
             unknown[name] = raw
     pairs = {name: unordered[name] for name in entries if name in unordered}
     for name, pair in pairs.items():

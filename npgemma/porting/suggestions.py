@@ -100,6 +100,8 @@ def _best(candidates):
 def as_toml(suggestions: list[dict[str, Any]], extends: str | None = None) -> str:
     """Return suggestions as a map: a rule for each that goes by value, a comment for each guess."""
     text = f"extends = {json.dumps(extends, ensure_ascii=False)}\n\n" if extends else ""
+    # A port that is wrong has other values from its mistake on.
+    text += "# Rules for arrays whose values agree; where a port is wrong there is none. Look at the first guess.\n\n"
     for found in suggestions:
         name, guess = json.dumps(found["port"], ensure_ascii=False), found["by"] == "guess"
         rule = f'[[{name}]]\nours = "{found["ours"]}"\naxes = "{found["axes"]}"'

@@ -12,7 +12,7 @@ from npgemma.errors import InputError
 from npgemma.image import load_image
 from npgemma.porting import narrow
 from npgemma.porting.exact import exact
-from npgemma.porting.logits import Answer, Comparison, decision, diagnose, read_answer
+from npgemma.porting.logits import Answer, Comparison, decision, diagnose, distances, read_answer
 from npgemma.porting.logits.decision import mistakes_of_tokens
 from npgemma.porting.logits.question import Question
 from npgemma.porting.mistakes import MISTAKES
@@ -121,8 +121,36 @@ def test_rounding_of_logits_that_a_mistake_makes_larger_is_no_second_mistake(que
 
 def test_what_is_wrong_in_later_rows_only_is_said_to_be(question):
     wrong = answer(question)
-    wrong.logits[2:] += 1
+    wrong.logits[2:] *= 2
     assert "rows before row 2 are right" in diagnose(wrong, question, "float32")["says"]
+
+
+def test_rows_behind_those_on_which_mistakes_are_tried_are_judged_too(question, monkeypatch):
+    for module in (decision, distances):
+        monkeypatch.setattr(module, "LOGITS_ROWS", 3)
+    wrong = answer(question)
+    assert diagnose(wrong, question, "float32")["verdict"] == "right"
+    wrong.logits[4] = wrong.logits[4, ::-1]
+    report = diagnose(wrong, question, "float32")
+    assert report["verdict"] == "undecided"
+    assert "rows before row 4 are right" in report["says"]
+
+
+def test_rows_that_are_right_in_another_way_are_told(question):
+    right = answer(question)
+    added = Answer(right.logits + np.arange(1, 6)[:, None], right.token_ids)
+    assert "added to a whole row" in diagnose(added, question, "float32")["says"]
+    late = Answer(np.roll(right.logits, -1, axis=0), right.token_ids)
+    assert "one too early" in diagnose(late, question, "float32")["says"]
+
+
+def test_a_token_that_is_not_the_most_probable_one_is_said(question):
+    model, right = question.model, answer(question)
+    assert decision.unlikely_tokens(right, model) == []
+    least = Answer(right.logits, [*right.token_ids[:3], int(right.logits[3].argmin()), 5])
+    assert decision.unlikely_tokens(least, model)[0] == 3
+    end = Answer(right.logits, [*right.token_ids[:3], model.config.eos_tokens[0], 5])
+    assert decision.unlikely_tokens(end, model) == [3]
 
 
 def test_one_row_shows_no_mistake_of_a_step(question):

@@ -55,7 +55,7 @@ def hypothesis(id, explained, effect=1.0):
     ],
 )
 def test_a_mistake_is_named_where_all_else_is_twice_as_far(own, first, second, verdict, count):
-    comparison = SimpleNamespace(own_error=own, limit=1.0)
+    comparison = SimpleNamespace(own_error=own, limit=1.0, row_errors=[])
     found, candidates = decision.decide(comparison, [hypothesis("one", first), hypothesis("other", second)])
     assert (found, len(candidates)) == (verdict, count)
 
@@ -64,7 +64,8 @@ def test_advice_names_a_dtype_that_would_do_and_the_first_wrong_row():
     limits = {"float16": 6e-3, "bfloat16": 6e-2}
 
     def advice(own, *rows, stated=False):
-        comparison = SimpleNamespace(own_error=own, row_errors=rows, limit=0.5, limit_of=limits.get)
+        apart = {"found": np.array([[1.0, 2.0]]), "right": np.array([[5.0, 1.0]]), "norm": 1.0}
+        comparison = SimpleNamespace(own_error=own, row_errors=rows, limit=0.5, limit_of=limits.get, **apart)
         return decision.advice("undecided", comparison, [], stated)
 
     assert "rounding in bfloat16 or float16 " in advice(6e-3)

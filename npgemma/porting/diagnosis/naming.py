@@ -8,6 +8,7 @@ from npgemma.porting.diagnosis.hypotheses import ask
 from npgemma.porting.diagnosis.replays import Replays
 from npgemma.porting.diagnosis.suspects import suspects
 from npgemma.porting.mistakes import MISTAKES
+from npgemma.porting.narrow import NARROW
 
 # In a narrow dtype these are what a right program does as well.
 RIGHT_IF_NARROW = (
@@ -19,7 +20,8 @@ RIGHT_IF_NARROW = (
 def diagnose(replays: Replays, tell: Callable[[str], None] = lambda id: None) -> dict[str, Any]:
     """Say what is wrong with a port, and ``tell`` which known mistake is tried.
 
-    The report has the ``verdict`` (``right``, ``mistake`` or ``undecided``); ``mistakes``, the surest first;
+    The report has the ``verdict`` (``right``; ``rounding``, of a narrow port whose rounding may hide mistakes;
+    ``mistake`` or ``undecided``); ``mistakes``, the surest first;
     ``unexplained``, the first wrong array that no mistake explains, or None; ``nearest``, the mistakes that explain
     some of these and are not named; how many arrays were ``compared`` and are ``wrong``; ``undecidable``, the mistakes
     that this trace cannot show, of those that were tried, with reasons; and ``in_float32``, the kinds of operations
@@ -30,8 +32,9 @@ def diagnose(replays: Replays, tell: Callable[[str], None] = lambda id: None) ->
     named, unexplained = _explaining(asked, wrong)
     ids = {hypothesis.id for hypothesis in named}
     named += [hypothesis for hypothesis in _below_rounding(replays, asked) if hypothesis.id not in ids]
+    narrow = replays.port.dtype in NARROW
     return {
-        "verdict": "mistake" if named else "undecided" if unexplained else "right",
+        "verdict": "mistake" if named else "undecided" if unexplained else "rounding" if narrow else "right",
         "mistakes": [hypothesis.as_json() for hypothesis in named],
         "unexplained": unexplained[0] if unexplained else None,
         "nearest": _nearest(asked, unexplained),
@@ -119,7 +122,7 @@ def _nearest(asked, unexplained):
 
 def _below_rounding(replays, asked):
     """Return the mistakes that only their projections show, the surest variant of each."""
-    narrow = replays.port.dtype in ("bfloat16", "float16")
+    narrow = replays.port.dtype in NARROW
     best = {}
     for hypothesis in sorted(asked, key=lambda hypothesis: -hypothesis.z):
         right_here = narrow and hypothesis.id in RIGHT_IF_NARROW

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from npgemma.porting.bounds import LOGITS_LEAST, LOGITS_MARGIN, LOGITS_REST, LOGITS_ROUNDING
+import numpy as np
+
+from npgemma.porting.bounds import LOGITS_LEAST, LOGITS_MARGIN, LOGITS_REST, LOGITS_ROUNDING, LOGITS_ROWS
 from npgemma.porting.logits.answer_file import Answer
 from npgemma.porting.logits.distances import Comparison, Explanation
 from npgemma.porting.logits.question import Question
@@ -31,9 +33,13 @@ def diagnose(answer: Answer, question: Question, dtype: str | None = None) -> di
         named += [_as_json(id) for id in mistakes_of_tokens(answer.token_ids, question.model)]
         verdict = "mistake" if named else verdict
     names = [mistake["name"] for mistake in named]
+    says = [advice(verdict, comparison, candidates, dtype is not None)]
+    unlikely = unlikely_tokens(answer, question.model)
+    if unlikely and verdict in ("right", "rounding"):
+        says.append(f"token {unlikely[0]} is not the most probable one of its own row: right only if the port samples")
     return {
         "verdict": verdict,
-        "says": advice(verdict, comparison, candidates, dtype is not None),
+        "says": "; ".join(filter(None, says)) or None,
         "dtype": comparison.dtype,
         "stored_as": answer.stored,
         "own_error": comparison.own_error,
@@ -54,13 +60,16 @@ def decide(comparison: Comparison, tried: list[Explanation]) -> tuple[str, list[
     if nearest.explained_error <= explained and comparison.own_error > near:
         alike = [explanation for explanation in tried if explanation.explained_error <= near]
         return ("mistake" if len(alike) == 1 else "undecided"), alike
-    if comparison.own_error > comparison.limit:
+    later = comparison.row_errors[LOGITS_ROWS:]
+    if comparison.own_error > comparison.limit or max(later, default=0.0) > LOGITS_MARGIN * comparison.limit:
         return "undecided", []
     return ("right" if comparison.own_error <= LOGITS_ROUNDING else "rounding"), []
 
 
 def nearest(comparison: Comparison, tried: list[Explanation]) -> list[dict[str, Any]]:
     """Return the known mistakes, three at most, that explain at least half of a port's distance, and how much of it."""
+    if comparison.own_error <= comparison.limit:
+        return []
     parts = {each.id: 1 - each.explained_error / comparison.own_error for each in tried}
     best = sorted(((part, id) for id, part in parts.items() if part >= 0.5), reverse=True)[:3]
     return [{"name": id, "explains": part} for part, id in best]
@@ -86,6 +95,9 @@ def advice(verdict: str, comparison: Comparison, candidates: list[Explanation], 
             f"no farther than rounding in {' or '.join(possible)} can be: if the port calculates in it, say so with "
             "--dtype; it proves nothing then, and a trace would"
         )
+    shifted = known_otherwise(comparison)
+    if shifted:
+        return shifted
     wrong = next((i for i, error in enumerate(comparison.row_errors) if error > comparison.limit), 0)
     if wrong:
         return (
@@ -97,6 +109,27 @@ def advice(verdict: str, comparison: Comparison, candidates: list[Explanation], 
         "mistake is in the prefill or before it, and is none that is known (weights that were not loaded have the "
         "numbers that they began with, so that no known mistake is near): compare a trace"
     )
+
+
+def known_otherwise(comparison: Comparison) -> str | None:
+    """Say so if the rows are right but for a number added to each, or stand one row too early."""
+    found, right = comparison.found, comparison.right
+    differences = found - right
+    near = comparison.limit * comparison.norm
+    if np.linalg.norm(differences - differences.mean(axis=1, keepdims=True)) <= near:
+        return "right but for a number that is added to a whole row, which changes no probability: leave it out"
+    if len(found) > 1 and np.linalg.norm(found[:-1] - right[1:]) <= near:
+        return (
+            "the rows stand one too early: row i should hold the logits that token i is chosen from, not the next one"
+        )
+    return None
+
+
+def unlikely_tokens(answer: Answer, model) -> list[int]:
+    """Return the places of tokens that are not the most probable of their own rows, up to the end of the answer."""
+    ids = answer.token_ids
+    end = next((i for i, id in enumerate(ids) if id in model.config.eos_tokens), len(ids) - 1)
+    return [i for i in range(end + 1) if answer.logits[i].argmax() != ids[i]]
 
 
 def mistakes_of_tokens(token_ids, model):

@@ -29,15 +29,16 @@ class Comparison:
     def __init__(self, answer: Answer, question: Question, dtype: str):
         self.question, self.dtype = question, dtype
         self.stored, self.columns = answer.stored, answer.logits.shape[1]
-        self.found = self._known(answer.logits[:LOGITS_ROWS])
-        self.right = self._run(None, LOGITS_ROWS)
-        if self.right.shape != self.found.shape:
-            raise InputError(f"{len(self.found)} tokens do not fit the model's context after this prompt")
+        found, right = self._known(answer.logits), self._run(None, None)
+        if right.shape != found.shape:
+            raise InputError(f"{len(found)} tokens do not fit the model's context after this prompt")
+        error, size = np.linalg.norm(found - right, axis=1), np.linalg.norm(right, axis=1)
+        self.row_errors = (error / np.maximum(size, np.linalg.norm(found, axis=1))).tolist()
+        # Mistakes are tried on the first rows.
+        self.found, self.right = found[:LOGITS_ROWS], right[:LOGITS_ROWS]
         # Of the larger ones: rounding grows with the numbers, and a mistake may make a port's many times larger.
         self.norm = max(float(np.linalg.norm(self.right)), float(np.linalg.norm(self.found)))
         self.own_error = self._distance(self.right, self.found)
-        error, size = np.linalg.norm(self.found - self.right, axis=1), np.linalg.norm(self.right, axis=1)
-        self.row_errors = (error / np.maximum(size, np.linalg.norm(self.found, axis=1))).tolist()
         self.limit = self.limit_of(dtype)
 
     def limit_of(self, dtype: str) -> float:
