@@ -83,3 +83,19 @@ def test_probabilities_in_place_of_logits_are_judged_as_logits(kind, stored):
     wrong = arrays | {"prefill.0/logit_BV": np.roll(arrays["prefill.0/logit_BV"], 1, -1)}
     assert compare(traced(), wrong)["first"]["name"] == "prefill.0/logit_BV"
     assert compare(traced(), dict(traced().arrays))["stored_as"] == []
+
+
+def test_without_token_ids_the_port_is_compared_on_the_tokens_that_its_steps_took():
+    reference, model = traced(), npgemma.load()
+    image = load_image(npgemma.example_image(), model.config.vision.image_size)
+    found = from_model(model, image, reference.about["ids"], [7, 1104]).arrays
+    assert found["step.0/ids_BT"].item() != reference.token_ids[0]
+    assert compare(reference, dict(found))["passed"]
+
+
+def test_of_two_arrays_for_one_of_ours_the_second_is_told_to_be_unknown():
+    reference = traced()
+    name = "prefill.0/logit_BV"
+    twice = {"first": reference.arrays[name], "second": 2 * reference.arrays[name]}
+    report = compare(reference, twice, [Rule("first", name), Rule("second", name)])
+    assert (report["passed"], report["coverage"]["unknown"]) == (True, 1)

@@ -95,9 +95,8 @@ def advice(verdict: str, comparison: Comparison, candidates: list[Explanation], 
             f"no farther than rounding in {' or '.join(possible)} can be: if the port calculates in it, say so with "
             "--dtype; it proves nothing then, and a trace would"
         )
-    shifted = known_otherwise(comparison)
-    if shifted:
-        return shifted
+    if comparison.own_error > comparison.limit and (otherwise := known_otherwise(comparison)):
+        return otherwise
     wrong = next((i for i, error in enumerate(comparison.row_errors) if error > comparison.limit), 0)
     if wrong:
         return (
