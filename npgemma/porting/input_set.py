@@ -15,7 +15,7 @@ from npgemma.files.foreign import shown
 from npgemma.files.images import ORIENTATION
 from npgemma.image import Preprocessing, load_image
 from npgemma.porting.arrays import checked, read_arrays
-from npgemma.porting.bounds import JPEG_LEVELS, LEVELS
+from npgemma.porting.bounds import DRIFT, JPEG_LEVELS, LEVELS
 from npgemma.porting.misreadings import RESAMPLE, VALUES, causes_of, levels_off
 from npgemma.tokenizer import Tokenizer
 
@@ -162,6 +162,9 @@ def _check_pixels(found, right, file, program):
         return False, "not finite", ()
     if off > limit:
         return False, says, causes_of(found, file, program, limit)
+    drift = float((found.astype(np.float64) - right).mean() * 127.5)
+    if abs(drift) > DRIFT and limit == LEVELS:
+        return False, f"{says}, {drift:+.2g} on average", causes_of(found, file, program, EXACT)
     causes = causes_of(found, file, program, EXACT, most=1) if off else ()
     # A formula that is not the right one is wrong, however near its values are; a filter may round otherwise.
     return not any(cause in VALUES for cause in causes), says, causes

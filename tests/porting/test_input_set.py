@@ -138,6 +138,19 @@ def test_what_all_images_have_in_common_is_said_once(folder, compared, cause):
     assert {row["says"] for row in report["inputs"] if row["name"] in levels} == {"not finite"}
 
 
+@pytest.mark.parametrize("formula", [lambda x: x - 1, lambda x: x + 1, lambda x: x - 0.5, lambda x: (x - 0.5) * 0.996])
+def test_all_pixels_a_little_off_are_no_rounding(folder, compared, formula):
+    port = right(folder)
+    port |= {
+        name: (formula((array + 1) * 127.5) / 127.5 - 1).astype(np.float32)
+        for name, array in port.items()
+        if name.startswith("pixels/")
+    }
+    status, report = compared(port)
+    assert status == 1
+    assert sum("on average" in row["says"] for row in report["inputs"]) > 8
+
+
 def test_changed_ids_and_missing_inputs(folder, compared):
     port = right(folder)
     port["ids/1"] = port["ids/1"][:-1]
