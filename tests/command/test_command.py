@@ -392,6 +392,8 @@ def assert_refused(outcome, says=""):
         (["trace", "--out", "/nowhere/x.safetensors"], "/nowhere"),
         (["trace", "--out", "x.safetensors", "--steps", "3"], "range"),
         (["trace", "--out", "x.safetensors", "--force-ids", "/nowhere/ids.txt"], "/nowhere/ids.txt"),
+        (["trace", "--out", "x.safetensors", "--answer", "red"], "add --backward"),
+        (["trace", "--out", "x.safetensors", "--backward", "--backend", "torch"], "leave out --backend"),
         (["trace", "--out", "/tmp"], "/tmp"),
         (["trace", "--out", "/dev/null"], "/dev/null"),
         (["trace", "--out", ""], "it is a folder"),
