@@ -137,11 +137,10 @@ def _is_followed(function):
 
 @functools.cache
 def _followed_names():
-    """Return the names of all functions of the forward pass, the same in both packages, and of those backwards."""
+    """Return the names of all functions of the forward pass; the two packages have the same."""
     held = [value for file in FILES for value in vars(importlib.import_module(f"npgemma.{file}")).values()]
     functions = [value.function if isinstance(value, Slot) else value for value in held]
-    names = [each.__name__ for each in functions if inspect.isfunction(each) and _is_followed(each)]
-    return frozenset([*names, *(f"{name}_backward" for name in names)])
+    return frozenset(each.__name__ for each in functions if inspect.isfunction(each) and _is_followed(each))
 
 
 _lock = threading.RLock()
