@@ -52,7 +52,7 @@ def add_arguments(parser):
     )  # fmt: skip
     parser.add_argument("--manifest", metavar="FILE", help="write the trace's manifest as JSON too")
     parser.add_argument("--backward", action="store_true", help="write the gradients of an answer's loss instead")
-    parser.add_argument("--answer", metavar="TEXT", help="that answer (default: what the model answers)")
+    parser.add_argument("--answer", metavar="TEXT", help="that answer (default: the model's, up to --max-new-tokens)")
 
 
 def steps(word):
@@ -131,6 +131,8 @@ def _backward(options, spool, model, image, settings):
         loss, _, dp = gradients(batch, model.params, model.config)
     for name, axes, dweight in leaves(dp):
         sink(f"{name}_{axes}", dweight)
+    if not spool.entries:
+        raise InputError(f"no gradient matches --only '{options.only}': names look like logits.0/x_BSD")
     if options.list:
         _print(spool.entries, options.json)
     else:

@@ -64,7 +64,6 @@ def test_five_steps_of_the_example(tmp_path):
 
 @pytest.mark.parametrize("answer", [None, "a large green circle"])
 def test_gradients_of_an_answer_are_traced(tmp_path, answer):
-    """By default the model's own, up to the most tokens that it may add."""
     given = ["--max-new-tokens", "40"] if answer is None else ["--answer", answer]
     assert main(["trace", "--backward", "--out", f"{tmp_path}/x.safetensors", *given]) == 0
     found, right = load_file(tmp_path / "x.safetensors"), answer or MODEL.generate(npgemma.example_image()).text

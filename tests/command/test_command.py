@@ -394,6 +394,7 @@ def assert_refused(outcome, says=""):
         (["trace", "--out", "x.safetensors", "--force-ids", "/nowhere/ids.txt"], "/nowhere/ids.txt"),
         (["trace", "--out", "x.safetensors", "--answer", "red"], "add --backward"),
         (["trace", "--out", "x.safetensors", "--backward", "--backend", "torch"], "leave out --backend"),
+        (["trace", "--list", "--backward", "--only", "nothing"], "no gradient matches --only"),
         (["trace", "--out", "/tmp"], "/tmp"),
         (["trace", "--out", "/dev/null"], "/dev/null"),
         (["trace", "--out", ""], "it is a folder"),
