@@ -1,6 +1,6 @@
 """What PaliGemma as a whole learned from: training changes all weights so that the loss of right answers falls.
 
-*Next:* ``conversion/``.
+*Next:* ``backward/ops.py``.
 """
 
 import numpy as np

@@ -2,17 +2,21 @@
 
 import argparse
 import contextlib
+import fnmatch
 import json
 import re
 import sys
 
 from npgemma.axes import suffix
+from npgemma.backward.answers import batch_of, gradients
+from npgemma.backward.names import forward_name
 from npgemma.command import prepare
 from npgemma.command.arguments import add_backend, add_question, add_sampling, mistake
 from npgemma.command.progress import Progress
 from npgemma.errors import InputError
 from npgemma.files.reading import naming
 from npgemma.files.writing import replacing
+from npgemma.params import leaves
 from npgemma.porting import given_tokens
 from npgemma.porting.bounds import budget_of
 from npgemma.probe.manifest import Manifest, checkpoint_hash
@@ -47,6 +51,8 @@ def add_arguments(parser):
         help="make a known mistake of ports on purpose, to see what compare says; diagnose --list names them",
     )  # fmt: skip
     parser.add_argument("--manifest", metavar="FILE", help="write the trace's manifest as JSON too")
+    parser.add_argument("--backward", action="store_true", help="write the gradients of an answer's loss instead")
+    parser.add_argument("--answer", metavar="TEXT", help="that answer (default: the model's, up to --max-new-tokens)")
 
 
 def steps(word):
@@ -76,6 +82,8 @@ def run(options):
     with prepare.mistake(options):
         path, image = prepare.image(options)
         model = prepare.load(options, progress)
+        if options.backward:
+            return _backward(options, spool, model, image, settings)
         manifest = Manifest(model.params)
         with record(options.only, sink, manifest.watch):
             if ids is None:
@@ -109,12 +117,42 @@ def run(options):
     return 0
 
 
+def _backward(options, spool, model, image, settings):
+    """Write the gradients of an answer's loss under the names that arrays have in a forward trace, and the weights'."""
+    answer = options.answer
+    if answer is None:
+        answer = model.generate(image, options.prompt, **settings).token_ids
+    batch = batch_of(model, given_tokens.pixels_of(image), [options.prompt], [answer])
+
+    def sink(name, array):
+        if name and fnmatch.fnmatchcase(name, options.only):
+            spool.add(name, array)
+
+    with record(sink=lambda name, array: sink(forward_name(name, model.config), array)):
+        loss, _, dp = gradients(batch, model.params, model.config)
+    for name, axes, dweight in leaves(dp):
+        sink(f"{name}_{axes}", dweight)
+    if not spool.entries:
+        raise InputError(f"no gradient matches --only '{options.only}': names look like logits.0/x_BSD")
+    if options.list:
+        _print(spool.entries, options.json)
+    else:
+        ids = batch.ids_BT[batch.answer_BT].tolist()
+        spool.close({"prompt": options.prompt, "token_ids": json.dumps(ids), "loss": str(loss)})
+        print(f"{len(spool.entries)} gradients of a loss of {loss:.6g} written to {options.out}", file=sys.stderr)
+    return 0
+
+
 def _check_outputs(options):
     """Refuse to write a trace nowhere, or to list one into files."""
     if options.list and (options.out, options.manifest) != (None, None):
         raise InputError("--list writes no file: leave out --out and --manifest, or leave out --list")
     if not options.list and options.out is None:
         raise InputError("expected --out FILE, a file to write the trace to, or --list to list its arrays")
+    if options.answer is not None and not options.backward:
+        raise InputError("--answer is the right answer whose loss --backward differentiates: add --backward")
+    if options.backward and {options.backend, options.mistake, options.force_ids, options.manifest} != {"numpy", None}:
+        raise InputError("--backward is NumPy's alone: leave out --backend, --mistake, --force-ids and --manifest")
 
 
 class _Listing:

@@ -23,6 +23,7 @@ from npgemma.probe.calls import Call, Naming, Probe, Statement
 from npgemma.probe.rewriting import rewritten
 
 PACKAGES = ("npgemma", "torch_ref")
+BACKWARD = "npgemma.backward"  # has functions NAME_backward, in files of the same names
 # The files of the forward pass, in both packages. What stands before it (image, tokenizer) and after it (generate,
 # answer) is not followed; operations (ops) take arrays of any axes, without a name.
 FILES = (
@@ -130,7 +131,8 @@ def _is_followed(function):
     function = inspect.unwrap(function)
     if not inspect.isfunction(function) or function.__name__.startswith(("_", "<")) or function.__code__.co_freevars:
         return False
-    return function.__globals__.get("__name__") in {f"{package}.{file}" for package in PACKAGES for file in FILES}
+    package, _, file = function.__globals__.get("__name__", "").rpartition(".")
+    return package in (*PACKAGES, BACKWARD) and file in FILES
 
 
 @functools.cache
@@ -167,8 +169,8 @@ def catch_up():
 def _is_of_the_path(module_name):
     if not module_name.startswith(PACKAGES):  # nearly all are others
         return False
-    package, _, file = module_name.partition(".")
-    return package in PACKAGES and file.isidentifier()
+    package, _, file = module_name.rpartition(".")
+    return package in (*PACKAGES, BACKWARD) and file.isidentifier()
 
 
 @contextlib.contextmanager

@@ -37,6 +37,14 @@ CONCEPTS = [
     ("how four locations become a box, y before x", "answer", "find_objects"),
     ("why neighbours of a location become likely", "answer", "fraction"),
     ("how sixteen codes become a mask", "segmentation", ""),
+    ("what a gradient is; the chain rule", "backward.ops", ""),
+    ("the gradient of a product is a product with the other factor", "backward.ops", "einsum_backward"),
+    ("why a norm's gradient has no part along the vector", "backward.ops", "rms_norm_backward"),
+    ("why softmax and cross-entropy together give p - 1", "backward.loss", "next_token_loss_backward"),
+    ("why gradients add up at shared heads, and why the mask needs nothing", "backward.attention", "attend_backward"),
+    ("why gradients add up at residual connections", "backward.siglip", "block_backward"),
+    ("why a table that is used twice has two gradients", "backward.gemma", "unembed_backward"),
+    ("what AdamW keeps for each weight, and why", "backward.optimizer", "adamw"),
 ]
 
 
@@ -48,6 +56,6 @@ def concepts_table():
         found = next(node for node in ast.walk(tree) if not where or getattr(node, "name", None) == where)
         text = ast.get_docstring(found)
         example = "yes" if ">>>" in text else "drawn" if "queries" in text and "keys" in text and where else ""
-        exercise = f"[{name}.py](exercises.md#{anchor(f'{name}.py')})"
+        exercise = f"[{name.replace('.', '/')}.py](exercises.md#{anchor(f'{name}.py')})"
         rows.append(f"| {concept} | {link(name, where)} | {exercise} | {example} |")
     return "\n".join(rows)

@@ -7,6 +7,11 @@ from generated import ROOT
 from generated.exercises import DOCUMENT, EXERCISES, anchor
 from generated.sources import code
 
+BACKWARD = [each for each in EXERCISES if each["file"].startswith("backward/")]
+LEARNING = (
+    "every function once more, backwards, and a step; [`overfit.py`](examples/overfit.py) learns four answers by heart"
+)
+
 
 def first_output():
     """Return the first command and what it prints."""
@@ -17,11 +22,15 @@ def first_output():
 def path_table():
     """Return the files of the path in its order, with what each teaches."""
     rows = ["| file | lines of code | of them changed in the twin | teaches | try |", "|---|---:|---:|---|---|"]
-    for each in EXERCISES:
+    for each in EXERCISES[: -len(BACKWARD)]:
         name, ours = each["file"], ROOT / "npgemma" / each["file"]
         differs = len(changed_lines(name)) if (ROOT / "torch_ref" / ours.name).exists() else "shared"
         attempt = f"[{each['try']}]({DOCUMENT}#{anchor(name)})"
         rows.append(f"| [`{name}`](npgemma/{name}) | {len(code(ours))} | {differs} | {each['teaches']} | {attempt} |")
+    lines = sum(len(code(ROOT / "npgemma" / each["file"])) for each in BACKWARD)
+    names = ", ".join(f"[`{each['file']}`](npgemma/{each['file']})" for each in BACKWARD)
+    attempt = f"[{BACKWARD[0]['try']}]({DOCUMENT}#{anchor(BACKWARD[0]['file'])})"
+    rows.append(f"| *how it learns:* {names} | {lines} | torch's autograd | {LEARNING} | {attempt} |")
     return "\n".join(rows)
 
 

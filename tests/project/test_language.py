@@ -52,6 +52,8 @@ EXPLAINED = {
     "axes.py": "batch, token, piece, channel, query, key, value, head, cache, forward pass, checkpoint",
     "config.py": "hub",
     "ops.py": "logit, stride",
+    "backward/ops.py": "chain rule",
+    "backward/optimizer.py": "learning rate",
 }
 
 
