@@ -50,8 +50,9 @@ def adamw(p, dp, moments, rate, betas=(0.9, 0.999), epsilon=1e-8, decay=None):
     >>> import numpy as np
     >>> from npgemma.params import LayerNormParams
     >>> p, dp = LayerNormParams(np.ones(1), np.ones(1)), LayerNormParams(np.array([100.0]), np.array([0.01]))
-    >>> adamw(p, dp, no_moments(p), rate=0.1)[0]
-    LayerNormParams(scale=array([0.9]), bias=array([0.9000001]))
+    >>> stepped, _ = adamw(p, dp, no_moments(p), rate=0.1)
+    >>> stepped.scale, stepped.bias
+    (array([0.9]), array([0.9000001]))
     """
     (b1, b2), t = betas, moments.steps + 1
     mean = _combined(lambda m, g: b1 * m + (1 - b1) * g, moments.mean, dp)

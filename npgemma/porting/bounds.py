@@ -85,8 +85,8 @@ MASKED = -1e4
 ALIKE = 0.05
 # A pixel may be off by one of 255 levels, for resizers round differently; in a JPEG by more, for decoders do so too.
 LEVELS, JPEG_LEVELS = 1, 4
-# Their mean may not be: a formula that is not the right one moves all pixels alike. Of torch's resizers, in bytes and in
-# floating point, 0.012 at most on the images of a set.
+# Their mean may not be: a formula that is not the right one moves all pixels alike. Of torch's resizers, in bytes and
+# in floating point, 0.012 at most on the images of a set.
 DRIFT = 0.1
 
 # How far a right port's logits may be from the reference in float32, relative L2. Largest of Hugging Face's on the

@@ -138,7 +138,7 @@ def test_what_all_images_have_in_common_is_said_once(folder, compared, cause):
     assert {row["says"] for row in report["inputs"] if row["name"] in levels} == {"not finite"}
 
 
-@pytest.mark.parametrize("formula", [lambda x: x - 1, lambda x: x + 1, lambda x: x - 0.5, lambda x: (x - 0.5) * 0.996])
+@pytest.mark.parametrize("formula", [lambda x: x - 1, lambda x: x + 1, lambda x: x - 0.5])
 def test_all_pixels_a_little_off_are_no_rounding(folder, compared, formula):
     port = right(folder)
     port |= {
