@@ -22,7 +22,8 @@ def write_drawn(options, names, question, answer, passes, model):
         written.append(path)
 
     if options.image_as_seen:
-        save("image_as_seen", views.seen_image(question.image, model))
+        seen, patch = views.seen_image(question.image, model), model.config.vision.patch_size
+        save("image_as_seen", views.for_looking(seen, options.scale, patch, options.grid))
     if options.annotate and answer.objects:
         image = prepare.original(question.path, options)
         drawn = annotate(image, answer.objects, options.font)

@@ -18,6 +18,7 @@ from npgemma.porting.given_tokens import pixels_of, prompt_ids
 
 # Every option of the command that names an image to write, and what is behind the image's name in --out-dir.
 FILES = {"annotate": "--annotate", "show_attention": "--show-attention", "image_as_seen": "--save-image-as-seen"}
+GRID = (128, 128, 128)
 KINDS = {"annotate": "annotated", "show_attention": "attention", "image_as_seen": "seen"}
 
 
@@ -35,8 +36,13 @@ def add_arguments(parser):
     )  # fmt: skip
     parser.add_argument(
         "--save-image-as-seen", nargs="?", const=True, metavar="FILE", dest="image_as_seen",
-        help="image to write: the square that the model sees",
+        help="image to write: the square that the model sees, exactly",
     )  # fmt: skip
+    parser.add_argument(
+        "--scale", type=int, choices=range(1, 17), default=1, metavar="N",
+        help="for --save-image-as-seen: N pixels, 1 to 16, on each side for one of the model's (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--grid", action="store_true", help="for --save-image-as-seen: draw the borders of patches")
 
 
 def check(options, paths, answers):
@@ -61,6 +67,8 @@ def check(options, paths, answers):
         owner = taken.setdefault(os.path.realpath(path), option)
         if owner != option:
             raise InputError(f"{option} would overwrite {owner} at '{path}': name another file")
+    if (options.grid or options.scale > 1) and options.image_as_seen is None:
+        raise InputError("--scale and --grid are for the image of --save-image-as-seen: add it")
     if options.static and (options.top_logits or options.show_attention):
         raise InputError("--top-logits and --show-attention watch each step, which --static compiles: leave it out")
 
@@ -77,6 +85,14 @@ def seen_image(image, model):
     pixels = pixels_of(image)[0]
     squares = pixels[None] if pixels.ndim == 3 else pixels
     return Image.fromarray(as_seen(np.concatenate(squares, axis=1), model.preprocessing))
+
+
+def for_looking(seen, scale, patch, grid):
+    """Return an image as seen, enlarged ``scale`` times; with a ``grid`` a line stands before each patch."""
+    levels_YXC = np.asarray(seen).repeat(scale, axis=0).repeat(scale, axis=1)
+    if grid:
+        levels_YXC[:: scale * patch] = levels_YXC[:, :: scale * patch] = GRID
+    return Image.fromarray(levels_YXC)
 
 
 def attention_sheet_of(question, answer, passes, model):

@@ -12,6 +12,7 @@ import npgemma
 from conversion.safetensors_file import read
 from npgemma.axes import suffix
 from npgemma.command.attention_sheet import HEAT, MAP, heat_map
+from npgemma.command.views import GRID
 
 PROMPT = ("--prompt", "detect red circle ; blue square", "--max-new-tokens", "2")
 
@@ -74,6 +75,18 @@ def test_several_images_of_one_prompt_lie_side_by_side(run, tmp_path):  # noqa: 
         assert image.getpixel((side + 5, 5)) == (10, 20, 30)
     with Image.open(sheet) as image:
         assert image.width > 2 * MAP * 4
+
+
+def test_the_image_as_seen_can_be_enlarged_and_have_a_grid(run, tmp_path):  # noqa: F811
+    exact, large = tmp_path / "exact.png", tmp_path / "large.png"
+    assert run(*PROMPT, "--save-image-as-seen", exact)[0] == 0
+    assert run(*PROMPT, "--save-image-as-seen", large, "--scale", 3, "--grid")[0] == 0
+    seen, shown = np.asarray(Image.open(exact)), np.asarray(Image.open(large))
+    assert shown.shape == (3 * seen.shape[0], 3 * seen.shape[1], 3)
+    assert np.array_equal(shown[2::3, 2::3], seen)
+    lines = (shown == GRID).all(axis=(1, 2))
+    assert np.flatnonzero(lines).tolist() == list(range(0, len(shown), 3 * 14))
+    assert_refused(run(*PROMPT, "--grid"), "--save-image-as-seen: add it")
 
 
 def test_a_note_says_how_much_larger_a_small_image_is_drawn(run, tmp_path):  # noqa: F811
