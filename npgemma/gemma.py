@@ -39,8 +39,9 @@ def embed_tokens(ids_BT, p):
 
     As output directions rows must be short, about 1 long: the last norm makes vectors about sqrt(D) long, so that
     longer rows would make huge logits. As inputs, rows of length 1 would be too short. In 2048 channels a norm's output
-    is about 45 long, and a block that adds a vector of such a length drowns a word of length 1, but not one of length
-    45. Hence the factor sqrt(D): 45.25 for the 2048 channels of Gemma 2B, 48 for the 2304 of Gemma 2 2B.
+    is about 45 long, and what a block's matrices make of it, and add, is of that order: it drowns a word of length 1,
+    but not one of length 45. Hence the factor sqrt(D): 45.25 for the 2048 channels of Gemma 2B, 48 for the 2304 of
+    Gemma 2 2B.
 
     Image tokens get no such factor: the projector learned to give them their length. Older versions of Hugging Face
     (before its pull request 44432) divide the image by the factor first and then multiply everything: the same numbers,

@@ -74,7 +74,7 @@ def attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, config):
     differences. The cap keeps scores from growing without bound (`npgemma.ops.soft_cap`). The scale is the config's:
     28B was trained with 1 / sqrt(width / query_heads) = 1/12, where the head width would give 1/11.3.
 
-    The cap comes before the mask: after it, a masked score of -inf would become -50, and be seen.
+    The cap comes before the mask: after it, a masked score of -inf would become -50, no lower than a real one may be.
     """
     (B, T, N, H), K = q_BTNH.shape, k_BSKH.shape[2]
     q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H) / math.sqrt(config.query_pre_attn_scalar)

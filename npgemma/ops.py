@@ -194,15 +194,13 @@ def layer_norm(x, p, epsilon):
     -------
     array (..., D)
 
-    Notes
-    -----
-    Every block adds to the vectors of its tokens, so their numbers grow with depth, and differently for each token.
-    Attention (``attention.py``, next) takes the softmax of scores, products of two such vectors. Without a norm,
-    vectors ten times as long would make scores up to a hundred times as large, and give one token all the weight. A
-    softmax that sure is flat: with a weight at 0.9999, changing the scores a little changes nothing, and training finds
-    no gradient. To GELU, of numbers that large, only the sign matters: it passes those above zero and stops the others.
-    Each token is normalised by itself, over its own channels. (Batch normalisation, in training, takes its mean over
-    the batch: an image's result then depends on what other images are computed beside it.)
+    Notes ----- Every block adds to the vectors of its tokens, so their numbers grow with depth, and differently for
+    each token. Attention (``attention.py``, next) takes the softmax of scores, products of two such vectors. Without a
+    norm, vectors ten times as long would make scores up to a hundred times as large, and give one token all the weight.
+    A softmax that sure is flat: with a weight at 0.9999, changing the scores a little changes hardly anything, and
+    training finds no gradient. To GELU, of numbers that large, only the sign matters: it passes those above zero and
+    stops the others. Each token is normalised by itself, over its own channels. (Batch normalisation, in training,
+    takes its mean over the batch: an image's result then depends on what other images are computed beside it.)
 
     References
     ----------

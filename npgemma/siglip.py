@@ -3,17 +3,18 @@
 A vision transformer (Dosovitskiy et al., arXiv 2010.11929). Every patch has a vector of D channels, its place in the
 *residual stream*, and every block only adds to that vector: first what attention gathered from all patches, then what
 an MLP made of the patch itself. Adding keeps a direct path from the first block to the last: what an early block found
-out stays unless a later one takes it away, and in training the gradient reaches the early blocks undiminished.
+out stays unless a later one takes it away, and in training the gradient has a path to the early blocks on which
+nothing makes it smaller.
 
 The tower was trained to tell which caption belongs to which image (``contrastive.py``). For that, a pooling head on top
 of it, an attention with one learned query, gathered all patches in one vector, which was compared with a caption's
-vector from a tower for text. What is pooled is a weighted mean of what the patches hold, so it can speak of a red cat
-only if patches hold the signs of one. Nothing is masked there, and so no weight of the softmax is exactly zero: each
-patch has its share in the mean, and is trained in proportion to that share. PaliGemma drops that head and takes all
-patch vectors after the last norm: one pooled vector says *what* is in an image, while the decoder must also be told
-*where*. Matching captions teaches little about where; PaliGemma's own training, in which tower and decoder learned
-together, teaches more. Other vision transformers pool with a *class token*, an extra token among the patches; beside a
-pooling head none is needed.
+vector from a tower for text. Why are the vectors of single patches of use, then? What is pooled is a weighted mean of
+what the patches hold, so it can speak of a red cat only if patches hold the signs of one. Nothing is masked there, and
+so no weight of the softmax is exactly zero: each patch has its share in the mean, and is trained in proportion to that
+share. PaliGemma drops that head and takes all patch vectors after the last norm: one pooled vector says *what* is in an
+image, while the decoder must also be told *where*. Matching captions teaches little about where; PaliGemma's own
+training, in which tower and decoder learned together, teaches more. Other vision transformers pool with a *class
+token*, an extra token among the patches; beside a pooling head none is needed.
 
 Official code: ``big_vision/models/vit.py`` (variant So400m/14: about 400 million weights, patches of 14 x 14 pixels).
 

@@ -16,10 +16,11 @@ def attend_backward(dmixed_BTNH, q_BTNH, k_BSKH, v_BSKH, mask_BTS=None):
 
     A key or value is used by every query, and by the G query heads that share it. Each use has a say in what it should
     become, and their gradients add up: T and G are among the letters that the two formulas sum. The mask needs nothing:
-    a masked score has a weight of exactly 0, so its value gets no gradient, and the softmax gives the score none. What
-    is added to all keys adds one number to all scores of a query, which no softmax sees; so SigLIP's bias of the keys
-    has no gradient, but for rounding. Two keys that a query likes equally, values 10 and 30, and a loss that grows with
-    their mean, 20: a higher second score would move weight from 10 to 30, with a slope of 1/2 * (30 - 20).
+    a masked score has a weight of exactly 0, so its value gets no gradient from this query, and the softmax gives the
+    score none. What is added to all keys adds one number to all scores of a query, which no softmax sees; so SigLIP's
+    bias of the keys has no gradient, but for rounding. A query has the weight 1/2 on each of two keys, of values 10 and
+    30; the loss is their mean, 20. A higher second score would move weight from 10 to 30, with a slope of 1/2 * (30 -
+    20).
 
     >>> import numpy as np
     >>> q, k, v = np.ones((1, 1, 1, 1)), np.ones((1, 2, 1, 1)), np.array([10.0, 30.0]).reshape(1, 2, 1, 1)

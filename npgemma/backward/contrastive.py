@@ -9,8 +9,8 @@ import numpy as np
 def sigmoid_loss_backward(dloss, image_BD, text_BD, scale, bias):
     """Return the gradients of the vectors of images and captions, of the scale and of the bias.
 
-    Every pair has a loss of its own, ``-log sigmoid(z * logit)``, whose slope is ``-z * sigmoid(-z * logit)``: z times
-    the probability of being wrong. A pair that is surely right teaches nothing.
+    Every pair has a loss of its own, ``-log sigmoid(z * logit)``, whose slope is ``-z * sigmoid(-z * logit)``: the
+    probability of being wrong, with the sign that lowers it. A pair that is surely right teaches nothing.
     """
     product_BB = image_BD @ text_BD.T
     label_BB = 2 * np.eye(len(image_BD), dtype=image_BD.dtype) - 1

@@ -19,7 +19,7 @@ from npgemma.rope import angles, rotate
 
 
 def embed_tokens_backward(dtext_BTD, ids_BT, p):
-    """Return the gradient of the embedding table: each token's goes to its row, times sqrt(D); two of a row add up."""
+    """Return the gradient of the table: each token's, times sqrt(D), is added to the row that it was read from."""
     dembedding_VD = np.zeros_like(p.embedding)
     # Not dembedding_VD[ids_BT] += ..., which adds only once for a row that is named twice.
     np.add.at(dembedding_VD, ids_BT, dtext_BTD * math.sqrt(p.embedding.shape[1]))
@@ -88,8 +88,8 @@ def geglu_backward(dout_BTD, x_BTD, p):
 def unembed_backward(dlogit_BTV, final_BTD, p, config):
     """Return the gradients of the vectors and of the embedding table as the output head.
 
-    ``dlogit`` is ``p - 1`` for the right token and ``p`` for every other (``backward/loss.py``). So a step moves the
-    right token's row of the table towards the vector, and every other row away from it, the more the more probable it
+    ``dlogit`` is the probability of a token, less 1 for the right one (``backward/loss.py``). So a step moves the right
+    token's row of the table towards the vector, and every other row away from it, the more the more probable it
     was. The table is used twice, to read tokens and to write them: `embed_tokens_backward` has its other gradient.
     """
     dfinal_BTD, dembedding_VD = einsum_backward(dlogit_BTV, "BTD,VD->BTV", final_BTD, p.embedding)

@@ -3,8 +3,8 @@
 The *gradient* of an array, of an activation as of a weight, is an array of the same shape. Each entry says how much the
 loss grows for each 1 that this entry of the array grows, as long as the step is small and all else stays: the slope of
 the loss in that entry (its partial derivative). Training moves every weight a little against its gradient, and so the
-loss falls. One rule finds all gradients, the *chain rule*: a change of x[i] changes every y[j] that depends on it, and
-each of these changes the loss::
+loss falls. One rule finds all gradients, the *chain rule*: of y = f(x), a change of x[i] changes every y[j] that
+depends on it, and each of these changes the loss; with dx for the gradient of x, and dy for that of y::
 
     dx[i] = sum over j of dy[j] * (slope of y[j] in x[i])
 
@@ -26,9 +26,10 @@ from npgemma.params import LayerNormParams
 def einsum_backward(dout, formula, x, weight):
     """Product backwards: the gradient of each factor is a product of ``dout`` with the other factor.
 
-    ``out = x * weight`` has the slope ``weight`` in x, and x in ``weight``; what a factor does not have is summed. So
-    ``"TD,DF->TF"`` becomes ``"TF,DF->TD"`` and ``"TD,TF->DF"``: each group of letters is the result once. Of matrices,
-    ``dx = dout @ weight.T`` and ``dweight = x.T @ dout``, which sums over the tokens that share the weight:
+    ``out = x * weight`` has the slope ``weight`` in x, and x in ``weight``. In the formula the result's letters take
+    the place of the factor whose gradient is wanted, and that factor's stand behind the arrow: ``"TD,DF->TF"`` becomes
+    ``"TF,DF->TD"`` and ``"TD,TF->DF"``. Letters that the factor does not have are summed. Of matrices, ``dx = dout @
+    weight.T`` and ``dweight = x.T @ dout``, which sums over the tokens that share the weight:
 
     >>> import numpy as np
     >>> x_TD, weight_DF = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0], [6.0]])
@@ -50,7 +51,7 @@ def sum_over_uses(dout, weight):
 def softmax_backward(dout, x):
     """Softmax backwards: ``dx = y * (dout - mean)``, where y is the softmax and the mean is weighted by y.
 
-    Raising x[i] by 1 raises y[i] by y[i], and lowers all y in proportion, since they still sum to one::
+    Raising x[i] by a little raises y[i] by y[i] times as much, and lowers all y in proportion, for they sum to one::
 
         slope of y[j] in x[i]  =  y[j] * (1 if i is j else 0)  -  y[j] * y[i]
         dx[i]  =  sum over j of dout[j] * slope  =  y[i] * (dout[i] - sum over j of dout[j] * y[j])
@@ -80,7 +81,9 @@ def soft_cap_backward(dout, x, cap):
 
 
 def layer_norm_backward(dout, x, p, epsilon):
-    """LayerNorm backwards: dx has no part along ``unit`` (`rms_norm_backward`), and no mean: nothing depends on it."""
+    """LayerNorm backwards: the result depends on no mean and no length of x, so dx has no mean and no part along
+    ``unit``, which is x normalised (`rms_norm_backward`).
+    """
     centred = x - x.mean(axis=-1, keepdims=True)
     deviation = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + epsilon)
     unit = centred / deviation

@@ -1,8 +1,8 @@
 """Optimizers: what a weight becomes, given its gradient.
 
-The gradient says in which direction the loss grows; a step goes the other way. It holds for small steps only, and is of
-one batch's loss. So a step is short, and there are many. How long it is, the *learning rate* says (here ``rate``): too
-small and nothing is learned, too large and the loss rises.
+The gradient says in which direction the loss grows; a step goes the other way. It describes the loss near the present
+weights only, and of one batch only. So a step is short, and there are many. How long it is, the *learning rate* says
+(here ``rate``): too small and nothing is learned, too large and the loss rises.
 
 *Next:* ``conversion/``. *Skip on a first reading:* `decay_of_recipe`.
 """
@@ -35,17 +35,18 @@ def no_moments(p):
 
 
 def adamw(p, dp, moments, rate, betas=(0.9, 0.999), epsilon=1e-8, decay=None):
-    """AdamW: a step of about ``rate`` in every weight, however large or small its gradients; new weights and `Moments`.
+    """AdamW: a step of ``rate`` at most, or about, in every weight, however large its gradients; weights and `Moments`.
 
     ``mean = b1 mean + (1 - b1) g``, ``square = b2 square + (1 - b2) g^2``, and after t steps::
 
         weight - rate * ((mean / (1 - b1^t)) / (sqrt(square / (1 - b2^t)) + epsilon) + decay * weight)
 
     Gradients of one weight may be a thousand times those of another; with one rate for all, SGD moves the one too far
-    or the other not at all. So the mean of a weight's last gradients is divided by their size: if all point the same
-    way, the quotient is 1; if their signs change from batch to batch, it is near 0, and the weight waits. Both means
-    start at zero, too small by just the factor ``1 - b^t``. Kingma and Ba, arXiv 1412.6980, algorithm 1; Loshchilov and
-    Hutter, arXiv 1711.05101, algorithm 2 (decay apart from the gradient). Two weights, of gradients 100 and 0.01:
+    or the other not at all. So the mean of a weight's last gradients (about ten) is divided by their size (of the last
+    thousand): if they agree, the quotient is 1; if their signs change from batch to batch, it is near 0, and the weight
+    waits. Both means start at zero, too small by just the factor ``1 - b^t``. Kingma and Ba, arXiv 1412.6980, algorithm
+    1; Loshchilov and Hutter, arXiv 1711.05101, algorithm 2 (decay apart from the gradient). Two weights, of gradients
+    100 and 0.01:
 
     >>> import numpy as np
     >>> from npgemma.params import LayerNormParams
@@ -79,7 +80,7 @@ def rate_at(step, steps, highest, warmup=0.05):
 
 
 def decay_of_recipe(config, decay):
-    """Return the weights that decay in big_vision, by name: ``wd / rate`` of matrices of vision tower and projector."""
+    """Return the decay of each weight that decays in big_vision, by name: matrices of vision tower and projector."""
     found = [leaf.name for leaf in declared(config) if leaf.kind == "weight" and not leaf.name.startswith("text.")]
     return dict.fromkeys(found, decay)
 

@@ -18,7 +18,10 @@ from npgemma.projector import project
 
 
 def encode_image_backward(dimage_BPD, pixels_BYXC, p, config, features_BPE=None):
-    """Return the gradients of the pixels and of the weights of vision tower and projector; the loss keeps features."""
+    """Return the gradients of the pixels and of the weights of vision tower and projector.
+
+    `loss_and_gradients` hands over the features that it has, so that the tower does not run again.
+    """
     if features_BPE is None:
         features_BPE = siglip.encode(pixels_BYXC, p.vision, config.vision)
     dfeatures_BPE, dprojector = project_backward(dimage_BPD, features_BPE, p.projector)

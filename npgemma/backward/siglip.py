@@ -16,7 +16,7 @@ from npgemma.siglip import block, embed_patches, patchify, self_attention
 
 
 def encode_backward(dfeatures_BTD, pixels_BYXC, p, config):
-    """Run the whole tower backwards, to the pixels: nothing learns, but it shows what would have to change in them."""
+    """Run the tower backwards, to the pixels. They do not learn; their gradient shows what would change the loss."""
     patch_BTCyx = patchify(pixels_BYXC, config.patch_size)
     streams = [embed_patches(patch_BTCyx, p)]
     for block_params in p.blocks:
@@ -53,8 +53,8 @@ def block_backward(dout_BTD, x_BTD, p, config):
 
     ``out = mid + mlp(norm(mid))``: mid is used twice, as it is and by the MLP. So its gradient is the sum of two,
     ``dout`` itself and what comes back through the MLP; and so for x and attention. The first of the two passes every
-    block unchanged: without these sums a gradient would be multiplied by the slope of every layer, and after thirty
-    hardly anything would be left for the first.
+    block unchanged: without these sums a gradient would be a product of the slopes of all layers, which after thirty
+    is next to nothing, or far too much.
     """
     normed_BTD = layer_norm(x_BTD, p.attn_norm, config.epsilon)
     mid_BTD = x_BTD + self_attention(normed_BTD, p.attn)

@@ -1,8 +1,10 @@
 """``python cli.py bench``: print how fast a model runs, beside how fast it could."""
 
 import json
+import statistics
 
 import npgemma
+from npgemma.benchmarks.learning import ROWS, time_learning
 from npgemma.benchmarks.speed import measure
 from npgemma.benchmarks.stages import PROMPT_TOKENS
 from npgemma.command import prepare
@@ -30,6 +32,10 @@ def add_arguments(parser):
         "--batches", type=positive, nargs="+", default=[1, 4, 16], metavar="B", help="prompts at once (default: 1 4 16)"
     )
     parser.add_argument("--tokens", type=positive, default=8, metavar="N", help="steps to time (default: %(default)s)")
+    parser.add_argument(
+        "--backward", action="store_true",
+        help=f"time a step of learning instead: loss and gradients of {ROWS} answers, in PyTorch by its autograd",
+    )  # fmt: skip
     add_backend(parser)
     add_static(parser)
 
@@ -43,11 +49,29 @@ def run(options):
     context = model.config.text.context_length
     if model.config.image_tokens + PROMPT_TOKENS + options.tokens > context or max(options.batches) > MOST_ROWS:
         raise InputError(f"--tokens should fit the model's context of {context}, --batches be {MOST_ROWS} at most")
+    about = {"checkpoint": options.size or str(model.folder), "backend": backend.name, "device": backend.device}
+    if options.backward:
+        return _backward(options, model, about)
     report = measure(model, options.batches, options.tokens, progress=lambda what: progress.note(f"measuring {what}"))
     progress.clear()
-    about = {"checkpoint": options.size or str(model.folder), "backend": backend.name, "device": backend.device}
     about["static"] = options.static
     print(json.dumps(about | report) if options.json else bench_table(about | report), flush=True)
+    return 0
+
+
+def _backward(options, model, about):
+    """Print how long a step of learning takes."""
+    if model.backend.dtype not in ("float32", "float64") or options.static:
+        raise InputError("--backward needs weights of float32 or float64, and no --static")
+    from npgemma.backward.paligemma import loss_and_gradients
+
+    if about["backend"] == "torch":
+        prepare.import_twin()
+        from torch_ref.autograd import loss_and_gradients
+    seconds = time_learning(model, loss_and_gradients)
+    about |= {"rows": ROWS, "seconds": statistics.median(seconds), "all_seconds": seconds}
+    told = f"a step of learning, {ROWS} answers: {about['seconds']:.3f} s ({about['backend']} on {about['device']})"
+    print(json.dumps(about) if options.json else told, flush=True)
     return 0
 
 

@@ -9,7 +9,8 @@ from generated.sources import code
 
 BACKWARD = [each for each in EXERCISES if each["file"].startswith("backward/")]
 LEARNING = (
-    "every function once more, backwards, and a step; [`overfit.py`](examples/overfit.py) learns four answers by heart"
+    "the model's functions once more, backwards, and a step; [`overfit.py`](examples/overfit.py) learns four answers "
+    "by heart"
 )
 
 

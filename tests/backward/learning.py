@@ -8,8 +8,7 @@ import conversion
 import npgemma
 from npgemma.backward.answers import Batch, batch_of
 from npgemma.params import leaves, map_leaves
-from torch_ref import loss as loss_of_twin
-from torch_ref import paligemma as twin
+from torch_ref import autograd as autograd_of_twin
 
 ROWS = {"caption en": "a large red circle", "ocr": "", "detect star": "<loc0028><loc0621> star", "answer en how": "3"}
 
@@ -38,18 +37,17 @@ def of_torch(p):
 
 def loss_of(tensors, batch, config, pixels=None):
     """The loss of the twin, which torch can differentiate."""
-    given, *flags, answer = (torch.from_numpy(np.array(array)) for array in vars(batch).values())
-    pixels = given if pixels is None else pixels
-    image_BPD = (twin.encode_image if pixels.ndim == 4 else twin.encode_images)(pixels, tensors, config)
-    logit_BSV = twin.logits(image_BPD, *flags, tensors, config)
-    return loss_of_twin.next_token_loss(logit_BSV[:, image_BPD.shape[1] :], flags[0], answer)
+    given, *rest = _tensors(batch)
+    return autograd_of_twin.loss_of(given if pixels is None else pixels, *rest, tensors, config)
+
+
+def _tensors(batch):
+    return [torch.from_numpy(np.array(array)) for array in vars(batch).values()]
 
 
 def autograd(p, config, batch):
-    tensors, pixels = of_torch(p), torch.from_numpy(np.array(batch.pixels)).requires_grad_()
-    loss = loss_of(tensors, batch, config, pixels)
-    loss.backward()
-    return loss.item(), pixels.grad.numpy(), {name: weight.grad.numpy() for name, _, weight in leaves(tensors)}
+    loss, dpixels, dp = autograd_of_twin.loss_and_gradients(*_tensors(batch), of_torch(p), config)
+    return loss.item(), dpixels.numpy(), {name: weight.numpy() for name, _, weight in leaves(dp)}
 
 
 def apart(found, expected, beside=None):

@@ -37,6 +37,16 @@ def test_every_stage_is_measured(arguments, capsys):
     assert report["model"]["parameters"] == sum(x.size for *_, x in leaves(npgemma.load().params))
 
 
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_a_step_of_learning_is_measured(backend, capsys):
+    assert cli.main(["bench", "--backward", "--json", "--backend", backend]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["all_seconds"]) == 5
+    assert min(report["all_seconds"]) <= report["seconds"] <= max(report["all_seconds"])
+    assert cli.main(["bench", "--backward", "--dtype", "bfloat16"]) == 2
+    assert "float32 or float64" in capsys.readouterr().err
+
+
 def test_the_table_shows_the_stages(capsys):
     assert cli.main(["bench", "--batches", "1", "3", "--tokens", "1"]) == 0
     out, _ = capsys.readouterr()

@@ -11,8 +11,8 @@ from support import ROOT
 
 from npgemma.probe.following import FILES
 
-# Files that are not twins: what is around the functions differs, npgemma has its blocks in fast/, and no static shapes.
-OTHERS = ("__init__", "backend", "blocks", "static")
+# Files that are not twins: what is around the functions differs; npgemma has blocks and gradients in other rooms.
+OTHERS = ("__init__", "autograd", "backend", "blocks", "static")
 TWINS = sorted(p.stem for p in (ROOT / "torch_ref").glob("*.py") if p.stem not in OTHERS)
 # What torch needs and NumPy does not.
 ONLY_IN_TWIN = "at_least_float32"
