@@ -22,32 +22,43 @@ export function whatIf(name, place, whole) {
   );
 }
 
-function mistakeCard({ id, says, made_by: by, failed, ids, boxes, same }, whole) {
+function mistakeCard({ id, says, made_by: by, failed, boxes, same, ...answer }, whole) {
   return el(
     "article",
     { class: "card", "data-mistake": id },
     el("h4", {}, id),
     el("p", {}, says),
+    el("p", {}, t(`what-if.because.${id}`)),
     el("p", { class: "note" }, t("what-if.made-by", { by })),
     boxed(whole, boxes, t("what-if.boxes", { id }), 240),
-    el("p", { class: "clip" }, failed ?? compared(ids)),
-    el("p", { class: "verdict" }, same ? t("what-if.same") : verdict(ids, boxes)),
+    el("p", { class: "clip" }, failed ?? compared(answer)),
+    el("p", { class: "verdict" }, same ? t("what-if.same") : verdict(answer, boxes)),
   );
 }
 
-// What another answer changes: of boxes, where they are; of a text, how many tokens.
-function verdict(ids, boxes) {
+// What another answer changes: of boxes, what became of each; of a text, how many tokens.
+function verdict({ ids, changed }, boxes) {
   const right = facts.objects.filter(({ box }) => box);
   if (!right.length) {
     const all = Math.max(ids.length, facts.answer.length);
-    const count = Array.from({ length: all }, (_, i) => ids[i] !== facts.answer[i]).filter(Boolean).length;
-    return t("what-if.other", { count, all });
+    return t("what-if.other", { count: all - (ids.length - changed.length), all });
   }
   if (!boxes.length) return t("what-if.no-box");
-  const near = (one, other) => one.every((edge, i) => Math.abs(edge - other[i]) <= 0.01 * facts.image.size[i % 2]);
-  const kept = right.filter(({ label, box }) => boxes.some((each) => each.label === label && near(each.box, box))).length;
-  if (kept === right.length && boxes.length === kept) return t("what-if.same-boxes");
-  return t("what-if.other-boxes", { count: right.length, right: kept });
+  const told = right.map((object) => fate(object, boxes));
+  const extra = boxes.length - right.length;
+  if (extra > 0) told.push(["extra", t("what-if.extra", { count: extra })]);
+  if (told.every(([kind]) => kind === "in-place")) return t("what-if.same-boxes");
+  return t("what-if.other-boxes", { told: told.map(([, text]) => text).join("; ") });
+}
+
+// What became of an object among another answer's boxes.
+function fate({ label, box }, boxes) {
+  const near = boxes.filter((one) => one.box.every((edge, i) => Math.abs(edge - box[i]) <= 0.01 * facts.image.size[i % 2]));
+  const called = (name) => name || t("boxes.no-name");
+  const tell = (kind, name) => [kind, t(`what-if.${kind}`, { label: called(label), name: called(name) })];
+  if (near.some((one) => one.label === label)) return tell("in-place");
+  if (near.length) return tell("renamed", near[0].label);
+  return tell(boxes.some((one) => one.label === label) ? "moved" : "missing");
 }
 
 // One button for each region: darker where the probability falls further without it.
@@ -70,7 +81,7 @@ function hiding() {
     region = furthest(token);
     drawFalls(map, buttons, token);
     const { most } = fallsOf(token);
-    range.replaceChildren(scale("heat", percent(0), `−${number(100 * Math.max(0, most), 2)} %`));
+    range.replaceChildren(scale("heat", ...[0, -Math.max(0, most)].map((fall) => t("what-if.points", { fall: number(100 * fall, 2) }))));
     told.textContent = t(most < 0.01 ? "what-if.no-fall" : "what-if.map");
     list.replaceChildren(...groupBars(token));
     tell();
@@ -85,10 +96,10 @@ function furthest(token) {
   return falls.indexOf(most);
 }
 
-// Parts of the probability that are lost without each region; `most` is the largest, which is full orange.
+// How far the probability falls without each region; `most` is the largest, which is full orange.
 function fallsOf(token) {
   const all = row(facts.knockouts.probability, token);
-  const falls = Array.from({ length: side * side }, (_, i) => 1 - all[1 + i] / all[0]);
+  const falls = Array.from({ length: side * side }, (_, i) => all[0] - all[1 + i]);
   return { falls, most: Math.max(...falls) };
 }
 
@@ -111,6 +122,8 @@ function groupBars(token) {
     return kind === "object" ? t("what-if.object", { label: facts.objects[i].label }) : t(`what-if.${kind}`);
   };
   const rows = [[t("what-if.nothing"), all[0]], ...groups.map((group, i) => [named(group), all[1 + side * side + i]])];
+  // The newest token is never hidden: of the first two, there is no other.
+  if (token < 2) rows.splice(1 + groups.indexOf("answer"), 1);
   return rows.flatMap(([text, share]) => [el("dt", {}, text), el("dd", {}, bar(share, percent(share)))]);
 }
 
