@@ -40,5 +40,4 @@ def choices(inference, names, pack):
         "logits": pack.floats([row[ids] for row, ids in zip(rows, order)]),
         "total": pack.add(np.array([np.logaddexp.reduce(row) for row in rows])),
         "vocabulary": len(rows[0]),
-        "padding": inference.padding,
     }

@@ -60,7 +60,8 @@ def _card(inference, name):
     said, config, found, array = texts(), inference.model.config, inference.answer.objects, STAGES[name][1]
     title = said[f"stage.{name}.title"]
     numbers = {"vision": config.vision.layers, "text": config.text.layers, "tokens": inference.tokens}
-    note = said[f"stage.{name}.note"].format(padding=inference.padding, **numbers)
+    numbers["padding"] = config.text.vocabulary - inference.model.tokenizer.size
+    note = said[f"stage.{name}.note"].format(**numbers)
     if array:
         about = " \N{MULTIPLICATION SIGN} ".join(map(str, inference.recording.summaries[array].shape[1:]))
         drawn = _thumbnail(inference, name, array)

@@ -138,11 +138,6 @@ class Inference:
         """The number of the decoder's blocks."""
         return self.model.config.text.layers
 
-    @property
-    def padding(self):
-        """The number of rows of the vocabulary's table that stand for no token."""
-        return self.model.config.text.vocabulary - self.model.tokenizer.size
-
     def call(self, token):
         """Return the path of the call whose logits an answer token was chosen from: prefill, or a step."""
         return "prefill.0" if token == 0 else f"step.{token - 1}"

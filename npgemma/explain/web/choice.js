@@ -33,7 +33,7 @@ export function choice(name, place) {
     const drawn = ids[rank][0];
     rows.replaceChildren(best(token, left, rank));
     sentence.replaceChildren(
-      t("choice.kept", { count: left.filter((x) => x > 0).length, all: facts.choice.vocabulary, padding: facts.choice.padding }),
+      t("choice.kept", { count: left.filter((x) => x > 0).length, all: facts.choice.vocabulary }),
       ` ${t("choice.best", { word: shown(ids[0][0]), share: percent(left[0]) })} `,
       el("span", { "data-drawn": drawn }, t("choice.drawn", { uniform: texts.uniform.textContent, word: shown(drawn) })),
     );

@@ -5,6 +5,7 @@ import { boxed, canvas, heat, scale } from "./draw.js";
 import { follow, state } from "./state.js";
 import { number, percent, t } from "./texts.js";
 import { compared } from "./chips.js";
+import { objectOf, onObject } from "./looks.js";
 import { probability } from "./sampling.js";
 import { codeBeside } from "./code.js";
 
@@ -44,11 +45,11 @@ function verdict({ ids, changed }, boxes) {
     return t("what-if.other", { count: all - (ids.length - changed.length), all });
   }
   if (!boxes.length) return t("what-if.no-box");
-  const told = right.map((object) => fate(object, boxes));
+  const kinds = right.map((object) => fate(object, boxes));
   const extra = boxes.length - right.length;
-  if (extra > 0) told.push(["extra", t("what-if.extra", { count: extra })]);
-  if (told.every(([kind]) => kind === "in-place")) return t("what-if.same-boxes");
-  return t("what-if.other-boxes", { told: told.map(([, text]) => text).join("; ") });
+  if (extra <= 0 && kinds.every(([kind]) => kind === "in-place")) return t("what-if.same-boxes");
+  const told = kinds.map(([, text]) => text).concat(extra > 0 ? t("what-if.extra", { count: extra }) : []);
+  return t("what-if.other-boxes", { told: told.join("; ") });
 }
 
 // What became of an object among another answer's boxes.
@@ -66,7 +67,7 @@ function hiding() {
   const map = canvas(448, 448, t("what-if.label"));
   const detail = el("p", { class: "sentence", "aria-live": "polite" });
   const list = el("dl", { class: "shares" });
-  const [range, told] = [el("div", {}), el("figcaption", {})];
+  const [range, told, apart] = [el("div", {}), el("figcaption", {}), el("p", { class: "disagree" })];
   let [token, region] = [0, 0];
   const buttons = Array.from({ length: side * side }, (_, i) => el("button", { type: "button", "data-knockout": i }));
   const tell = () => (detail.textContent = sentence(token, region));
@@ -84,10 +85,11 @@ function hiding() {
     range.replaceChildren(scale("heat", ...[0, -Math.max(0, most)].map((fall) => t("what-if.points", { fall: number(100 * fall, 2) }))));
     told.textContent = t(most < 0.01 ? "what-if.no-fall" : "what-if.map");
     list.replaceChildren(...groupBars(token));
+    apart.textContent = disagreement(token);
     tell();
   });
   const figure = el("figure", {}, square, range, told);
-  return [el("div", { class: "two" }, figure, el("div", {}, detail, list))];
+  return [el("div", { class: "two" }, figure, el("div", {}, detail, list, apart))];
 }
 
 // The region without which the probability falls furthest.
@@ -113,6 +115,16 @@ function sentence(token, region) {
   const all = row(facts.knockouts.probability, token);
   const given = { token: token + 1, word: shown(facts.answer[token]), region, before: percent(all[0], 4), after: percent(all[1 + region], 4) };
   return t(side === facts.image.grid ? "what-if.hidden" : "what-if.hidden-region", given);
+}
+
+// That a token would be more probable without the object which its head looks at.
+function disagreement(token) {
+  const thing = objectOf(token);
+  const all = row(facts.knockouts.probability, token);
+  const after = all[1 + side * side + groups.indexOf(`object.${facts.objects.indexOf(thing)}`)];
+  if (!thing || after <= all[0]) return "";
+  const { layer, head } = facts.worked[token];
+  return t("what-if.disagree", { layer, head, label: thing.label, share: percent(onObject(token, layer, head, thing)), before: percent(all[0], 4), after: percent(after, 4) });
 }
 
 function groupBars(token) {
