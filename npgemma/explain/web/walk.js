@@ -6,7 +6,7 @@ import { percent, t } from "./texts.js";
 import { probability } from "./sampling.js";
 
 // Each step's text, and what must be in sight.
-const STEPS = { question: "#question .first", image: "#image figure", mask: ".labelled-matrix", attention: "#attention figure", worked: ".worked ol", mlp: ".mlp", choice: "#choice .sentence", boxes: "#boxes .body" };
+const STEPS = { question: "#question .first", image: "#image figure", mask: ".labelled-matrix, #mask .note", attention: "#attention figure", worked: ".worked ol", mlp: ".mlp", choice: "#choice .sentence", boxes: "#boxes .body" };
 const NAMES = Object.keys(STEPS);
 const place = document.getElementById("walk");
 const told = el("p", { role: "status" });

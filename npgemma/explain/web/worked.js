@@ -12,9 +12,9 @@ export function workedOut() {
   const body = el("div", {});
   follow(["token", "layer", "head"], ({ token, layer, head }) => {
     const { heads, ...best } = facts.worked[token];
-    // Of a large model only the best head is kept.
-    const given = heads[`${layer}.${head}`] ?? heads[`${best.layer}.${best.head}`];
-    body.replaceChildren(...attended(token, given), channel(given), ...rotation(token, given));
+    const chosen = heads[`${layer}.${head}`];
+    const given = chosen ?? heads[`${best.layer}.${best.head}`];
+    body.replaceChildren(chosen ? "" : el("p", { class: "note" }, t("worked.elsewhere")), ...attended(token, given), channel(given), ...rotation(token, given));
   });
   return el("details", { class: "worked", open: true }, el("summary", {}, t("worked.title")), body);
 }
@@ -67,7 +67,7 @@ function rotation(token, { pair, speed, plain, plain_key: packedKey, scores }) {
     const [position, angle] = [Number(slider.value), slider.value * speed];
     const distance = position - place;
     needles(dial, turned(query, angle), turned(key, place * speed));
-    told.textContent = t("worked.rotated", { position, distance, list, speed: number(speed, 3), angle: number(angle, 3), pair: pair.join(", "), plain: written(query), turned: written(turned(query, angle)), key: place, product: product(distance) });
+    told.textContent = t("worked.rotated", { position, list, distance: number(distance), speed: number(speed, 3), angle: number(angle, 3), pair: pair.join(", "), plain: written(query), turned: written(turned(query, angle)), key: place, product: product(distance) });
   };
   slider.addEventListener("input", draw);
   draw();
