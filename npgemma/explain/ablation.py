@@ -3,6 +3,7 @@
 from npgemma import record
 from npgemma.errors import InputError
 from npgemma.explain.attention_mask import MASKS, mask
+from npgemma.explain.sources import changed
 from npgemma.porting.mistakes import MISTAKES, inject
 
 CAUSAL = "causal-prefix"
@@ -43,11 +44,12 @@ def _answer(inference, names):
     try:
         answer = inference.model.generate(inference.image, inference.prompt, **inference.settings)
     except InputError as problem:
-        return {"failed": str(problem), "text": "", "ids": [], "boxes": [], "same": False}
+        return {"failed": str(problem), "text": "", "ids": [], "changed": [], "boxes": [], "same": False}
     return {
         "failed": None,
         "text": answer.text,
         "ids": names.add(answer.token_ids),
+        "changed": changed(answer.token_ids, inference.answer.token_ids)[0],
         "boxes": [{"label": detection.label, "box": list(detection.box)} for detection in answer.objects],
         "same": answer.token_ids == inference.answer.token_ids,
     }

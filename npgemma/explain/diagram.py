@@ -23,8 +23,8 @@ STAGES = {
     "projector": ("sequence", "encode_image.0/project.0/image_BPD"),
     "sequence": ("sequence", "prefill.0/x_BSD"),
     "gemma": ("attention", "prefill.0/final_BSD"),
-    "logits": ("choice", "prefill.0/logit_BV"),
-    "token": ("lens", None),
+    "logits": ("lens", "prefill.0/logit_BV"),
+    "token": ("choice", None),
     "box": ("boxes", None),
 }
 STYLE = """<style>.card{fill:var(--card,#fff);stroke:var(--soft,#565b6b)}
@@ -59,9 +59,9 @@ def _card(inference, name):
     """Return what a screen reader says of a stage, and its card: `WIDTH` by `HEIGHT`."""
     said, config, found, array = texts(), inference.model.config, inference.answer.objects, STAGES[name][1]
     title = said[f"stage.{name}.title"]
-    note = said[f"stage.{name}.note"].format(
-        vision=config.vision.layers, text=config.text.layers, tokens=inference.tokens
-    )
+    numbers = {"vision": config.vision.layers, "text": config.text.layers, "tokens": inference.tokens}
+    numbers["padding"] = config.text.vocabulary - inference.model.tokenizer.size
+    note = said[f"stage.{name}.note"].format(**numbers)
     if array:
         about = " \N{MULTIPLICATION SIGN} ".join(map(str, inference.recording.summaries[array].shape[1:]))
         drawn = _thumbnail(inference, name, array)

@@ -53,7 +53,7 @@ def build(model, image, original, prompt, settings, twin=None, note=lambda what:
     found = detections(inference, names, pack)
     note("applying the logit lens")
     facts["lens"] = lens.lens(inference, names, pack)
-    facts["worked"] = worked(inference, found, pack)
+    facts["worked"] = worked(inference, found, names, pack)
     note("hiding patches")
     facts["knockouts"] = knockouts(inference, found, pack)
     for detection in found:
@@ -82,13 +82,11 @@ def _question(inference, names, pack):
         "prompt_ids": names.add(inference.prompt_ids),
         "answer": names.add(answer.token_ids),
         "choice": choices(inference, names, pack),
-        "backend": model.backend.name,
-        "dtype": model.backend.dtype,
         "patches": inference.patches,
         "layers": inference.layers,
         "heads": config.text.query_heads,
+        "channels": config.text.mlp_width,
         "key_value_heads": config.text.key_value_heads,
-        "eos": list(config.eos_tokens),
         "has_masks": model.mask_params is not None,
         "axes": AXES,
         "parts": list(attention_maps.PARTS.values()),

@@ -53,7 +53,6 @@ def image(inference, original, pack):
         "side": len(pixels_YXC),
         "patch": model.config.vision.patch_size,
         "grid": inference.grid,
-        "range": [float(pixels_YXC.min()), float(pixels_YXC.max())],
         "pixels": pack.add(as_seen(pixels_YXC, model.preprocessing)),
         "embedding": pack.floats(projected_TD) if few else None,
         "similarity": pack.add(_similarity(model.params.vision.position_embedding)) if few else None,

@@ -39,15 +39,15 @@ def functions(calls):
 def _function(file, name, paths):
     """Return what the page shows of one function."""
     reference, twin = (_source(package, file, name) for package in PACKAGES)
-    changed = _changed(reference["code"], twin["code"]) if twin else ([], [])
+    marked = changed(reference["code"], twin["code"]) if twin else ([], [])
     return {
         "file": file,
         "name": name,
         "paths": paths,
         "doc": reference["doc"],
         "rebound": reference["rebound"],
-        "reference": _side(reference, changed[0]),
-        "twin": twin and _side(twin, changed[1]),
+        "reference": _side(reference, marked[0]),
+        "twin": twin and _side(twin, marked[1]),
     }
 
 
@@ -101,11 +101,11 @@ def _folder(package):
     return pathlib.Path(spec.origin).parent if spec and spec.origin else None
 
 
-def _changed(lines, others):
-    """Return, for each of two lists of lines, which lines the other does not have."""
-    changed = ([], [])
+def changed(lines, others):
+    """Align two lists; return, for each, which of its items the other does not have, by place."""
+    apart = ([], [])
     for kind, *ends in difflib.SequenceMatcher(None, lines, others, autojunk=False).get_opcodes():
         if kind != "equal":
-            changed[0].extend(range(ends[0], ends[1]))
-            changed[1].extend(range(ends[2], ends[3]))
-    return changed
+            apart[0].extend(range(ends[0], ends[1]))
+            apart[1].extend(range(ends[2], ends[3]))
+    return apart

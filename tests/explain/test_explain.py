@@ -2,15 +2,12 @@
 
 import pathlib
 
-import numpy as np
-import pytest
 from PIL import Image
 from tour_page import facts_of
 
 import npgemma
 from npgemma.command import main
 from npgemma.explain import bundle
-from npgemma.explain.thumbnails import COLUMNS, ROWS, thumbnail
 
 
 def refused(capsys, *arguments):
@@ -63,16 +60,6 @@ def test_the_modules_become_one_script():
     assert "export " not in script.replace("// ", "")
     for path in pathlib.Path(bundle.WEB).glob("*.js"):
         assert path.name == bundle.FIRST or f'modules["{path.name}"]' in script
-
-
-@pytest.mark.parametrize("shape", [(1, 5, 7), (1, 300, 1000), (3,)])
-def test_thumbnails_are_small_and_keep_the_order(shape):
-    x = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
-    small = thumbnail(x, "BTD"[: len(shape)] if len(shape) > 1 else "D")
-    assert small.shape[0] <= ROWS
-    assert small.shape[1] <= COLUMNS
-    assert (small[0, 0], small[-1, -1]) == (0, 255)
-    assert (np.diff(small.astype(int), axis=1) >= 0).all()
 
 
 def test_in_bfloat16_the_twin_takes_the_same_tokens(tmp_path):

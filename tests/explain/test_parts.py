@@ -197,15 +197,21 @@ def test_answers_under_a_mistake_say_whether_they_are_the_same(inference, monkey
 
 def test_the_worked_head_gives_what_was_recorded(either):
     pack, text = Pack(), either.model.config.text
-    for token, facts in enumerate(worked(either, [], pack)):
+    kept = worked(either, [], Names(either.model.tokenizer), pack)
+    every = [(token, facts) for token, one in enumerate(kept) for facts in one["heads"].values()]
+    assert len(every) == either.tokens * either.layers * text.query_heads
+    for token, facts in every[::19]:
         layer, head = facts["layer"], facts["head"]
-        scores, mixed, plain, turned = (unpacked(pack, facts[name]) for name in ("scores", "mixed", "plain", "turned"))
+        names = "query", "key", "scores", "mixed", "plain", "plain_key"
+        query, key, scores, mixed, plain, plain_key = (unpacked(pack, facts[name]) for name in names)
         weights = either.attention(token)[layer, head]
         np.testing.assert_allclose(softmax(scores.astype("float64")), weights, atol=1e-6)
         shared = head // (text.query_heads // text.key_value_heads)
         np.testing.assert_allclose(weights @ either.past(token, layer, "v_BTKH")[:, shared], mixed, atol=1e-5)
-        rotated = complex(*plain) * np.exp(1j * (either.prefix - 1 + token) * facts["speed"])
-        np.testing.assert_allclose([rotated.real, rotated.imag], turned, atol=1e-5)
+        places = either.prefix - 1 + token, scores.argmax()
+        for pair, place, turned in zip((plain, plain_key), places, (query, key)):
+            rotated = complex(*pair) * np.exp(1j * place * facts["speed"])
+            np.testing.assert_allclose([rotated.real, rotated.imag], turned[facts["pair"]], atol=1e-5)
         assert facts["gate"] * facts["up"] == pytest.approx(facts["product"])
 
 

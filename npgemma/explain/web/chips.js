@@ -29,8 +29,8 @@ export function chips() {
   return row;
 }
 
-// An answer of another run: tokens that this run's answer does not have at their place are marked.
-export function compared(ids) {
-  const words = ids.map((id, i) => el(id === facts.answer[i] ? "span" : "mark", { class: "piece", title: id === facts.answer[i] ? null : t("chips.differs") }, shown(id)));
+// An answer of another run: tokens that this run's answer does not have are marked.
+export function compared({ ids, changed }) {
+  const words = ids.map((id, i) => (changed.includes(i) ? el("mark", { class: "piece", title: t("chips.differs") }, shown(id)) : el("span", { class: "piece" }, shown(id))));
   return el("span", { class: "compared" }, words.length ? words : t("chips.empty"));
 }

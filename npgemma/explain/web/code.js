@@ -1,5 +1,5 @@
 // 11: the code that did it, with the values that its arrays had.
-import { facts } from "./data.js";
+import { facts, shown } from "./data.js";
 import { choose, el, labelled, opened } from "./dom.js";
 import { change, follow } from "./state.js";
 import { t } from "./texts.js";
@@ -11,6 +11,14 @@ export function code(name, place) {
   const body = opened(name, place);
   const twin = el("input", { type: "checkbox", "data-twin": "", onchange: () => change({ twin: twin.checked }) });
   body.append(labelled(t("code.twin"), twin), ...facts.functions.map((fn, i) => new Listing(fn, i === 0).element));
+}
+
+// A path of calls in words: "reading the prompt, layer 0".
+function callOf(path) {
+  const [, kind, step] = path.match(/^(prefill|step|)[^.]*\.(\d+)/);
+  const [layer, time] = [path.match(/block\.(\d+)/)?.[1], path.match(/\/(?!block)\w+\.([1-9]\d*)$/)?.[1]];
+  const words = [t(`code.path-${kind || "image"}`, { token: Number(step) + 1, word: shown(facts.answer[step]) })];
+  return words.concat(layer ? t("code.path-block", { layer }) : [], time ? t("code.path-again", { time: Number(time) + 1 }) : []).join(", ");
 }
 
 // The functions of a section, drawn when they are opened: with the arrays of their first call, or of one whose path
@@ -46,12 +54,8 @@ class Listing {
 
   calls() {
     if (this.fn.paths.length < 2) return null;
-    const options = this.fn.paths.map((path) => [path, path]);
-    const use = (path) => {
-      this.path = path;
-      this.draw(this.twin);
-    };
-    const select = choose(options, use);
+    const options = this.fn.paths.map((path) => [path, callOf(path)]);
+    const select = choose(options, (path) => ((this.path = path), this.draw(this.twin)));
     select.value = this.path;
     return labelled(t("code.call"), select);
   }

@@ -1,6 +1,7 @@
 // Canvases: the image, maps over it, and thumbnails of arrays.
 import { facts, values } from "./data.js";
 import { el } from "./dom.js";
+import { t } from "./texts.js";
 
 export function canvas(width, height, label) {
   return el("canvas", { width, height, role: "img", "aria-label": label });
@@ -86,7 +87,7 @@ export function boxed(image, boxes, label, longest = image.width) {
       context.setLineDash(DASHES[i % DASHES.length]);
       context.strokeRect(left, top, right - left, bottom - top);
     }
-    write(context, name || String(i + 1), left, top, target, taken);
+    write(context, name || t("boxes.no-name"), left, top, target, taken);
   });
   return target;
 }

@@ -28,12 +28,7 @@ export function image(name, place) {
   const square = el("div", { class: "patches" }, boxed(seen, [], t("image.square", { side }), 448), el("div", { class: "grid" }, buttons));
   square.style.setProperty("--columns", grid);
   body.append(
-    el(
-      "div",
-      { class: "two" },
-      el("figure", {}, square, el("figcaption", {}, t("image.after", { side }))),
-      detail,
-    ),
+    el("div", { class: "two" }, el("figure", {}, square, el("figcaption", {}, t("image.after", { side }))), detail),
     codeBeside(["patchify", "embed_patches", "encode", "self_attention", "mlp", "project"], () => "encode_image.0"),
   );
   choosePatch(0);

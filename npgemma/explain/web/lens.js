@@ -26,7 +26,7 @@ export function lens(name, place) {
 
 function option(position) {
   const { kind, id, patch } = tokenAt(position);
-  const here = kind === "image" ? t("token.image", { patch }) : t(`token.${kind}`, { position, word: shown(id) });
+  const here = kind === "image" ? t("token.image", { patch }) : t("lens.token", { position, word: shown(id) });
   const next = position >= prefix - 1 ? t("lens.chooses", { word: shown(facts.answer[position - prefix + 1]) }) : "";
   return `${here}${next}`;
 }

@@ -54,9 +54,9 @@ function legend() {
 }
 
 function answerUnder(kind) {
-  const run = kind === "prefix" ? { text: facts.text, ids: facts.answer, same: true } : facts.causal;
+  const run = kind === "prefix" ? { text: facts.text, same: true } : facts.causal;
   const words = [el("h3", {}, t(`mask.answer-${kind}`)), el("p", { class: "quoted", "data-answer-under": kind }, run.text || run.failed || t("chips.empty"))];
-  if (kind === "causal") words.push(el("p", {}, compared(run.ids)), el("p", { class: "note" }, t(run.same ? "mask.same" : "mask.other")), el("p", {}, t("mask.why")));
+  if (kind === "causal") words.push(el("p", {}, compared(run)), el("p", { class: "note" }, t(run.same ? "mask.same" : "mask.other")), el("p", {}, t("mask.why")));
   return words;
 }
 

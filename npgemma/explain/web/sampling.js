@@ -26,7 +26,8 @@ export function sampled(token, temperature, topK, topP) {
   let before = 0;
   const left = exponentials.map((x) => {
     const share = x / total;
-    const keeps = before < topP;
+    // The sum reaches 1 by rounding before the last token.
+    const keeps = topP === 1 || before < topP;
     before += share;
     return keeps ? share : 0;
   });
