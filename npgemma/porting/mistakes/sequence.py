@@ -206,14 +206,14 @@ MISTAKES = (
     ),
     Mistake(
         "causal-prefix",
-        "Image and prompt are causal: each token of them sees only what stands before it.",
+        "Image and prompt are causal: each token of them sees only itself and what stands before it.",
         "decoders for text (llama.cpp issue 7553, vLLM issues 5189 and 27938, transformers issue 30993)",
         _RUN + "*_BTS",
         (_masks(_causal),),
     ),
     Mistake(
         "prompt-causal-image-not",
-        "The image tokens see one another, and each token of the prompt sees only what stands before it.",
+        "The image tokens see one another, and each token of the prompt sees only itself and what stands before it.",
         "PaliGemma 2 on the path of Gemma 3 (llama.cpp issue 22528)",
         _RUN + "*_BTS",
         (_masks(_causal_but_image),),
