@@ -1,4 +1,4 @@
-// 12: the code that did it, with the values that its arrays had.
+// 11: the code that did it, with the values that its arrays had.
 import { facts } from "./data.js";
 import { choose, el, labelled, opened } from "./dom.js";
 import { change, follow } from "./state.js";

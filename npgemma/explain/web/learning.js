@@ -1,4 +1,4 @@
-// 11: what would have to change: gradients of the chosen token's loss, in the pixels and in the matrices.
+// What would have to change: gradients of the chosen token's loss, in the pixels and in the matrices.
 import { facts, row, shown, tokens, values } from "./data.js";
 import { el, opened, table } from "./dom.js";
 import { canvas, heat, scale } from "./draw.js";
