@@ -15,6 +15,7 @@ from npgemma.explain.detections import detections
 from npgemma.explain.diagram import links
 from npgemma.explain.inference import infer
 from npgemma.explain.knockouts import knockouts
+from npgemma.explain.learning import learning
 from npgemma.explain.mask_stages import stages
 from npgemma.explain.packing import Pack
 from npgemma.explain.thumbnails import PALETTE
@@ -63,6 +64,8 @@ def build(model, image, original, prompt, settings, twin=None, note=lambda what:
     facts["causal"] = causal = ablation.causal(inference, names, pack)
     facts["mistakes"] = ablation.answers(inference, names, causal, lambda id: note(f"making the mistake {id}"))
     facts["cache"] = kv_cache.cache(inference, pack)
+    note("running backwards")
+    facts["learning"] = learning(inference, pack)
     note("comparing the backends")
     facts["parity"] = twin_check.parity(inference, twin)
     facts["functions"] = sources.functions(inference.recording.calls)

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from tour_page import facts_of, opened
+from tour_page import facts_of, gradients_of, opened
 
 import npgemma
 from npgemma.command import main
@@ -27,6 +27,7 @@ SECTIONS = [
     "cache",
     "choice",
     "boxes",
+    "learning",
     "code",
     "checks",
 ]
@@ -106,6 +107,21 @@ def test_a_click_on_a_token_shows_where_it_looked(browser):
             np.testing.assert_allclose(drawn[:, 0] - drawn[:, 2], 213 * level, atol=2)
             np.testing.assert_allclose(drawn[:, 0] - drawn[:, 1], 119 * level, atol=2)
             assert drawn[:, 0].min() > 165
+
+
+def test_the_gradients_follow_the_chosen_token(browser, trace):
+    model, arrays, answer = trace
+    asked = model, arrays["encode_image.0/pixels_BYXC"], "detect red circle ; blue square", answer.token_ids
+    for token in (9, 0):
+        browser.execute_script("window.tour.select(arguments[0])", token)
+        _, patches, norms = gradients_of(*asked, token)
+        drawn = colours(browser, "#learning canvas")
+        np.testing.assert_allclose(drawn[:, 0] - drawn[:, 2], 213 * np.sqrt(patches / max(patches)), atol=2)
+        titles = each(browser, "#learning .norm", "e.title.replace('\u2212', '-').split(': ')")
+        read = {name: float(told) for name, told in titles}
+        assert len(read) == 5 * 6 + 3 * 7
+        assert read == pytest.approx({name: norms[name] for name in read}, rel=0.06)  # two digits
+        assert f"Token {token + 1} " in browser.find_element("css selector", "#learning .sentence").text
 
 
 def test_every_token_has_a_picture_of_its_knock_outs(browser):

@@ -72,3 +72,4 @@ def test_in_bfloat16_the_twin_takes_the_same_tokens(tmp_path):
     assert all(place["relative_l2"] < 0.2 for place in report["places"])
     assert not report["missing"]
     assert not report["unexpected"]
+    assert facts_of(out)["learning"]["dtype"] == "float32"

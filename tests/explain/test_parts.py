@@ -5,12 +5,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from tour_page import unpacked
+from tour_page import gradients_of, unpacked
 
 import npgemma
 from npgemma import Generation, segmentation
 from npgemma.answer import find_objects
-from npgemma.explain import ablation, attention_mask, diagram, lens
+from npgemma.explain import ablation, attention_mask, diagram, learning, lens
 from npgemma.explain.choices import choices
 from npgemma.explain.detections import detections
 from npgemma.explain.inference import infer
@@ -22,6 +22,7 @@ from npgemma.explain.token_names import Names
 from npgemma.explain.worked import worked
 from npgemma.image import load_image
 from npgemma.ops import relu, softmax
+from npgemma.params import leaves
 from npgemma.porting.mistakes.injection import in_decoders
 from npgemma.probe.exchange import exchanged
 
@@ -213,6 +214,29 @@ def test_the_worked_head_gives_what_was_recorded(either):
             rotated = complex(*pair) * np.exp(1j * place * facts["speed"])
             np.testing.assert_allclose([rotated.real, rotated.imag], turned[facts["pair"]], atol=1e-5)
         assert facts["gate"] * facts["up"] == pytest.approx(facts["product"])
+
+
+def test_the_gradients_are_those_of_each_token_alone(either, monkeypatch):
+    monkeypatch.setattr(learning, "TOKENS", 2)
+    pack, ids = Pack(), either.answer.token_ids
+    shown = learning.learning(either, pack)
+    losses, patches, norms = (unpacked(pack, shown[name]) for name in ("loss", "patches", "norms"))
+    assert len(losses) == len(patches) == len(norms) == 2
+    for token in range(2):
+        loss, by_patch, by_name = gradients_of(either.model, either.image.pixels_BYXC, either.prompt, ids, token)
+        # Training counts the rows of the vocabulary that stand for no token, too.
+        chances = softmax(either.recording.whole[f"{either.call(token)}/logit_BV"][0])
+        np.testing.assert_allclose([loss, -np.log(chances[ids[token]])], losses[token], rtol=1e-6)
+        np.testing.assert_allclose(patches[token], by_patch, rtol=1e-5)
+        np.testing.assert_allclose(norms[token], [by_name[name] for name in shown["names"]], rtol=1e-5)
+    assert len(shown["names"]) == 3 + 6 * either.model.config.vision.layers + 7 * either.layers
+
+
+def test_gradients_of_narrow_weights_are_calculated_in_float32_and_of_large_models_left_out(inference, monkeypatch):
+    models = [learning.in_numpy(npgemma.load(dtype=dtype)) for dtype in ("bfloat16", "int8")]
+    assert {str(weight.dtype) for model in models for _, _, weight in leaves(model.params)} == {"float32"}
+    monkeypatch.setattr(learning, "PARAMETERS", 1000)
+    assert "are calculated for up to 1,000" in learning.learning(inference, Pack())["left_out"]
 
 
 def test_a_label_from_outside_is_text_in_the_diagram(inference):

@@ -7,6 +7,9 @@ import time
 
 import numpy as np
 
+from npgemma.backward.answers import batch_of, gradients
+from npgemma.params import leaves
+
 TYPES = {"Float32Array": "f4", "Float64Array": "f8", "Int32Array": "i4", "Uint8Array": "u1"}
 
 
@@ -15,6 +18,15 @@ def unpacked(pack, found):
     shape = found["shape"]
     block = base64.b64decode(pack.text())
     return np.frombuffer(block, TYPES[found["type"]], int(np.prod(shape)), found["offset"]).reshape(shape)
+
+
+def gradients_of(model, image_BYXC, prompt, ids, token):
+    """The loss of one token of an answer, and lengths of its gradients: by patch, and by name of the weight."""
+    batch = batch_of(model, image_BYXC, [prompt], [ids])
+    batch.answer_BT[:] = np.arange(batch.ids_BT.size) == len(model.tokenizer.prompt(prompt)) + token
+    loss, dpixels, dp = gradients(batch, model.params, model.config)
+    patches = dpixels.reshape(dpixels.shape[1] // (size := model.config.vision.patch_size), size, -1, size, 3)
+    return loss, np.sqrt((patches**2).sum((1, 3, 4))).ravel(), {n: np.sqrt((dw**2).sum()) for n, _, dw in leaves(dp)}
 
 
 def facts_of(path):

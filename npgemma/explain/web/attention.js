@@ -48,11 +48,11 @@ export function attention(name, place) {
 }
 
 // The largest weight that any head gives a patch while it chooses a token: full orange in all of the token's maps.
-function largest(token) {
+export function largest(token) {
   return Math.max(...pairs.map(({ layer, head }) => Math.max(...onImage(token, layer, head))));
 }
 
-function levels(token, layer, head) {
+export function levels(token, layer, head) {
   const most = largest(token);
   return Array.from(onImage(token, layer, head), (weight) => Math.sqrt(weight / most));
 }

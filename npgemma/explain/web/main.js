@@ -18,10 +18,11 @@ import { whatIf } from "./what-if.js";
 import { cache } from "./cache.js";
 import { choice } from "./choice.js";
 import { boxes } from "./boxes.js";
+import { learning } from "./learning.js";
 import { code } from "./code.js";
 import { checks } from "./checks.js";
 
-const SECTIONS = { question, image, sequence, mask, attention, lens, "what-if": whatIf, cache, choice, boxes, code, checks };
+const SECTIONS = { question, image, sequence, mask, attention, lens, "what-if": whatIf, cache, choice, boxes, learning, code, checks };
 
 function contents() {
   for (const element of document.querySelectorAll("[data-text]")) {
