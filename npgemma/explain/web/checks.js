@@ -1,4 +1,4 @@
-// 12: how it was checked: against the twin, and the page against itself.
+// 13: how it was checked: against the twin, and the page against itself.
 import { facts, row, values } from "./data.js";
 import { bar, el, opened, table } from "./dom.js";
 import { number, percent, t } from "./texts.js";

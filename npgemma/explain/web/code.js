@@ -1,4 +1,4 @@
-// 11: the code that did it, with the values that its arrays had.
+// 12: the code that did it, with the values that its arrays had.
 import { facts, shown } from "./data.js";
 import { choose, el, labelled, opened } from "./dom.js";
 import { change, follow } from "./state.js";
