@@ -204,7 +204,7 @@ def test_a_mistake_that_the_port_contradicts_is_not_followed_to_the_end():
         assert len(found.replay((id, 0))) < len(found.right) / 2
 
 
-@pytest.mark.parametrize("id", ["cache-bfloat16", "keys-cached-unrotated"])
+@pytest.mark.parametrize("id", [pytest.param("cache-bfloat16", marks=pytest.mark.slow), "keys-cached-unrotated"])
 def test_what_depends_on_an_origin_that_the_port_does_not_show_is_named(id):
     """Of a port that counts from 1 and shows the residual stream alone."""
     found = port(id, change=lambda: exchanged(counted_from(1), "torch_ref"))

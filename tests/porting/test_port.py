@@ -240,7 +240,10 @@ def renamed(arrays):
     return found
 
 
-@pytest.mark.parametrize("id", [None, "image-scaled", "exact-gelu", "rms-no-plus-one"])
+@pytest.mark.parametrize(
+    "id",
+    [None, *(pytest.param(id, marks=pytest.mark.slow) for id in ("image-scaled", "exact-gelu", "rms-no-plus-one"))],
+)
 def test_the_map_suggested_for_any_port_fits_a_right_one_and_guesses_are_comments(tmp_path, id):
     with inject(id, "npgemma") if id else contextlib.nullcontext():
         arrays = traced(reference().token_ids).arrays

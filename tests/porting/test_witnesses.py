@@ -25,7 +25,7 @@ BOTH = NUMPY, TWIN = "npgemma", "torch_ref"
 # The variants of these are other values of the same number: the first stands for all.
 ONE_NUMBER = ("rope-theta", "prefix-chunked")
 # Another seed is another sample.
-SAMPLE = random.Random(4).sample(list(MISTAKES), 3)
+SAMPLE = random.Random(4).sample(list(MISTAKES), 2)
 REST = [id for id in MISTAKES if id not in SAMPLE]
 of_sample_and_rest = pytest.mark.parametrize(
     "ids", [pytest.param(SAMPLE, id="sample"), pytest.param(REST, id="rest", marks=pytest.mark.slow)]
@@ -114,6 +114,7 @@ def test_witnesses_see_nothing_in_right_programs():
     assert not any(golden_sees(name, package) for name in goldens for package in BOTH)
 
 
+@pytest.mark.slow
 def test_logits_name_what_the_page_says(gemma_2_folder):
     model = npgemma.load(gemma_2_folder)
     question = Kept(model, lambda: load_image(WIDE, model.config.vision.image_size), PROMPT, TOKENS)

@@ -37,7 +37,7 @@ FAULTS = {
 
 
 def test_damaged_files_are_read_or_refused_in_one_sentence(capfd):
-    assert mutants.main(["--count", "2000"]) == 0, capfd.readouterr().out
+    assert mutants.main(["--count", "700"]) == 0, capfd.readouterr().out
 
 
 @pytest.mark.parametrize("fault", FAULTS)
