@@ -245,8 +245,9 @@ def renamed(arrays):
     [None, *(pytest.param(id, marks=pytest.mark.slow) for id in ("image-scaled", "exact-gelu", "rms-no-plus-one"))],
 )
 def test_the_map_suggested_for_any_port_fits_a_right_one_and_guesses_are_comments(tmp_path, id):
+    tokens = reference().token_ids  # made before the mistake is
     with inject(id, "npgemma") if id else contextlib.nullcontext():
-        arrays = traced(reference().token_ids).arrays
+        arrays = traced(tokens).arrays
     found = suggest(reference(), cover(reference(), renamed(arrays)))
     (tmp_path / "map.toml").write_text(as_toml(found))
     rules = read_map(tmp_path / "map.toml")
