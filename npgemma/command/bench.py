@@ -4,6 +4,7 @@ import json
 import statistics
 
 import npgemma
+from npgemma.backward.paligemma import loss_and_gradients
 from npgemma.benchmarks.learning import ROWS, time_learning
 from npgemma.benchmarks.speed import measure
 from npgemma.benchmarks.stages import PROMPT_TOKENS
@@ -63,12 +64,8 @@ def _backward(options, model, about):
     """Print how long a step of learning takes."""
     if model.backend.dtype not in ("float32", "float64") or options.static:
         raise InputError("--backward needs weights of float32 or float64, and no --static")
-    from npgemma.backward.paligemma import loss_and_gradients
-
-    if about["backend"] == "torch":
-        prepare.import_twin()
-        from torch_ref.autograd import loss_and_gradients
-    seconds = time_learning(model, loss_and_gradients)
+    gradients = prepare.import_autograd() if about["backend"] == "torch" else loss_and_gradients
+    seconds = time_learning(model, gradients)
     about |= {"rows": ROWS, "seconds": statistics.median(seconds), "all_seconds": seconds}
     told = f"a step of learning, {ROWS} answers: {about['seconds']:.3f} s ({about['backend']} on {about['device']})"
     print(json.dumps(about) if options.json else told, flush=True)

@@ -3,6 +3,7 @@
 import collections
 
 from npgemma.files.foreign import shown
+from npgemma.porting.bounds import LOGITS_ROWS
 from npgemma.porting.mistakes import MISTAKES
 
 # Statements between a wrong array and its inputs that are printed.
@@ -206,8 +207,8 @@ def diagnosis_table(report):
 def logits_table(report):
     """Lay out a diagnosis from a port's logits for reading."""
     lines = [
-        f"{report['verdict']}: the port's logits are {report['own_error']:.1e} away from the right ones; rounding in "
-        f"{report['dtype']} makes up to {report['rounding']:.1e}"
+        f"{report['verdict']}: the port's logits{_first_rows(report)} are {report['own_error']:.1e} away from the "
+        f"right ones; rounding in {report['dtype']} makes up to {report['rounding']:.1e}"
     ]
     lines += [f"    {report['says']}"] * bool(report["says"])
     for named in report["mistakes"]:
@@ -218,3 +219,8 @@ def logits_table(report):
     lines += [f"    {each['name']} explains {each['explains']:.0%} of that" for each in report["nearest"]]
     lines += ["", "these logits cannot show:"]
     return "\n".join([*lines, *(f"    {row['name']}: {row['reason']}" for row in report["undecidable"])])
+
+
+def _first_rows(report):
+    """Say on which rows mistakes were tried, if the answer has more."""
+    return f" of the first {LOGITS_ROWS} tokens" * (len(report["row_errors"]) > LOGITS_ROWS)

@@ -197,3 +197,11 @@ def import_twin():
         if problem.name != "torch":
             raise
     raise InputError("the torch backend needs PyTorch: pip install torch, or use --backend numpy")
+
+
+def import_autograd():
+    """Import what is `npgemma.backward.paligemma.loss_and_gradients` in the twin."""
+    import_twin()
+    import torch_ref.autograd
+
+    return torch_ref.autograd.loss_and_gradients

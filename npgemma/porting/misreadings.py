@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from npgemma.files.images import ORIENTATION, TRANSPOSED, open_image, upright_rgb
+from npgemma.porting.resizing import by_channel, cubic, linear, sampled
 
 # The filters with which published programs resize.
 RESAMPLE = {"hugging_face": Image.Resampling.BICUBIC, "big_vision": Image.Resampling.BILINEAR}
@@ -123,40 +124,18 @@ PLACINGS += [
 def _filters(program):
     """Yield how a port of a program should resize, and other ways."""
     own, partial, thin = RESAMPLE[program], functools.partial, "without antialiasing"
-    yield "", partial(_pillow, own, np.uint8)
+    yield "", partial(by_channel, own, np.uint8)
     for name in RESAMPLE.keys() - {program}:
-        yield f"resized as {name} does", partial(_pillow, RESAMPLE[name], np.uint8)
-    yield f"resized bilinearly {thin}", partial(_sampled, lambda d: (1 - d).clip(0))
-    yield f"resized bicubically {thin}", partial(_sampled, _cubic)
-    yield f"resized bicubically {thin}", lambda image, size: _sampled(_cubic, image, size).clip(0, 255)
-    yield "resized to the nearest pixel", partial(_pillow, Image.Resampling.NEAREST, np.uint8)
+        yield f"resized as {name} does", partial(by_channel, RESAMPLE[name], np.uint8)
+    yield f"resized bilinearly {thin}", partial(sampled, linear)
+    yield f"resized bicubically {thin}", partial(sampled, cubic)
+    yield f"resized bicubically {thin}", lambda image, size: sampled(cubic, image, size).clip(0, 255)
+    yield "resized to the nearest pixel", partial(by_channel, Image.Resampling.NEAREST, np.uint8)
     yield "resized to the nearest pixel", lambda image, size: np.asarray(image)[_upper_left(image, size)].astype(float)
-    yield NOT_WHOLE, lambda image, size: _pillow(own, np.float32, image, size).clip(0, 255)
-    yield f"{NOT_WHOLE}, nor cut off at 0 and 255", partial(_pillow, own, np.float32)
+    yield NOT_WHOLE, lambda image, size: by_channel(own, np.float32, image, size).clip(0, 255)
+    yield f"{NOT_WHOLE}, nor cut off at 0 and 255", partial(by_channel, own, np.float32)
 
 
 def _upper_left(image, size):
     """Return the rows and columns that OpenCV and PyTorch take."""
     return np.ix_(*(np.arange(new) * old // new for new, old in zip(size[::-1], image.size[::-1])))
-
-
-def _pillow(resample, dtype, image, size):
-    channels = [Image.fromarray(np.asarray(channel, dtype)).resize(size, resample) for channel in image.split()]
-    return np.stack(channels, -1).astype(np.float64)
-
-
-def _sampled(kernel, image, size):
-    """Weigh the four nearest rows, then columns, however many become one, as OpenCV and PyTorch do."""
-    values_YXC = np.asarray(image, np.float32)
-    for axis, new in enumerate(size[::-1]):
-        old, moved = values_YXC.shape[axis], np.moveaxis(values_YXC, axis, 0)
-        centre = (np.arange(new) + 0.5) * old / new - 0.5
-        taps = np.floor(centre) + np.arange(-1, 3)[:, None]
-        weights, taps = kernel(np.abs(taps - centre)).astype(np.float32), taps.clip(0, old - 1).astype(int)
-        values_YXC = np.moveaxis(sum(w[:, None, None] * moved[tap] for w, tap in zip(weights, taps)), 0, axis)
-    return values_YXC
-
-
-def _cubic(d):
-    """Weigh at a distance from 0 to 2 by Keys' kernel with -0.75."""
-    return np.where(d <= 1, (1.25 * d - 2.25) * d * d + 1, -0.75 * (((d - 5) * d + 8) * d - 4) * (d < 2))

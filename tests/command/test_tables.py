@@ -169,6 +169,7 @@ def test_a_diagnosis():
         "says": None,
         "nearest": [],
         "stored_as": None,
+        "row_errors": [0.25],
     }
     lines = logits_table(logits | {"mistakes": report["mistakes"], "undecidable": report["undecidable"]}).splitlines()
     assert lines[0].endswith("are 2.5e-01 away from the right ones; rounding in float32 makes up to 5.0e-06")

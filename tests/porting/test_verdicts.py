@@ -71,9 +71,9 @@ def test_advice_names_a_dtype_that_would_do_and_the_first_wrong_row():
     assert "rounding in bfloat16 or float16 " in advice(6e-3)
     assert "rounding in bfloat16 can" in advice(after(6e-3))
     assert "rounding in bfloat16 can" in advice(6e-2)
-    assert "rows before row 1 are right" in advice(6e-2, 0.5, after(0.5), stated=True)
-    assert "rows before row 1 are right" in advice(after(6e-2), 0.5, after(0.5), 9.0)
-    assert "the first row is wrong already" in advice(9.0, after(0.5), 0.5)
+    assert "rows before row 1 are right" in advice(6e-2, 1.0, after(1.0), stated=True)
+    assert "rows before row 1 are right" in advice(after(6e-2), 1.0, after(1.0), 9.0)
+    assert "the first row is wrong already" in advice(9.0, after(1.0), 1.0)
 
 
 def test_a_mistake_whose_effect_is_rounding_is_told_as_unseen():

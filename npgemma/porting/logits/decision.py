@@ -19,9 +19,9 @@ def diagnose(answer: Answer, question: Question, dtype: str | None = None) -> di
     The report has the ``verdict``: ``right``; ``rounding``, of a narrow port that is no farther off than rounding may
     be, which proves nothing; ``mistake`` or ``undecided``. Then ``says``, advice in words; ``mistakes``, the surest
     first; ``nearest``, of an undecided port the known mistakes that explain at least half of its distance;
-    ``undecidable``, the mistakes that these logits cannot show, with reasons; ``own_error`` of all rows and
-    ``row_errors`` of each; ``rounding``, which a right port may have; and ``stored_as``, what the port has in place of
-    logits, or None.
+    ``undecidable``, the mistakes that these logits cannot show, with reasons; ``own_error`` of the first `LOGITS_ROWS`
+    rows and ``row_errors`` of all; ``rounding``, which a right port may have; and ``stored_as``, what the port has in
+    place of logits, or None.
     """
     comparison, named = Comparison(answer, question, dtype or dtype_of([answer.logits])), []
     possible = [mistake for mistake in MISTAKES.values() if mistake.possible_in(question.model.config)]
@@ -97,7 +97,9 @@ def advice(verdict: str, comparison: Comparison, candidates: list[Explanation], 
         )
     if comparison.own_error > comparison.limit and (otherwise := known_otherwise(comparison)):
         return otherwise
-    wrong = next((i for i, error in enumerate(comparison.row_errors) if error > comparison.limit), 0)
+    # A single row may be farther off than all together.
+    most = LOGITS_MARGIN * comparison.limit
+    wrong = next((i for i, error in enumerate(comparison.row_errors) if error > most), 0)
     if wrong:
         return (
             f"rows before row {wrong} are right: look at the cache, at the positions and at the mask of a step; or "

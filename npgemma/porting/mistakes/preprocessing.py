@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from npgemma.porting.mistakes.injection import Mistake, like
+from npgemma.porting.resizing import by_channel, cubic, sampled
 
 # ImageNet's channel means and deviations, of values from 0 to 1, which many vision models are trained with.
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -43,34 +44,8 @@ def _resize(*variants):
     return tuple(map(changes, variants))
 
 
-def without_antialias(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Resize to ``size`` (columns, rows) with the bicubic filter of four pixels whatever the factor, as OpenCV and
-    torch's ``interpolate`` do; return uint8 (rows, columns, 3).
-    """
-    values = np.asarray(image, dtype=np.float64)
-    return (_taps(size[1], values.shape[0]) @ _across(values, size[0])).round().clip(0, 255).astype(np.uint8)
-
-
-def _across(values_YXC, columns):
-    """Resize the columns; the result has its axes as ``@`` needs them: channel, row, column."""
-    return np.moveaxis(values_YXC, 2, 0) @ _taps(columns, values_YXC.shape[1]).T
-
-
-def _taps(new, old):
-    """Return the matrix (new, old) of the cubic convolution kernel with a = -0.75, edges repeated."""
-    centre = (np.arange(new) + 0.5) * old / new - 0.5
-    matrix = np.zeros((new, old))
-    for offset in (-1, 0, 1, 2):
-        index = np.floor(centre).astype(int) + offset
-        distance = np.abs(centre - index)
-        near = 1.25 * distance**3 - 2.25 * distance**2 + 1
-        far = -0.75 * (distance**3 - 5 * distance**2 + 8 * distance - 4)
-        np.add.at(matrix, (np.arange(new), index.clip(0, old - 1)), np.where(distance <= 1, near, far))
-    return matrix
-
-
 def _not_antialiased(image, size):
-    return np.moveaxis(without_antialias(image, size), 0, 2)
+    return sampled(cubic, image, size).round().clip(0, 255).astype(np.uint8)
 
 
 def _bilinear_not_antialiased(image, size):
@@ -89,9 +64,7 @@ def _cropped(image, size):
 
 
 def _in_float(image, size):
-    """Resize with the right filter, but neither round to whole levels nor cut off what lies below 0 or above 255."""
-    channels = [channel.convert("F").resize(size, Image.Resampling.BICUBIC) for channel in image.split()]
-    return np.stack(list(map(np.asarray, channels)), -1)
+    return by_channel(Image.Resampling.BICUBIC, np.float32, image, size)
 
 
 def _prompt(change):
