@@ -255,7 +255,9 @@ BASE = {
 }  # fmt: skip
 PATHS = ("pipe", "/dev/zero", "folder", "none", "", "org/" + EVIL, "a\0b", "\udcff", 5000 * "p", "text", "a/b")
 VALUES = ("", EVIL, "a\0b", "\udcff", 5000 * "9", 10**5 * "x", "-1", "0", "1e999", "nan", "²", "1_0", "9" * 20)
-OUTPUTS = ("out", "annotate", "show_attention", "image_as_seen", "mask_dir", "manifest", "report", "out_dir")
+OUTPUTS = (
+    "out", "annotate", "show_attention", "image_as_seen", "mask_dir", "manifest", "report", "out_dir", "write_map",
+)  # fmt: skip
 AROUND = {"pipe": os.mkfifo, "folder/x": "", "text": "ocr", "zero": CONTENTS[2], "large": CONTENTS[4]}
 
 
